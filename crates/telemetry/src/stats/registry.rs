@@ -1,0 +1,218 @@
+//! The registry: which statistics exist, and the cells every thread writes for them.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::recorder::{Recorder, SharedRecorder};
+use super::scope::Scope;
+use super::template::{StatSet, Template};
+
+/// The statistics of one process. Cheap to clone; clones are the same registry.
+///
+/// Writers never wait: each thread has a [`Recorder`] with cells of its own, allocated when the thread first touches a
+/// set. A scrape adds the threads' cells up in place.
+#[derive(Clone, Default)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    tables: Mutex<Tables>,
+    texts: Mutex<BTreeMap<String, String>>,
+}
+
+#[derive(Default)]
+struct Tables {
+    /// Blocks by slot; a dead one's slot is free for another.
+    slots: Vec<Weak<BlockData>>,
+    free: Vec<u32>,
+    /// Slot by scope and template (by address: a template is a static).
+    index: ahash::HashMap<(Scope, usize), u32>,
+    /// Grows with every block made, so that a recorder sees when a slot has a new owner.
+    generation: u32,
+}
+
+/// One set of statistics in one scope. It exists as long as someone holds a `Block`; asking for the same set in the same
+/// scope again gives the same one, so numbers survive config updates. Cheap to clone and to share between threads.
+pub struct Block<S> {
+    pub(super) data: Arc<BlockData>,
+    set: PhantomData<fn() -> S>,
+}
+
+impl<S> Clone for Block<S> {
+    fn clone(&self) -> Self {
+        Self { data: Arc::clone(&self.data), set: PhantomData }
+    }
+}
+
+impl<S> std::fmt::Debug for Block<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Block({:?})", self.data.scope)
+    }
+}
+
+impl<S> PartialEq for Block<S> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.data, &other.data)
+    }
+}
+
+impl<S> Eq for Block<S> {}
+
+pub(super) struct BlockData {
+    pub(super) scope: Scope,
+    pub(super) template: &'static Template,
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+    shards: Mutex<Shards>,
+    registry: Weak<Inner>,
+}
+
+#[derive(Default)]
+struct Shards {
+    cells: SmallVec<[Arc<[AtomicU64]>; 1]>,
+    /// What counters stood at when they were last reset.
+    baseline: Option<Box<[u64]>>,
+}
+
+impl Drop for BlockData {
+    fn drop(&mut self) {
+        let Some(inner) = self.registry.upgrade() else { return };
+        let mut tables = inner.tables.lock();
+        let key = (self.scope.clone(), std::ptr::from_ref(self.template) as usize);
+        if tables.index.get(&key) == Some(&self.slot) {
+            tables.index.remove(&key);
+        }
+        tables.free.push(self.slot);
+    }
+}
+
+impl BlockData {
+    /// New cells, for a thread that touches this block for the first time.
+    pub(super) fn new_cells(&self) -> Arc<[AtomicU64]> {
+        let cells: Arc<[AtomicU64]> = (0..self.template.cells()).map(|_| AtomicU64::new(0)).collect();
+        self.shards.lock().cells.push(Arc::clone(&cells));
+        cells
+    }
+
+    /// Adds up all threads' cells into `out` (cleared first); `false` when no thread ever touched the block, and `out` is
+    /// then zeros. Gauges keep their mark of use (see [`super::recorder`]) in the lowest bit.
+    pub(super) fn read(&self, out: &mut Vec<u64>) -> bool {
+        out.clear();
+        out.resize(self.template.cells(), 0);
+        let shards = self.shards.lock();
+        let mut at = 0;
+        for field in self.template.fields {
+            let range = at..at + field.cells();
+            at = range.end;
+            for cells in &shards.cells {
+                for (sum, cell) in out[range.clone()].iter_mut().zip(&cells[range.clone()]) {
+                    let value = cell.load(Ordering::Relaxed);
+                    *sum = match field.kind {
+                        super::Kind::Gauge => (*sum & !1).wrapping_add(value & !1) | (*sum | value) & 1,
+                        _ => sum.wrapping_add(value),
+                    };
+                }
+            }
+        }
+        if let Some(baseline) = &shards.baseline {
+            for (value, base) in out.iter_mut().zip(baseline) {
+                *value = value.wrapping_sub(*base);
+            }
+        }
+        !shards.cells.is_empty()
+    }
+
+    fn reset_counters(&self) {
+        let mut now = Vec::new();
+        self.shards.lock().baseline = None;
+        self.read(&mut now);
+        let mut at = 0;
+        for field in self.template.fields {
+            let range = at..at + field.cells();
+            at = range.end;
+            if matches!(field.kind, super::Kind::Gauge | super::Kind::Histogram(_)) {
+                now[range].fill(0);
+            }
+        }
+        self.shards.lock().baseline = Some(now.into());
+    }
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The set `S` in `scope`, made if it is not there.
+    pub fn block<S: StatSet>(&self, scope: &Scope) -> Block<S> {
+        Block { data: self.block_data(scope, S::TEMPLATE), set: PhantomData }
+    }
+
+    fn block_data(&self, scope: &Scope, template: &'static Template) -> Arc<BlockData> {
+        let mut tables = self.inner.tables.lock();
+        let key = (scope.clone(), std::ptr::from_ref(template) as usize);
+        let known = tables.index.get(&key).and_then(|slot| tables.slots.get(*slot as usize)).and_then(Weak::upgrade);
+        if let Some(data) = known {
+            return data;
+        }
+        tables.generation = tables.generation.wrapping_add(1);
+        let generation = tables.generation;
+        let slot = tables.free.pop().unwrap_or_else(|| {
+            tables.slots.push(Weak::new());
+            (tables.slots.len() - 1) as u32
+        });
+        let data = Arc::new(BlockData {
+            scope: key.0.clone(),
+            template,
+            slot,
+            generation,
+            shards: Mutex::default(),
+            registry: Arc::downgrade(&self.inner),
+        });
+        tables.slots[slot as usize] = Arc::downgrade(&data);
+        tables.index.insert(key, slot);
+        data
+    }
+
+    /// A recorder for the calling thread; one per worker.
+    pub fn recorder(&self) -> Recorder {
+        Recorder::new()
+    }
+
+    /// A recorder that several threads may use; it locks, so it is for the main thread and its tasks.
+    pub fn shared_recorder(&self) -> SharedRecorder {
+        SharedRecorder::default()
+    }
+
+    /// Sets a text statistic such as `cluster_manager.cds.version_text`.
+    pub fn set_text(&self, scope: &Scope, leaf: &str, value: &str) {
+        let mut name = String::new();
+        scope.write_name(leaf, &mut name);
+        self.inner.texts.lock().insert(name, value.to_owned());
+    }
+
+    /// Starts all counters at zero again, as `POST /reset_counters` does; gauges and histograms stay.
+    pub fn reset_counters(&self) {
+        for block in self.blocks() {
+            block.reset_counters();
+        }
+    }
+
+    /// Every block alive now.
+    pub(super) fn blocks(&self) -> Vec<Arc<BlockData>> {
+        self.inner.tables.lock().slots.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Every text statistic.
+    pub(super) fn texts(&self) -> BTreeMap<String, String> {
+        self.inner.texts.lock().clone()
+    }
+}
