@@ -1,0 +1,337 @@
+//! What one stream knows of one type: what is wanted, what the client holds, what is on its way.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ahash::RandomState;
+
+use super::{Answered, ResourceSource};
+use crate::nack::Rejection;
+use crate::resource::{Resource, Version};
+use crate::resource_type::{ResourceType, collection_of};
+use crate::wire::DeltaResponse;
+
+type Map<V> = HashMap<Arc<str>, V, RandomState>;
+type Set = HashSet<Arc<str>, RandomState>;
+
+/// One type on one stream.
+#[derive(Debug, Default)]
+pub(super) struct TypeState {
+    introduced: bool,
+    wildcard: bool,
+    /// Subscribed collections (eager virtual hosts), and whether the client knows that one is empty.
+    collections: Map<bool>,
+    /// Everything subscribed by name, held, rejected or on its way.
+    entries: Map<Entry>,
+    /// Collections, or with `relist` everything, that must be listed before anything is sent.
+    relist: bool,
+    relist_collections: Set,
+    /// Names that may differ from what the client holds.
+    dirty: Set,
+    /// Resources to send, newest version.
+    additions: Map<Resource>,
+    /// Names that are gone from the source and still held by the client.
+    removals: Set,
+    /// Names that were asked for and do not exist; telling so waits for nobody.
+    absences: Set,
+    /// The first subscription wants an answer even if there is nothing to say.
+    owes_answer: bool,
+    in_flight: Option<InFlight>,
+    rejected: usize,
+}
+
+/// 24 bytes beside the name, times resources, times proxies.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    held: Option<Version>,
+    /// A version that the client refused; withheld for the life of the stream.
+    rejected: Option<Version>,
+    /// Subscribed by name.
+    named: bool,
+    /// The client has been told that there is nothing of this name.
+    told_absent: bool,
+    /// Send even if held: the client asked again.
+    again: bool,
+}
+
+/// A response that awaits its answer.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    nonce: u64,
+    sent: Vec<(Arc<str>, Version)>,
+    removed: Vec<Arc<str>>,
+}
+
+impl InFlight {
+    /// The names of the resources in the response.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> + Clone {
+        self.sent.iter().map(|(name, _)| name)
+    }
+}
+
+/// Subscriptions.
+impl TypeState {
+    pub(super) fn is_introduced(&self) -> bool {
+        self.introduced
+    }
+
+    pub(super) fn name_count(&self) -> usize {
+        self.entries.len() + self.collections.len()
+    }
+
+    /// The first request of this type: what the client brings along, and whether it wants everything.
+    pub(super) fn introduce(&mut self, initial: &HashMap<String, String>, everything: bool) {
+        self.introduced = true;
+        self.owes_answer = true;
+        for (name, version) in initial {
+            let name: Arc<str> = Arc::from(name.as_str());
+            // Another server's version compares equal to nothing, but it says that the client holds something.
+            let held = Version::parse(version).unwrap_or_else(|| Version::of(version.as_bytes()));
+            self.entries.insert(name.clone(), Entry { held: Some(held), ..Entry::default() });
+            self.dirty.insert(name);
+        }
+        if everything {
+            self.wildcard = true;
+            self.relist = true;
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, kind: ResourceType, name: &str) {
+        if name == "*" {
+            self.wildcard = true;
+            self.relist = true;
+            self.owes_answer = true;
+            return;
+        }
+        if kind.has_collections() && collection_of(name).is_none() {
+            let name: Arc<str> = Arc::from(name);
+            self.relist_collections.insert(name.clone());
+            self.collections.insert(name, false);
+            return;
+        }
+        let name = match self.entries.get_key_value(name) {
+            Some((name, _)) => name.clone(),
+            None => Arc::from(name),
+        };
+        let on_its_way = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.names().any(|sent| *sent == name));
+        let entry = self.entries.entry(name.clone()).or_default();
+        // On the first request a held version speaks for itself; later, asking for what is held means "send it again".
+        entry.again = on_its_way || entry.named || (entry.held.is_some() && !self.dirty.contains(&name));
+        entry.named = true;
+        entry.told_absent = false;
+        self.dirty.insert(name);
+    }
+
+    pub(super) fn unsubscribe(&mut self, kind: ResourceType, name: &str) {
+        if name == "*" {
+            self.wildcard = false;
+            self.relist = false;
+        } else if kind.has_collections() && collection_of(name).is_none() {
+            self.collections.remove(name);
+            self.relist_collections.remove(name);
+            self.absences.remove(name);
+        } else if let Some(entry) = self.entries.get_mut(name) {
+            entry.named = false;
+        }
+        self.forget_unwanted(kind);
+    }
+
+    pub(super) fn wants(&self, kind: ResourceType, name: &str) -> bool {
+        self.wildcard || self.entries.get(name).is_some_and(|entry| entry.named) || self.is_collected(kind, name)
+    }
+
+    fn is_collected(&self, kind: ResourceType, name: &str) -> bool {
+        kind.has_collections() && collection_of(name).is_some_and(|collection| self.collections.contains_key(collection))
+    }
+
+    fn forget_unwanted(&mut self, kind: ResourceType) {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.retain(|name, entry| {
+            let keep = self.wildcard || entry.named || self.is_collected(kind, name);
+            if !keep {
+                self.dirty.remove(name);
+                self.additions.remove(name);
+                self.removals.remove(name);
+                self.absences.remove(name);
+                self.rejected -= usize::from(entry.rejected.is_some());
+            }
+            keep
+        });
+        self.entries = entries;
+    }
+}
+
+/// Changes.
+impl TypeState {
+    pub(super) fn mark(&mut self, kind: ResourceType, name: &Arc<str>) {
+        if self.introduced && (self.entries.contains_key(name) || self.wildcard || self.is_collected(kind, name)) {
+            self.dirty.insert(name.clone());
+        }
+    }
+
+    pub(super) fn mark_all(&mut self) {
+        if self.introduced {
+            self.relist = self.wildcard;
+            self.relist_collections.extend(self.collections.keys().cloned());
+            self.dirty.extend(self.entries.keys().cloned());
+        }
+    }
+
+    /// Nothing to add or change, and nothing unanswered.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.in_flight.is_none()
+            && self.dirty.is_empty()
+            && self.additions.is_empty()
+            && !self.relist
+            && self.relist_collections.is_empty()
+    }
+
+    pub(super) fn may_send(&self) -> bool {
+        self.introduced && self.in_flight.is_none()
+    }
+
+    pub(super) fn has_additions(&self) -> bool {
+        !self.additions.is_empty() || !self.absences.is_empty() || self.owes_answer
+    }
+
+    pub(super) fn has_removals(&self) -> bool {
+        !self.removals.is_empty()
+    }
+
+    pub(super) fn rejected_count(&self) -> usize {
+        self.rejected
+    }
+
+    pub(super) fn held(&self, name: &str) -> Option<Version> {
+        self.entries.get(name)?.held
+    }
+
+    pub(super) fn held_count(&self) -> usize {
+        self.entries.values().filter(|entry| entry.held.is_some()).count()
+    }
+
+    /// Reads every dirty name from the source and decides what it needs.
+    pub(super) fn resolve(&mut self, kind: ResourceType, source: &mut dyn ResourceSource) {
+        if std::mem::take(&mut self.relist) {
+            self.dirty.extend(source.names(kind));
+        }
+        for collection in std::mem::take(&mut self.relist_collections) {
+            let names = source.names_in(kind, &collection);
+            let told = self.collections.get_mut(&collection).is_none_or(|told| std::mem::replace(told, true));
+            if names.is_empty() && !told {
+                self.absences.insert(collection);
+            }
+            self.dirty.extend(names);
+        }
+        for name in std::mem::take(&mut self.dirty) {
+            match source.resource(kind, &name) {
+                Some(resource) => self.resolve_present(resource),
+                None => self.resolve_absent(name),
+            }
+        }
+    }
+
+    fn resolve_present(&mut self, resource: Resource) {
+        let name = resource.name().clone();
+        self.removals.remove(&name);
+        self.absences.remove(&name);
+        let mut entry = self.adopt_name(&name);
+        entry.told_absent = false;
+        let version = Some(resource.version());
+        let again = std::mem::take(&mut entry.again);
+        if entry.rejected.is_some() && entry.rejected != version {
+            entry.rejected = None;
+            self.rejected -= 1;
+        }
+        if entry.rejected == version || (entry.held == version && !again) {
+            self.additions.remove(&name);
+        } else {
+            self.additions.insert(name.clone(), resource);
+        }
+        self.entries.insert(name, entry);
+    }
+
+    fn resolve_absent(&mut self, name: Arc<str>) {
+        self.additions.remove(&name);
+        let Some(entry) = self.entries.get_mut(&name) else { return };
+        entry.again = false;
+        if entry.rejected.take().is_some() {
+            self.rejected -= 1;
+        }
+        if entry.held.is_some() {
+            self.removals.insert(name);
+        } else if entry.named {
+            if !entry.told_absent {
+                self.absences.insert(name);
+            }
+        } else {
+            self.entries.remove(&name);
+        }
+    }
+
+    /// Takes the entry out so that it can go back under the source's own name: one string for all streams.
+    fn adopt_name(&mut self, name: &Arc<str>) -> Entry {
+        self.entries.remove_entry(name).map(|(_, entry)| entry).unwrap_or_default()
+    }
+}
+
+/// Responses and answers.
+impl TypeState {
+    pub(super) fn respond(&mut self, kind: ResourceType, nonce: u64, with_removals: bool) -> DeltaResponse {
+        self.owes_answer = false;
+        let mut removed: Vec<Arc<str>> = self.absences.drain().collect();
+        for name in &removed {
+            if let Some(entry) = self.entries.get_mut(name) {
+                entry.told_absent = true;
+            }
+        }
+        if with_removals {
+            removed.extend(self.removals.drain());
+        }
+        removed.sort_unstable();
+        let mut resources: Vec<Resource> = self.additions.drain().map(|(_, resource)| resource).collect();
+        resources.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+
+        let response = DeltaResponse {
+            system_version_info: String::new(),
+            resources: resources.iter().map(|resource| resource.wire().clone()).collect(),
+            type_url: kind.type_url().to_owned(),
+            removed_resources: removed.iter().map(|name| name.to_string()).collect(),
+            nonce: nonce.to_string(),
+        };
+        let sent = resources.iter().map(|resource| (resource.name().clone(), resource.version())).collect();
+        self.in_flight = Some(InFlight { nonce, sent, removed });
+        response
+    }
+
+    /// The response that this nonce answers, if it is the one that is unanswered.
+    pub(super) fn take_answered(&mut self, nonce: &str) -> Option<InFlight> {
+        let answered = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.nonce.to_string() == nonce);
+        if answered { self.in_flight.take() } else { None }
+    }
+
+    /// Records what the client now holds. What it unsubscribed meanwhile is not recorded.
+    pub(super) fn accept(&mut self, kind: ResourceType, answered: InFlight, rejections: &[Rejection]) -> Answered {
+        let rejected = |name: &Arc<str>| rejections.iter().any(|rejection| rejection.name == *name);
+        let mut accepted = Vec::with_capacity(answered.sent.len());
+        for (name, version) in answered.sent {
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            if rejected(&name) {
+                self.rejected += usize::from(entry.rejected.replace(version).is_none());
+            } else {
+                entry.held = Some(version);
+                accepted.push((name, version));
+            }
+        }
+        for name in &answered.removed {
+            if let Some(entry) = self.entries.get_mut(name) {
+                entry.held = None;
+                // What is named stays wanted; anything else is remembered only while something is to be sent.
+                if !entry.named && !self.additions.contains_key(name) && !self.dirty.contains(name) {
+                    self.entries.remove(name);
+                }
+            }
+        }
+        Answered { kind, accepted, removed: answered.removed }
+    }
+}
