@@ -1,4 +1,5 @@
 //! The repository's own tools: `cargo xtask <command>`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 
 use std::path::Path;
 
@@ -6,6 +7,12 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 mod generate;
+mod generate_schema;
+mod rust_source;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
 
 /// What `cargo xtask` can do.
 #[derive(Parser)]
@@ -23,11 +30,24 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Install what the tests and the bench need beside Rust (Debian).
+    Setup,
+    /// Set up, then check format, tidiness, lints and every test: what continuous integration runs.
+    Test,
+    /// Check the repository's shape: layers, doors, sizes, registries, docs.
+    Tidy {
+        /// Run only the checks whose names contain this.
+        only: Option<String>,
+    },
 }
 
 fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?;
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?;
     match Arguments::parse().command {
         Command::Generate { check } => generate::run(root, check),
+        Command::Setup => setup::run(root),
+        Command::Test => test::run(root),
+        Command::Tidy { only } => tidy::run(root, only.as_deref()),
     }
 }
