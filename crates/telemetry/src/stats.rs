@@ -9,13 +9,24 @@
 //! * [`Snapshot`] reads everything in place for `/stats` and `/stats/prometheus`.
 
 mod histogram;
+mod json;
+mod prometheus;
 mod recorder;
 mod registry;
 mod scope;
+pub mod sets;
+mod snapshot;
 mod template;
+mod text;
+
+#[cfg(test)]
+mod tests;
 
 pub use histogram::{BOUNDS, BUCKETS, Distribution, QUANTILES};
 pub use recorder::{Local, Recorder, SharedRecorder};
 pub use registry::{Block, Registry};
 pub use scope::Scope;
-pub use template::{Counter, Family, Field, Gauge, Histogram, Kind, StatSet, Template, Unit, Values};
+pub use snapshot::{HistogramView, KindFilter, Selection, Series, Snapshot, Value};
+pub use template::{
+    Counter, Family, Field, Gauge, Histogram, Kind, StatSet, Template, Unit, Values,
+};

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Upper bounds (inclusive) of Envoy's default buckets, in the unit of the histogram; the last bucket has no bound.
 pub const BOUNDS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0, 300000.0,
-    600000.0, 1800000.0, 3600000.0,
+    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0,
+    60000.0, 300000.0, 600000.0, 1800000.0, 3600000.0,
 ];
 
 /// Largest integer of each bucket that has a bound.
 const LIMITS: [u64; 19] = [
-    0, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
+    0, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000,
+    1800000, 3600000,
 ];
 
 /// Buckets, the unbounded one included.
@@ -72,7 +73,9 @@ impl Distribution {
         }
         let rank = q * count as f64;
         let mut below = 0;
-        for (i, inside) in self.buckets.iter().copied().enumerate().filter(|(_, inside)| *inside > 0) {
+        for (i, inside) in
+            self.buckets.iter().copied().enumerate().filter(|(_, inside)| *inside > 0)
+        {
             if rank <= (below + inside) as f64 {
                 let low = if i == 0 { 0 } else { LIMITS[i - 1] + 1 };
                 let high = LIMITS.get(i).copied().unwrap_or(low);

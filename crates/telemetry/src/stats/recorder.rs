@@ -67,7 +67,8 @@ impl Recorder {
 
     fn with<S, R>(&self, block: &Block<S>, then: impl FnOnce(&Arc<[AtomicU64]>) -> R) -> R {
         let data = &block.data;
-        if let Some(Entry { generation, cells: Some(cells) }) = self.entries.borrow().get(data.slot as usize)
+        if let Some(Entry { generation, cells: Some(cells) }) =
+            self.entries.borrow().get(data.slot as usize)
             && *generation == data.generation
         {
             return then(cells);

@@ -96,7 +96,8 @@ impl Drop for BlockData {
 impl BlockData {
     /// New cells, for a thread that touches this block for the first time.
     pub(super) fn new_cells(&self) -> Arc<[AtomicU64]> {
-        let cells: Arc<[AtomicU64]> = (0..self.template.cells()).map(|_| AtomicU64::new(0)).collect();
+        let cells: Arc<[AtomicU64]> =
+            (0..self.template.cells()).map(|_| AtomicU64::new(0)).collect();
         self.shards.lock().cells.push(Arc::clone(&cells));
         cells
     }
@@ -115,7 +116,9 @@ impl BlockData {
                 for (sum, cell) in out[range.clone()].iter_mut().zip(&cells[range.clone()]) {
                     let value = cell.load(Ordering::Relaxed);
                     *sum = match field.kind {
-                        super::Kind::Gauge => (*sum & !1).wrapping_add(value & !1) | (*sum | value) & 1,
+                        super::Kind::Gauge => {
+                            (*sum & !1).wrapping_add(value & !1) | (*sum | value) & 1
+                        }
                         _ => sum.wrapping_add(value),
                     };
                 }
@@ -159,7 +162,11 @@ impl Registry {
     fn block_data(&self, scope: &Scope, template: &'static Template) -> Arc<BlockData> {
         let mut tables = self.inner.tables.lock();
         let key = (scope.clone(), std::ptr::from_ref(template) as usize);
-        let known = tables.index.get(&key).and_then(|slot| tables.slots.get(*slot as usize)).and_then(Weak::upgrade);
+        let known = tables
+            .index
+            .get(&key)
+            .and_then(|slot| tables.slots.get(*slot as usize))
+            .and_then(Weak::upgrade);
         if let Some(data) = known {
             return data;
         }

@@ -31,7 +31,10 @@ impl Scope {
     /// A metric family outside Envoy's namespace: no `envoy_` before its name in Prometheus output, and `name.value`
     /// pairs of its labels in the dotted name, as Envoy shows statistics made with explicit tags.
     pub fn custom(labels: impl IntoIterator<Item = (&'static str, Box<str>)>) -> Self {
-        Self { parts: labels.into_iter().map(|(name, value)| Part::Label(name, value)).collect(), unprefixed: true }
+        Self {
+            parts: labels.into_iter().map(|(name, value)| Part::Label(name, value)).collect(),
+            unprefixed: true,
+        }
     }
 
     /// This scope and a fixed word below it.
@@ -71,7 +74,10 @@ impl Scope {
     }
 
     fn with(&self, part: Part) -> Self {
-        Self { parts: self.parts.iter().cloned().chain([part]).collect(), unprefixed: self.unprefixed }
+        Self {
+            parts: self.parts.iter().cloned().chain([part]).collect(),
+            unprefixed: self.unprefixed,
+        }
     }
 
     /// Appends the dotted name of `leaf` below this scope.

@@ -1,0 +1,18 @@
+//! The sets of statistics the engine counts, under Envoy's names. A field belongs here only if something counts it.
+
+mod cluster;
+mod http;
+mod listener;
+mod server;
+mod tcp;
+mod tls;
+
+pub use cluster::{
+    CircuitBreakers, Cluster, ClusterCodes, ClusterRareCodes, ClusterTimes, Outliers, RARE_CODES,
+    USUAL_CODES, usual_code,
+};
+pub use http::{HttpConnManager, HttpTimes, ListenerHttp};
+pub use listener::{Listener, ListenerTimes};
+pub use server::{ClusterManager, ConfigSource, Filesystem, ListenerManager, Server};
+pub use tcp::TcpProxy;
+pub use tls::{TLS_CIPHERS, TLS_VERSIONS, Tls};
