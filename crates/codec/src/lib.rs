@@ -1,1 +1,19 @@
-//! codec.
+//! Bytes ⇄ messages, without sockets, clock, threads or configuration.
+//!
+//! * [`headers`]: heads of messages as one buffer and an index
+//! * [`event`]: what decoders say, the same for every version of HTTP
+//! * [`server`], [`client`]: the two ends of a connection, whichever version it speaks
+//! * [`http1`]: HTTP/1.0 and HTTP/1.1
+//! * [`sniff`]: which protocol a connection starts with
+//! * [`tls_client_hello`]: what a TLS client asks for
+//!
+//! Decoders are given what has been read and has not been consumed yet, and answer one event at a time and how many bytes it
+//! took. Body bytes are never copied: events give their range in that input. Encoders write to the end of a `Vec<u8>`.
+
+pub mod client;
+pub mod event;
+pub mod headers;
+pub mod http1;
+pub mod server;
+pub mod sniff;
+pub mod tls_client_hello;
