@@ -1,1 +1,34 @@
-//! proxy.
+//! The data-plane engine, in the order of a request's journey:
+//!
+//! * [`worker`]: one thread, one event loop, one mailbox; the only module that knows the poller
+//! * [`listener`]: 1 accept, 2 listener filters, 3 filter-chain match
+//! * [`network`]: 4 a connection is a transport under a codec, 5 network filters
+//! * [`tcp_proxy`]: the L4 terminal
+//! * [`http`]: 6 connection manager, 7 one request's state machine, 8 request headers made safe
+//! * [`route_table`]: 9 virtual host and route search
+//! * [`filter_manager`]: 10, 11 the HTTP filter chain, both ways
+//! * [`router`]: 12 cluster choice, timeouts, retries
+//! * [`upstream`]: 13 clusters, 14 load balancing, 15 pools, 16 one attempt on one pooled stream
+//! * [`stream_info`]: 17 what happened
+
+pub mod worker;
+
+pub mod listener;
+
+pub mod network;
+
+pub mod tcp_proxy;
+
+pub mod http;
+
+pub mod route_table;
+
+pub mod filter_manager;
+
+pub mod router;
+
+pub mod upstream;
+
+pub mod stream_info;
+
+pub mod string_matcher;

@@ -1,0 +1,53 @@
+//! Instances of filter chains, made once and lent to streams.
+
+use std::sync::Arc;
+
+use super::{FilterChainFactory, HttpFilter, Phases, WorkerContext};
+
+/// A chain's filters for one stream.
+pub struct ChainInstance {
+    factory: Arc<FilterChainFactory>,
+    pub(crate) filters: Vec<(Phases, Box<dyn HttpFilter>)>,
+}
+
+impl std::fmt::Debug for ChainInstance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChainInstance").field("filters", &self.filters.len()).finish()
+    }
+}
+
+/// A worker's idle chain instances.
+#[derive(Debug, Default)]
+pub struct ChainPool {
+    idle: Vec<Box<ChainInstance>>,
+}
+
+/// Instances kept beyond this are dropped: streams beyond it are a burst.
+const MAX_IDLE: usize = 1024;
+
+impl ChainPool {
+    /// An instance of a chain; `None` when the chain has no filters.
+    pub fn take(&mut self, factory: &Arc<FilterChainFactory>, cx: &WorkerContext) -> Option<Box<ChainInstance>> {
+        if factory.filters.is_empty() {
+            return None;
+        }
+        // The last one given back is the likeliest: most workers serve few chains at a time.
+        if let Some(position) = self.idle.iter().rposition(|instance| Arc::ptr_eq(&instance.factory, factory)) {
+            return Some(self.idle.swap_remove(position));
+        }
+        let filters = factory.filters.iter().map(|(_, filter)| (filter.phases(), filter.create(cx))).collect();
+        Some(Box::new(ChainInstance { factory: Arc::clone(factory), filters }))
+    }
+
+    /// Gives an instance back.
+    pub fn give(&mut self, mut instance: Box<ChainInstance>) {
+        if self.idle.len() >= MAX_IDLE {
+            // The oldest is the likeliest to belong to a chain that configuration has replaced.
+            self.idle.remove(0);
+        }
+        for (_, filter) in &mut instance.filters {
+            filter.reset();
+        }
+        self.idle.push(instance);
+    }
+}

@@ -1,0 +1,3 @@
+//! Steps 6 to 8: the HTTP connection manager.
+
+pub mod config;

@@ -1,0 +1,3 @@
+//! Step 4: a connection is a transport (raw or TLS) under a codec.
+
+pub mod tls;

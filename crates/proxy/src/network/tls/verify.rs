@@ -1,0 +1,1 @@
+//! How a peer's certificate is verified.

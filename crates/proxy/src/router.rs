@@ -1,0 +1,3 @@
+//! Step 12: the terminal filter of every HTTP chain.
+
+pub mod config;
