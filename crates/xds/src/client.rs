@@ -104,7 +104,13 @@ struct Answer {
 impl DeltaClient {
     /// A client that will introduce itself as `node`, once on each stream.
     pub fn new(node: Node) -> DeltaClient {
-        DeltaClient { node, types: Default::default(), stream: 0, connected: false, node_sent: false }
+        DeltaClient {
+            node,
+            types: Default::default(),
+            stream: 0,
+            connected: false,
+            node_sent: false,
+        }
     }
 
     /// Asks for everything of a type that the server has for this node.
@@ -139,7 +145,8 @@ impl DeltaClient {
             state.unsubscribe.insert(name);
         }
         // What is on its way counts as never received: whoever subscribes again waits for it anew.
-        let (mut held, mut pending) = (std::mem::take(&mut state.held), std::mem::take(&mut state.pending));
+        let (mut held, mut pending) =
+            (std::mem::take(&mut state.held), std::mem::take(&mut state.pending));
         held.retain(|name, _| state.wants(kind, name));
         for response in &mut pending {
             response.changed.retain(|(name, _)| state.wants(kind, name));
@@ -192,12 +199,19 @@ impl DeltaClient {
         for resource in response.resources {
             let name: Arc<str> = Arc::from(resource.name);
             if state.wants(kind, &name) {
-                changed.insert(name.clone(), Received { name, version: resource.version, body: resource.resource });
+                changed.insert(
+                    name.clone(),
+                    Received { name, version: resource.version, body: resource.resource },
+                );
             }
         }
         let changed: Vec<Received> = changed.into_values().collect();
-        let removed: Vec<Arc<str>> =
-            response.removed_resources.into_iter().map(Arc::from).filter(|name| state.wants(kind, name)).collect();
+        let removed: Vec<Arc<str>> = response
+            .removed_resources
+            .into_iter()
+            .map(Arc::from)
+            .filter(|name| state.wants(kind, name))
+            .collect();
 
         let id = ResponseId { kind, stream: self.stream, nonce: Arc::from(response.nonce) };
         state.pending.push_back(Pending {
@@ -239,7 +253,11 @@ impl DeltaClient {
         let mut request = ResourceType::ALL
             .into_iter()
             .find_map(|kind| self.types[kind as usize].subscription_request(kind))
-            .or_else(|| ResourceType::ALL.into_iter().find_map(|kind| self.types[kind as usize].answer_request(kind)))?;
+            .or_else(|| {
+                ResourceType::ALL
+                    .into_iter()
+                    .find_map(|kind| self.types[kind as usize].answer_request(kind))
+            })?;
         if !self.node_sent {
             self.node_sent = true;
             request.node = Some(self.node.clone());
@@ -253,7 +271,8 @@ impl TypeState {
     fn wants(&self, kind: ResourceType, name: &str) -> bool {
         self.wildcard
             || self.names.contains(name)
-            || (kind.has_collections() && collection_of(name).is_some_and(|collection| self.names.contains(collection)))
+            || (kind.has_collections()
+                && collection_of(name).is_some_and(|collection| self.names.contains(collection)))
     }
 
     fn subscription_request(&mut self, kind: ResourceType) -> Option<DeltaDiscoveryRequest> {
@@ -265,8 +284,16 @@ impl TypeState {
         }
         Some(DeltaDiscoveryRequest {
             type_url: kind.type_url().to_owned(),
-            resource_names_subscribe: self.subscribe.drain(..).map(|name| name.to_string()).collect(),
-            resource_names_unsubscribe: self.unsubscribe.drain(..).map(|name| name.to_string()).collect(),
+            resource_names_subscribe: self
+                .subscribe
+                .drain(..)
+                .map(|name| name.to_string())
+                .collect(),
+            resource_names_unsubscribe: self
+                .unsubscribe
+                .drain(..)
+                .map(|name| name.to_string())
+                .collect(),
             ..Default::default()
         })
     }
@@ -280,8 +307,15 @@ impl TypeState {
         let asterisk = (self.wildcard && !self.names.is_empty()).then(|| "*".to_owned());
         DeltaDiscoveryRequest {
             type_url: kind.type_url().to_owned(),
-            resource_names_subscribe: asterisk.into_iter().chain(self.names.iter().map(|name| name.to_string())).collect(),
-            initial_resource_versions: self.held.iter().map(|(name, version)| (name.to_string(), version.clone())).collect(),
+            resource_names_subscribe: asterisk
+                .into_iter()
+                .chain(self.names.iter().map(|name| name.to_string()))
+                .collect(),
+            initial_resource_versions: self
+                .held
+                .iter()
+                .map(|(name, version)| (name.to_string(), version.clone()))
+                .collect(),
             ..Default::default()
         }
     }
@@ -291,7 +325,8 @@ impl TypeState {
         Some(DeltaDiscoveryRequest {
             type_url: kind.type_url().to_owned(),
             response_nonce: answer.nonce.to_string(),
-            error_detail: (!answer.rejections.is_empty()).then(|| nack::to_status(&answer.rejections)),
+            error_detail: (!answer.rejections.is_empty())
+                .then(|| nack::to_status(&answer.rejections)),
             ..Default::default()
         })
     }

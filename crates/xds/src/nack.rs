@@ -25,24 +25,40 @@ pub struct Rejection {
 
 /// The error detail of a request that rejects these resources of a response.
 pub fn to_status(rejections: &[Rejection]) -> Status {
-    let message = rejections.iter().map(|r| format!("{}: {}", r.name, r.reason)).collect::<Vec<_>>().join(", ");
+    let message = rejections
+        .iter()
+        .map(|r| format!("{}: {}", r.name, r.reason))
+        .collect::<Vec<_>>()
+        .join(", ");
     Status { code: INVALID_ARGUMENT, message, details: rejections.iter().map(detail).collect() }
 }
 
 fn detail(rejection: &Rejection) -> Any {
     let error = ResourceError {
-        resource_name: Some(ResourceName { name: rejection.name.to_string(), ..Default::default() }),
-        error_detail: Some(Status { code: INVALID_ARGUMENT, message: rejection.reason.clone(), details: Vec::new() }),
+        resource_name: Some(ResourceName {
+            name: rejection.name.to_string(),
+            ..Default::default()
+        }),
+        error_detail: Some(Status {
+            code: INVALID_ARGUMENT,
+            message: rejection.reason.clone(),
+            details: Vec::new(),
+        }),
     };
     Any { type_url: ResourceError::type_url(), value: error.encode_to_vec() }
 }
 
 /// Which of the resources that were sent a NACK rejects. If it names none of them, all are rejected: the client has
 /// said no, and has not said to what.
-pub fn from_status<'a>(status: &Status, sent: impl Iterator<Item = &'a Arc<str>> + Clone) -> Vec<Rejection> {
-    let mut named: Vec<Rejection> = status.details.iter().filter_map(|detail| read_detail(detail, sent.clone())).collect();
+pub fn from_status<'a>(
+    status: &Status,
+    sent: impl Iterator<Item = &'a Arc<str>> + Clone,
+) -> Vec<Rejection> {
+    let mut named: Vec<Rejection> =
+        status.details.iter().filter_map(|detail| read_detail(detail, sent.clone())).collect();
     if named.is_empty() {
-        let whole = |name: &Arc<str>| Rejection { name: name.clone(), reason: status.message.clone() };
+        let whole =
+            |name: &Arc<str>| Rejection { name: name.clone(), reason: status.message.clone() };
         named = sent.clone().filter(|name| is_named_in(&status.message, name)).map(whole).collect();
         if named.is_empty() {
             named = sent.map(whole).collect();
@@ -51,20 +67,29 @@ pub fn from_status<'a>(status: &Status, sent: impl Iterator<Item = &'a Arc<str>>
     named
 }
 
-fn read_detail<'a>(detail: &Any, mut sent: impl Iterator<Item = &'a Arc<str>>) -> Option<Rejection> {
+fn read_detail<'a>(
+    detail: &Any,
+    mut sent: impl Iterator<Item = &'a Arc<str>>,
+) -> Option<Rejection> {
     if detail.type_url != ResourceError::type_url() {
         return None;
     }
     let error = ResourceError::decode(detail.value.as_slice()).ok()?;
     let name = error.resource_name?.name;
     let name = sent.find(|known| known.as_ref() == name)?.clone();
-    Some(Rejection { name, reason: error.error_detail.map(|status| status.message).unwrap_or_default() })
+    Some(Rejection {
+        name,
+        reason: error.error_detail.map(|status| status.message).unwrap_or_default(),
+    })
 }
 
 /// Whether `message` has `name` followed by a colon, not as the tail of a longer name.
 fn is_named_in(message: &str, name: &str) -> bool {
     message.match_indices(name).any(|(at, _)| {
-        let starts = message[..at].chars().next_back().is_none_or(|before| before.is_whitespace() || before == '\'');
+        let starts = message[..at]
+            .chars()
+            .next_back()
+            .is_none_or(|before| before.is_whitespace() || before == '\'');
         let rest = message[at + name.len()..].trim_start_matches('\'');
         starts && rest.starts_with(':')
     })
@@ -99,8 +124,14 @@ mod tests {
     #[test]
     fn envoys_message_is_read_by_whole_names() {
         let table: [(&str, &[&str]); 4] = [
-            ("Error adding/updating cluster(s) outbound|80||a: unknown, outbound|80||c: bad", &["outbound|80||a", "outbound|80||c"]),
-            ("Error adding/updating listener(s) x-outbound|80||a: unknown", &["outbound|80||a", "80||a", "outbound|80||c"]),
+            (
+                "Error adding/updating cluster(s) outbound|80||a: unknown, outbound|80||c: bad",
+                &["outbound|80||a", "outbound|80||c"],
+            ),
+            (
+                "Error adding/updating listener(s) x-outbound|80||a: unknown",
+                &["outbound|80||a", "80||a", "outbound|80||c"],
+            ),
             ("Proto constraint validation failed", &["outbound|80||a", "80||a", "outbound|80||c"]),
             ("", &["outbound|80||a", "80||a", "outbound|80||c"]),
         ];
@@ -108,7 +139,11 @@ mod tests {
         for (message, expected) in table {
             let status = Status { code: 13, message: message.into(), details: Vec::new() };
             let read = from_status(&status, sent.iter());
-            assert_eq!(read.iter().map(|r| r.name.as_ref()).collect::<Vec<_>>(), expected, "{message}");
+            assert_eq!(
+                read.iter().map(|r| r.name.as_ref()).collect::<Vec<_>>(),
+                expected,
+                "{message}"
+            );
         }
     }
 }

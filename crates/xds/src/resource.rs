@@ -26,8 +26,11 @@ impl Version {
 
     /// Reads what [`fmt::Display`] wrote. `None` for anything else, for instance another control plane's version.
     pub fn parse(text: &str) -> Option<Version> {
-        let canonical = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        canonical.then(|| u64::from_str_radix(text, 16).ok().and_then(NonZeroU64::new).map(Version)).flatten()
+        let canonical =
+            text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        canonical
+            .then(|| u64::from_str_radix(text, 16).ok().and_then(NonZeroU64::new).map(Version))
+            .flatten()
     }
 }
 
@@ -57,8 +60,10 @@ impl Resource {
     pub fn new(name: impl Into<Arc<str>>, type_url: &str, value: impl Into<Bytes>) -> Resource {
         let (name, value) = (name.into(), value.into());
         let version = Version::of(&value);
-        let (name_field, version_field, type_url) = (name.to_string(), version.to_string(), type_url.to_owned());
-        let any_len = encoding::string::encoded_len(1, &type_url) + encoding::bytes::encoded_len(2, &value);
+        let (name_field, version_field, type_url) =
+            (name.to_string(), version.to_string(), type_url.to_owned());
+        let any_len =
+            encoding::string::encoded_len(1, &type_url) + encoding::bytes::encoded_len(2, &value);
 
         // `envoy.service.discovery.v3.Resource`; its body (field 2) goes last so that it is a slice of the whole.
         let mut wire = BytesMut::with_capacity(name_field.len() + any_len + 40);
@@ -109,7 +114,15 @@ mod tests {
         let version = Version::of(b"content");
         assert_eq!(Version::parse(&version.to_string()), Some(version));
         assert_ne!(version, Version::of(b"content "));
-        for foreign in ["", "0", "0000000000000000", "2024-01-01/17", "+123456789abcdef", "0123456789ABCDEF", "0123456789abcdef0"] {
+        for foreign in [
+            "",
+            "0",
+            "0000000000000000",
+            "2024-01-01/17",
+            "+123456789abcdef",
+            "0123456789ABCDEF",
+            "0123456789abcdef0",
+        ] {
             assert_eq!(Version::parse(foreign), None, "{foreign}");
         }
     }
@@ -118,6 +131,9 @@ mod tests {
     #[test]
     fn the_hash_never_changes() {
         assert_eq!(Version::of(b"").to_string(), "f52a15e9a9b5e89b");
-        assert_eq!(Version::of(b"outbound|80||a").to_string(), Version::of(b"outbound|80||a").to_string());
+        assert_eq!(
+            Version::of(b"outbound|80||a").to_string(),
+            Version::of(b"outbound|80||a").to_string()
+        );
     }
 }

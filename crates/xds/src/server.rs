@@ -91,15 +91,24 @@ impl DeltaServer {
 
     /// Takes a request in: changes of subscription always count; an answer counts if it is to the latest response of
     /// its type. Call [`Self::next_response`] until it has nothing more.
-    pub fn on_request(&mut self, request: DeltaDiscoveryRequest) -> Result<RequestOutcome, RequestError> {
+    pub fn on_request(
+        &mut self,
+        request: DeltaDiscoveryRequest,
+    ) -> Result<RequestOutcome, RequestError> {
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
             return Err(RequestError::UnknownType(request.type_url));
         };
-        if !request.resource_locators_subscribe.is_empty() || !request.resource_locators_unsubscribe.is_empty() {
+        if !request.resource_locators_subscribe.is_empty()
+            || !request.resource_locators_unsubscribe.is_empty()
+        {
             return Err(RequestError::Locators);
         }
         let state = &mut self.types[kind as usize];
-        if state.name_count() + request.resource_names_subscribe.len() + request.initial_resource_versions.len() > MAX_NAMES {
+        if state.name_count()
+            + request.resource_names_subscribe.len()
+            + request.initial_resource_versions.len()
+            > MAX_NAMES
+        {
             return Err(RequestError::TooManyNames { kind, limit: MAX_NAMES });
         }
 
@@ -114,7 +123,10 @@ impl DeltaServer {
             },
         };
         if !state.is_introduced() {
-            state.introduce(&request.initial_resource_versions, request.resource_names_subscribe.is_empty());
+            state.introduce(
+                &request.initial_resource_versions,
+                request.resource_names_subscribe.is_empty(),
+            );
         }
         for name in &request.resource_names_unsubscribe {
             state.unsubscribe(kind, name);
@@ -147,7 +159,10 @@ impl DeltaServer {
         }
         // Users before what they use: listeners and routes go before clusters.
         for kind in ResourceType::ALL.into_iter().rev() {
-            if self.types[kind as usize].may_send() && self.types[kind as usize].has_removals() && self.may_remove(kind) {
+            if self.types[kind as usize].may_send()
+                && self.types[kind as usize].has_removals()
+                && self.may_remove(kind)
+            {
                 return Some(self.respond(kind));
             }
         }
@@ -156,13 +171,17 @@ impl DeltaServer {
 
     /// Whether the client has accepted everything that it may have: nothing to send, nothing unanswered, nothing rejected.
     pub fn is_synced(&self) -> bool {
-        self.types.iter().all(|state| state.is_quiet() && !state.has_removals() && state.rejected_count() == 0)
+        self.types
+            .iter()
+            .all(|state| state.is_quiet() && !state.has_removals() && state.rejected_count() == 0)
     }
 
     /// Whether a client subscribed to this type at all, and has accepted all of it. `None` if it never asked.
     pub fn is_type_synced(&self, kind: ResourceType) -> Option<bool> {
         let state = &self.types[kind as usize];
-        state.is_introduced().then(|| state.is_quiet() && !state.has_removals() && state.rejected_count() == 0)
+        state
+            .is_introduced()
+            .then(|| state.is_quiet() && !state.has_removals() && state.rejected_count() == 0)
     }
 
     /// The version of a resource that the client holds.

@@ -76,7 +76,8 @@ impl SotwServer {
     pub fn next_response(&mut self, source: &mut dyn ResourceSource) -> Option<SotwResponse> {
         for kind in ResourceType::ALL {
             let state = &mut self.types[kind as usize];
-            if state.dirty && !state.in_flight
+            if state.dirty
+                && !state.in_flight
                 && let Some(response) = state.respond(kind, source, self.last_nonce + 1)
             {
                 self.last_nonce += 1;
@@ -98,7 +99,8 @@ impl TypeState {
         names.sort_unstable();
         names.dedup();
         if !self.introduced || names != self.names {
-            self.owes_answer = !self.introduced || names.iter().any(|name| !self.names.contains(name));
+            self.owes_answer =
+                !self.introduced || names.iter().any(|name| !self.names.contains(name));
             self.dirty = true;
             self.names = names;
         }
@@ -115,13 +117,23 @@ impl TypeState {
         }
     }
 
-    fn respond(&mut self, kind: ResourceType, source: &mut dyn ResourceSource, nonce: u64) -> Option<SotwResponse> {
+    fn respond(
+        &mut self,
+        kind: ResourceType,
+        source: &mut dyn ResourceSource,
+        nonce: u64,
+    ) -> Option<SotwResponse> {
         self.dirty = false;
-        let all = (self.names.is_empty() && kind.is_listed_by_default()) || self.names.iter().any(|name| name.as_ref() == "*");
+        let all = (self.names.is_empty() && kind.is_listed_by_default())
+            || self.names.iter().any(|name| name.as_ref() == "*");
         let mut names = if all { source.names(kind) } else { self.names.clone() };
         names.sort_unstable();
-        let resources: Vec<Resource> = names.iter().filter_map(|name| source.resource(kind, name)).collect();
-        let set: String = resources.iter().map(|resource| format!("{} {}\n", resource.name(), resource.version())).collect();
+        let resources: Vec<Resource> =
+            names.iter().filter_map(|name| source.resource(kind, name)).collect();
+        let set: String = resources
+            .iter()
+            .map(|resource| format!("{} {}\n", resource.name(), resource.version()))
+            .collect();
         let version = Version::of(set.as_bytes());
         let unchanged = self.sent == Some(version) && !self.owes_answer;
         if unchanged || self.rejected == Some(version) {

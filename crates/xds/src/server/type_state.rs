@@ -113,10 +113,14 @@ impl TypeState {
             Some((name, _)) => name.clone(),
             None => Arc::from(name),
         };
-        let on_its_way = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.names().any(|sent| *sent == name));
+        let on_its_way = self
+            .in_flight
+            .as_ref()
+            .is_some_and(|in_flight| in_flight.names().any(|sent| *sent == name));
         let entry = self.entries.entry(name.clone()).or_default();
         // On the first request a held version speaks for itself; later, asking for what is held means "send it again".
-        entry.again = on_its_way || entry.named || (entry.held.is_some() && !self.dirty.contains(&name));
+        entry.again =
+            on_its_way || entry.named || (entry.held.is_some() && !self.dirty.contains(&name));
         entry.named = true;
         entry.told_absent = false;
         self.dirty.insert(name);
@@ -137,11 +141,15 @@ impl TypeState {
     }
 
     pub(super) fn wants(&self, kind: ResourceType, name: &str) -> bool {
-        self.wildcard || self.entries.get(name).is_some_and(|entry| entry.named) || self.is_collected(kind, name)
+        self.wildcard
+            || self.entries.get(name).is_some_and(|entry| entry.named)
+            || self.is_collected(kind, name)
     }
 
     fn is_collected(&self, kind: ResourceType, name: &str) -> bool {
-        kind.has_collections() && collection_of(name).is_some_and(|collection| self.collections.contains_key(collection))
+        kind.has_collections()
+            && collection_of(name)
+                .is_some_and(|collection| self.collections.contains_key(collection))
     }
 
     fn forget_unwanted(&mut self, kind: ResourceType) {
@@ -164,7 +172,9 @@ impl TypeState {
 /// Changes.
 impl TypeState {
     pub(super) fn mark(&mut self, kind: ResourceType, name: &Arc<str>) {
-        if self.introduced && (self.entries.contains_key(name) || self.wildcard || self.is_collected(kind, name)) {
+        if self.introduced
+            && (self.entries.contains_key(name) || self.wildcard || self.is_collected(kind, name))
+        {
             self.dirty.insert(name.clone());
         }
     }
@@ -217,7 +227,10 @@ impl TypeState {
         }
         for collection in std::mem::take(&mut self.relist_collections) {
             let names = source.names_in(kind, &collection);
-            let told = self.collections.get_mut(&collection).is_none_or(|told| std::mem::replace(told, true));
+            let told = self
+                .collections
+                .get_mut(&collection)
+                .is_none_or(|told| std::mem::replace(told, true));
             if names.is_empty() && !told {
                 self.absences.insert(collection);
             }
@@ -277,7 +290,12 @@ impl TypeState {
 
 /// Responses and answers.
 impl TypeState {
-    pub(super) fn respond(&mut self, kind: ResourceType, nonce: u64, with_removals: bool) -> DeltaResponse {
+    pub(super) fn respond(
+        &mut self,
+        kind: ResourceType,
+        nonce: u64,
+        with_removals: bool,
+    ) -> DeltaResponse {
         self.owes_answer = false;
         let mut removed: Vec<Arc<str>> = self.absences.drain().collect();
         for name in &removed {
@@ -289,7 +307,8 @@ impl TypeState {
             removed.extend(self.removals.drain());
         }
         removed.sort_unstable();
-        let mut resources: Vec<Resource> = self.additions.drain().map(|(_, resource)| resource).collect();
+        let mut resources: Vec<Resource> =
+            self.additions.drain().map(|(_, resource)| resource).collect();
         resources.sort_unstable_by(|a, b| a.name().cmp(b.name()));
 
         let response = DeltaResponse {
@@ -299,19 +318,28 @@ impl TypeState {
             removed_resources: removed.iter().map(|name| name.to_string()).collect(),
             nonce: nonce.to_string(),
         };
-        let sent = resources.iter().map(|resource| (resource.name().clone(), resource.version())).collect();
+        let sent = resources
+            .iter()
+            .map(|resource| (resource.name().clone(), resource.version()))
+            .collect();
         self.in_flight = Some(InFlight { nonce, sent, removed });
         response
     }
 
     /// The response that this nonce answers, if it is the one that is unanswered.
     pub(super) fn take_answered(&mut self, nonce: &str) -> Option<InFlight> {
-        let answered = self.in_flight.as_ref().is_some_and(|in_flight| in_flight.nonce.to_string() == nonce);
+        let answered =
+            self.in_flight.as_ref().is_some_and(|in_flight| in_flight.nonce.to_string() == nonce);
         if answered { self.in_flight.take() } else { None }
     }
 
     /// Records what the client now holds. What it unsubscribed meanwhile is not recorded.
-    pub(super) fn accept(&mut self, kind: ResourceType, answered: InFlight, rejections: &[Rejection]) -> Answered {
+    pub(super) fn accept(
+        &mut self,
+        kind: ResourceType,
+        answered: InFlight,
+        rejections: &[Rejection],
+    ) -> Answered {
         let rejected = |name: &Arc<str>| rejections.iter().any(|rejection| rejection.name == *name);
         let mut accepted = Vec::with_capacity(answered.sent.len());
         for (name, version) in answered.sent {
@@ -327,7 +355,8 @@ impl TypeState {
             if let Some(entry) = self.entries.get_mut(name) {
                 entry.held = None;
                 // What is named stays wanted; anything else is remembered only while something is to be sent.
-                if !entry.named && !self.additions.contains_key(name) && !self.dirty.contains(name) {
+                if !entry.named && !self.additions.contains_key(name) && !self.dirty.contains(name)
+                {
                     self.entries.remove(name);
                 }
             }
