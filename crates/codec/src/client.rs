@@ -29,14 +29,25 @@ impl ClientCodec {
 
     /// Opens a stream with its request's head. To be called only while `free_streams` is not 0.
     #[inline]
-    pub fn encode_head(&mut self, head: &RequestHead, end_stream: bool, out: &mut Vec<u8>) -> StreamId {
+    pub fn encode_head(
+        &mut self,
+        head: &RequestHead,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) -> StreamId {
         match self {
             ClientCodec::Http1(codec) => codec.encode_head(head, end_stream, out),
         }
     }
 
     /// Writes body bytes.
-    pub fn encode_data(&mut self, stream: StreamId, data: &[u8], end_stream: bool, out: &mut Vec<u8>) {
+    pub fn encode_data(
+        &mut self,
+        stream: StreamId,
+        data: &[u8],
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) {
         match self {
             ClientCodec::Http1(codec) => codec.encode_data(stream, data, end_stream, out),
         }
@@ -44,7 +55,13 @@ impl ClientCodec {
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
     /// of them and says what must come after.
-    pub fn begin_data(&mut self, stream: StreamId, len: usize, end_stream: bool, out: &mut Vec<u8>) -> DataTail {
+    pub fn begin_data(
+        &mut self,
+        stream: StreamId,
+        len: usize,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) -> DataTail {
         match self {
             ClientCodec::Http1(codec) => codec.begin_data(stream, len, end_stream, out),
         }

@@ -36,7 +36,12 @@ impl ServerCodec {
     }
 
     /// Writes a 1xx response other than 101.
-    pub fn encode_informational(&mut self, stream: StreamId, head: &ResponseHead, out: &mut Vec<u8>) {
+    pub fn encode_informational(
+        &mut self,
+        stream: StreamId,
+        head: &ResponseHead,
+        out: &mut Vec<u8>,
+    ) {
         match self {
             ServerCodec::Http1(codec) => codec.encode_informational(stream, head, out),
         }
@@ -44,14 +49,26 @@ impl ServerCodec {
 
     /// Writes the final response's head.
     #[inline]
-    pub fn encode_head(&mut self, stream: StreamId, head: &ResponseHead, end_stream: bool, out: &mut Vec<u8>) {
+    pub fn encode_head(
+        &mut self,
+        stream: StreamId,
+        head: &ResponseHead,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) {
         match self {
             ServerCodec::Http1(codec) => codec.encode_head(stream, head, end_stream, out),
         }
     }
 
     /// Writes body bytes.
-    pub fn encode_data(&mut self, stream: StreamId, data: &[u8], end_stream: bool, out: &mut Vec<u8>) {
+    pub fn encode_data(
+        &mut self,
+        stream: StreamId,
+        data: &[u8],
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) {
         match self {
             ServerCodec::Http1(codec) => codec.encode_data(stream, data, end_stream, out),
         }
@@ -59,7 +76,13 @@ impl ServerCodec {
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
     /// of them and says what must come after.
-    pub fn begin_data(&mut self, stream: StreamId, len: usize, end_stream: bool, out: &mut Vec<u8>) -> DataTail {
+    pub fn begin_data(
+        &mut self,
+        stream: StreamId,
+        len: usize,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) -> DataTail {
         match self {
             ServerCodec::Http1(codec) => codec.begin_data(stream, len, end_stream, out),
         }

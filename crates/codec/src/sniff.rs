@@ -89,11 +89,19 @@ mod tests {
 
     #[test]
     fn an_answer_is_final() {
-        for whole in [&HTTP2_PREFACE[..], b"GET /path HTTP/1.1\r\nhost: a\r\n\r\n", b"\x16\x03\x01\x02\x03", b"SSH-2.0-x\r\nmore"] {
+        for whole in [
+            &HTTP2_PREFACE[..],
+            b"GET /path HTTP/1.1\r\nhost: a\r\n\r\n",
+            b"\x16\x03\x01\x02\x03",
+            b"SSH-2.0-x\r\nmore",
+        ] {
             let last = sniff(whole);
             for end in 0..whole.len() {
                 let early = sniff(&whole[..end]);
-                assert!(early == Sniffed::NeedInput || early == last, "{end} bytes of {whole:?}: {early:?}, then {last:?}");
+                assert!(
+                    early == Sniffed::NeedInput || early == last,
+                    "{end} bytes of {whole:?}: {early:?}, then {last:?}"
+                );
             }
         }
     }

@@ -133,7 +133,10 @@ impl HeaderName {
     /// Lower-cases and checks a name; pseudo names such as `:path` are allowed.
     pub fn parse(name: &str) -> Result<HeaderName, InvalidHeaderName> {
         let token = name.strip_prefix(':').unwrap_or(name);
-        if token.is_empty() || name.len() > usize::from(u16::MAX) || !token.bytes().all(is_token_byte) {
+        if token.is_empty()
+            || name.len() > usize::from(u16::MAX)
+            || !token.bytes().all(is_token_byte)
+        {
             return Err(InvalidHeaderName(name.to_owned()));
         }
         let lower = name.to_ascii_lowercase();
@@ -240,7 +243,10 @@ impl Fields {
     }
 
     /// Every value of a field, in order.
-    pub fn get_all<'a, 'n: 'a>(&'a self, name: impl Into<NameRef<'n>>) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn get_all<'a, 'n: 'a>(
+        &'a self,
+        name: impl Into<NameRef<'n>>,
+    ) -> impl Iterator<Item = &'a [u8]> + 'a {
         let name = name.into();
         let mut from = 0;
         std::iter::from_fn(move || {
@@ -290,7 +296,14 @@ impl Fields {
         self.buffer.extend_from_slice(b": ");
         let span = self.store_value(value);
         self.buffer.extend_from_slice(b"\r\n");
-        self.push(Entry { name_start, value_start: span.start, value_len: span.len, name_len, known, flags: WIRE });
+        self.push(Entry {
+            name_start,
+            value_start: span.start,
+            value_len: span.len,
+            name_len,
+            known,
+            flags: WIRE,
+        });
     }
 
     /// Adds to the first value of a field, after a separator; adds the field if it was absent.
@@ -302,7 +315,9 @@ impl Fields {
         };
         let old = self.entries[first];
         let start = self.buffer.len();
-        self.buffer.extend_from_within(old.value_start as usize..(old.value_start + old.value_len) as usize);
+        self.buffer.extend_from_within(
+            old.value_start as usize..(old.value_start + old.value_len) as usize,
+        );
         self.buffer.extend_from_slice(separator);
         self.buffer.extend_from_slice(value);
         make_safe(&mut self.buffer[start..]);

@@ -161,7 +161,10 @@ impl RequestHead {
     }
 
     /// Every value of a field or a pseudo field.
-    pub fn get_all<'a, 'n: 'a>(&'a self, name: impl Into<NameRef<'n>>) -> impl Iterator<Item = &'a [u8]> + 'a {
+    pub fn get_all<'a, 'n: 'a>(
+        &'a self,
+        name: impl Into<NameRef<'n>>,
+    ) -> impl Iterator<Item = &'a [u8]> + 'a {
         let name = name.into();
         let pseudo = match name {
             NameRef::Known(names::HOST) | NameRef::Other([b':', ..]) => self.get(name),
@@ -230,8 +233,14 @@ fn present(value: &[u8]) -> Option<&[u8]> {
 
 impl std::fmt::Debug for RequestHead {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let line = [self.method(), self.scheme(), self.authority(), self.path()].map(String::from_utf8_lossy);
-        formatter.debug_tuple("RequestHead").field(&line).field(&self.version).field(&self.fields).finish()
+        let line = [self.method(), self.scheme(), self.authority(), self.path()]
+            .map(String::from_utf8_lossy);
+        formatter
+            .debug_tuple("RequestHead")
+            .field(&line)
+            .field(&self.version)
+            .field(&self.fields)
+            .finish()
     }
 }
 

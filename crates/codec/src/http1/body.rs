@@ -20,7 +20,10 @@ pub(super) enum BodyDecoder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BodyPart {
     NeedInput,
-    Data { range: Range<usize>, is_last: bool },
+    Data {
+        range: Range<usize>,
+        is_last: bool,
+    },
     /// The trailers are in the fields that were passed in.
     Trailers,
     End,
@@ -38,12 +41,19 @@ impl BodyDecoder {
     }
 
     /// Bytes consumed, and what they are.
-    pub fn decode(&mut self, input: &[u8], options: &Options, trailers: &mut Fields) -> Result<(usize, BodyPart), Refusal> {
+    pub fn decode(
+        &mut self,
+        input: &[u8],
+        options: &Options,
+        trailers: &mut Fields,
+    ) -> Result<(usize, BodyPart), Refusal> {
         if input.is_empty() {
             return Ok((0, BodyPart::NeedInput));
         }
         match self {
-            BodyDecoder::UntilClose => Ok((input.len(), BodyPart::Data { range: 0..input.len(), is_last: false })),
+            BodyDecoder::UntilClose => {
+                Ok((input.len(), BodyPart::Data { range: 0..input.len(), is_last: false }))
+            }
             BodyDecoder::Length(left) => {
                 let len = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= len as u64;
@@ -53,9 +63,12 @@ impl BodyDecoder {
                 let (consumed, part) = decoder.decode(input)?;
                 match part {
                     Chunked::NeedInput => Ok((consumed, BodyPart::NeedInput)),
-                    Chunked::Data(range) => Ok((consumed, BodyPart::Data { range, is_last: false })),
+                    Chunked::Data(range) => {
+                        Ok((consumed, BodyPart::Data { range, is_last: false }))
+                    }
                     Chunked::Trailers => {
-                        let (len, part) = decode_trailers(&input[consumed..], options, seen, trailers)?;
+                        let (len, part) =
+                            decode_trailers(&input[consumed..], options, seen, trailers)?;
                         Ok((consumed + len, part))
                     }
                 }

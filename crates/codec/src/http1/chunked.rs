@@ -53,7 +53,8 @@ impl ChunkedDecoder {
             match self.state {
                 State::Trailers => return Ok((at, Chunked::Trailers)),
                 State::Data => {
-                    let len = (input.len() - at).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                    let len =
+                        (input.len() - at).min(usize::try_from(self.left).unwrap_or(usize::MAX));
                     if len == 0 {
                         return Ok((at, Chunked::NeedInput));
                     }
@@ -80,7 +81,8 @@ impl ChunkedDecoder {
                     return Err(Refusal::codec_error("chunk size overflows"));
                 }
                 self.digits += 1;
-                self.left = self.left << 4 | u64::from((byte as char).to_digit(16).unwrap_or_default());
+                self.left =
+                    self.left << 4 | u64::from((byte as char).to_digit(16).unwrap_or_default());
                 State::Size
             }
             (State::Size, b'\r') if self.digits > 0 => State::SizeLf,
@@ -94,16 +96,22 @@ impl ChunkedDecoder {
                 }
                 State::Extension
             }
-            (State::Extension, _) => return Err(Refusal::codec_error("bad byte in a chunk extension")),
+            (State::Extension, _) => {
+                return Err(Refusal::codec_error("bad byte in a chunk extension"));
+            }
             (State::SizeLf, b'\n') if self.left == 0 => State::Trailers,
             (State::SizeLf, b'\n') => State::Data,
-            (State::SizeLf, _) => return Err(Refusal::codec_error("chunk size line does not end in CRLF")),
+            (State::SizeLf, _) => {
+                return Err(Refusal::codec_error("chunk size line does not end in CRLF"));
+            }
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => {
                 (self.digits, self.line) = (0, 0);
                 State::Size
             }
-            (State::DataCr | State::DataLf, _) => return Err(Refusal::codec_error("chunk data does not end in CRLF")),
+            (State::DataCr | State::DataLf, _) => {
+                return Err(Refusal::codec_error("chunk data does not end in CRLF"));
+            }
             (State::Data | State::Trailers, _) => self.state,
         };
         Ok(())
@@ -144,7 +152,11 @@ mod tests {
         ];
         for (input, body, complete) in table {
             for piece in 1..=input.len() {
-                assert_eq!(decode_all(input, piece), Ok((body.to_vec(), *complete)), "in pieces of {piece}");
+                assert_eq!(
+                    decode_all(input, piece),
+                    Ok((body.to_vec(), *complete)),
+                    "in pieces of {piece}"
+                );
             }
         }
     }
@@ -173,7 +185,11 @@ mod tests {
         ];
         for input in table {
             for piece in 1..=input.len() {
-                assert!(decode_all(input, piece).is_err(), "{:?} in pieces of {piece}", String::from_utf8_lossy(input));
+                assert!(
+                    decode_all(input, piece).is_err(),
+                    "{:?} in pieces of {piece}",
+                    String::from_utf8_lossy(input)
+                );
             }
         }
         let long = [b"5;".to_vec(), vec![b'x'; 300], b"\r\n".to_vec()].concat();

@@ -72,7 +72,12 @@ impl ClientCodec {
     }
 
     /// Writes a request's head. To be called only when `is_reusable`.
-    pub fn encode_head(&mut self, head: &RequestHead, end_stream: bool, out: &mut Vec<u8>) -> StreamId {
+    pub fn encode_head(
+        &mut self,
+        head: &RequestHead,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) -> StreamId {
         debug_assert!(self.is_reusable(), "one request at a time");
         self.stream = StreamId(self.stream.0.wrapping_add(1));
         self.method = head.method_kind();
@@ -89,7 +94,13 @@ impl ClientCodec {
     }
 
     /// Writes body bytes. Before a tunnel stands there is nowhere to write them: the caller keeps them until then.
-    pub fn encode_data(&mut self, stream: StreamId, data: &[u8], end_stream: bool, out: &mut Vec<u8>) {
+    pub fn encode_data(
+        &mut self,
+        stream: StreamId,
+        data: &[u8],
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) {
         let tail = self.begin_data(stream, data.len(), end_stream, out);
         out.extend_from_slice(&data[..tail.len]);
         out.extend_from_slice(tail.suffix);
@@ -97,7 +108,13 @@ impl ClientCodec {
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
     /// of them and says what must come after.
-    pub fn begin_data(&mut self, _stream: StreamId, len: usize, end_stream: bool, out: &mut Vec<u8>) -> DataTail {
+    pub fn begin_data(
+        &mut self,
+        _stream: StreamId,
+        len: usize,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) -> DataTail {
         let tail = match &mut self.output {
             Output::Body(body) => body.begin(len, end_stream, out),
             Output::Tunnel => BodyEncoder::Raw.begin(len, end_stream, out),
@@ -112,7 +129,9 @@ impl ClientCodec {
     /// Writes trailers, where the message can carry them and they are enabled, and ends the request.
     pub fn encode_trailers(&mut self, _stream: StreamId, trailers: &Fields, out: &mut Vec<u8>) {
         match self.output {
-            Output::Body(BodyEncoder::Chunked) if self.options.enable_trailers => encode::trailers(trailers, out),
+            Output::Body(BodyEncoder::Chunked) if self.options.enable_trailers => {
+                encode::trailers(trailers, out)
+            }
             Output::Body(BodyEncoder::Chunked) => out.extend_from_slice(b"0\r\n\r\n"),
             _ => {}
         }
@@ -135,12 +154,15 @@ impl ClientCodec {
             return Decoded { consumed: 0, event: Event::NeedInput };
         }
         let result = match &mut self.input {
-            Input::Idle => Err((Refusal::codec_error("bytes from the server without a request"), false)),
+            Input::Idle => {
+                Err((Refusal::codec_error("bytes from the server without a request"), false))
+            }
             Input::Head(seen) => match head::parse_response(input, &self.options, seen, head) {
                 Ok(Progress::Partial) => Ok(Decoded { consumed: 0, event: Event::NeedInput }),
-                Ok(Progress::Complete(len)) => {
-                    self.begin(head).map(|event| Decoded { consumed: len, event }).map_err(|refusal| (refusal, false))
-                }
+                Ok(Progress::Complete(len)) => self
+                    .begin(head)
+                    .map(|event| Decoded { consumed: len, event })
+                    .map_err(|refusal| (refusal, false)),
                 Err(refusal) => Err((refusal, false)),
             },
             Input::Body(body) => match body.decode(input, &self.options, &mut head.fields) {
@@ -148,7 +170,8 @@ impl ClientCodec {
                 Err(refusal) => Err((refusal, true)),
             },
             Input::Tunnel => {
-                let event = Event::Data { stream: self.stream, range: 0..input.len(), end_stream: false };
+                let event =
+                    Event::Data { stream: self.stream, range: 0..input.len(), end_stream: false };
                 Ok(Decoded { consumed: input.len(), event })
             }
             Input::Closed => Ok(Decoded { consumed: input.len(), event: Event::NeedInput }),
@@ -195,7 +218,9 @@ impl ClientCodec {
         let stream = self.stream;
         let (event, is_last) = match part {
             BodyPart::NeedInput => (Event::NeedInput, false),
-            BodyPart::Data { range, is_last } => (Event::Data { stream, range, end_stream: is_last }, is_last),
+            BodyPart::Data { range, is_last } => {
+                (Event::Data { stream, range, end_stream: is_last }, is_last)
+            }
             BodyPart::Trailers => (Event::Trailers { stream }, true),
             BodyPart::End => (Event::End { stream }, true),
         };
@@ -208,7 +233,14 @@ impl ClientCodec {
     fn fail(&mut self, refusal: Refusal, after_head: bool, consumed: usize) -> Decoded {
         self.close();
         let Refusal { details, reason, .. } = refusal;
-        let error = CodecError { stream: self.stream, after_head, status: 502, details, reason, close: true };
+        let error = CodecError {
+            stream: self.stream,
+            after_head,
+            status: 502,
+            details,
+            reason,
+            close: true,
+        };
         Decoded { consumed, event: Event::Error(error) }
     }
 
@@ -218,7 +250,9 @@ impl ClientCodec {
         let event = match self.input {
             Input::Idle | Input::Closed => Event::NeedInput,
             Input::Body(BodyDecoder::UntilClose) | Input::Tunnel => Event::End { stream },
-            Input::Head(_) | Input::Body(_) => Event::Reset { stream, reason: ResetReason::ConnectionClosed },
+            Input::Head(_) | Input::Body(_) => {
+                Event::Reset { stream, reason: ResetReason::ConnectionClosed }
+            }
         };
         self.must_close = true;
         self.input = Input::Closed;

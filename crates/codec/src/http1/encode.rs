@@ -41,7 +41,9 @@ pub(super) fn request(head: &RequestHead, end_stream: bool, out: &mut Vec<u8>) -
     for part in [head.method(), b" ", target, b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
-    head.write_lines(out, |name| is_ours(name, head.is_upgrade) || plan.drops_length && name == names::CONTENT_LENGTH);
+    head.write_lines(out, |name| {
+        is_ours(name, head.is_upgrade) || plan.drops_length && name == names::CONTENT_LENGTH
+    });
     out.extend_from_slice(plan.line);
     if head.is_upgrade {
         out.extend_from_slice(connection_line(ConnectionField::Upgrade));
@@ -59,7 +61,9 @@ fn plan_request(head: &RequestHead, end_stream: bool) -> Plan {
     }
     match (end_stream, head.method_kind()) {
         // RFC 9110 §8.6: a length of 0 is said where the method expects content.
-        (true, Method::Post | Method::Put | Method::Patch) => Plan::new(BodyEncoder::None, NO_LENGTH_LINE, true),
+        (true, Method::Post | Method::Put | Method::Patch) => {
+            Plan::new(BodyEncoder::None, NO_LENGTH_LINE, true)
+        }
         (true, _) => Plan::new(BodyEncoder::None, b"", true),
         (false, _) => Plan::new(BodyEncoder::Chunked, CHUNKED_LINE, true),
     }
@@ -99,7 +103,8 @@ pub(super) fn needs_close(head: &ResponseHead, asked: Asked, end_stream: bool) -
 }
 
 fn plan_response(head: &ResponseHead, asked: Asked, end_stream: bool) -> Plan {
-    let is_tunnel = head.status == 101 || asked.method == Method::Connect && matches!(head.status, 200..=299);
+    let is_tunnel =
+        head.status == 101 || asked.method == Method::Connect && matches!(head.status, 200..=299);
     if is_tunnel {
         return Plan::new(BodyEncoder::Raw, b"", true);
     }
@@ -140,7 +145,10 @@ fn declared_length(fields: &Fields) -> Option<u64> {
 #[inline]
 fn is_ours(name: KnownName, keeps_upgrade: bool) -> bool {
     match name {
-        names::CONNECTION | names::TRANSFER_ENCODING | names::KEEP_ALIVE | names::PROXY_CONNECTION => true,
+        names::CONNECTION
+        | names::TRANSFER_ENCODING
+        | names::KEEP_ALIVE
+        | names::PROXY_CONNECTION => true,
         names::UPGRADE | names::HTTP2_SETTINGS => !keeps_upgrade,
         _ => false,
     }

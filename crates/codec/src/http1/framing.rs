@@ -18,7 +18,11 @@ pub(super) enum Framing {
 
 impl Framing {
     /// The body of a request.
-    pub fn of_request(fields: &Fields, version: Version, method: Method) -> Result<Framing, Refusal> {
+    pub fn of_request(
+        fields: &Fields,
+        version: Version,
+        method: Method,
+    ) -> Result<Framing, Refusal> {
         let declared = Declared::read(fields, version)?;
         if method == Method::Connect {
             return match declared {
@@ -26,9 +30,10 @@ impl Framing {
                     "http1.transfer_encoding_not_allowed",
                     "CONNECT with Transfer-Encoding",
                 )),
-                Declared::Length(1..) => {
-                    Err(Refusal::bad_request("http1.content_length_not_allowed", "CONNECT with Content-Length"))
-                }
+                Declared::Length(1..) => Err(Refusal::bad_request(
+                    "http1.content_length_not_allowed",
+                    "CONNECT with Content-Length",
+                )),
                 Declared::Length(0) | Declared::Nothing => Ok(Framing::None),
             };
         }
@@ -40,7 +45,12 @@ impl Framing {
     }
 
     /// The body of a final response other than 101, and other than 2xx to CONNECT.
-    pub fn of_response(fields: &Fields, version: Version, status: u16, request: Method) -> Result<Framing, Refusal> {
+    pub fn of_response(
+        fields: &Fields,
+        version: Version,
+        status: u16,
+        request: Method,
+    ) -> Result<Framing, Refusal> {
         let declared = Declared::read(fields, version)?;
         if request == Method::Head || matches!(status, 100..=199 | 204 | 304) {
             return Ok(Framing::None);
@@ -90,7 +100,8 @@ impl Declared {
             ));
         }
         let mut codings = fields.get_all(names::TRANSFER_ENCODING);
-        let is_chunked = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+        let is_chunked =
+            codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
         if !is_chunked || codings.next().is_some() {
             return Err(Refusal {
                 status: 501,

@@ -35,8 +35,10 @@ impl Seen {
     }
 }
 
-const TOO_LARGE: Refusal = Refusal { status: 431, details: "http1.headers_too_large", reason: "head is too large" };
-const TOO_MANY: Refusal = Refusal { status: 431, details: "http1.too_many_headers", reason: "too many fields" };
+const TOO_LARGE: Refusal =
+    Refusal { status: 431, details: "http1.headers_too_large", reason: "head is too large" };
+const TOO_MANY: Refusal =
+    Refusal { status: 431, details: "http1.too_many_headers", reason: "too many fields" };
 const BARE_LF: Refusal = Refusal::codec_error("line does not end in CRLF");
 
 type Headers<'a> = [MaybeUninit<httparse::Header<'a>>];
@@ -52,7 +54,9 @@ pub(super) fn parse_request(
     if seen.searched == 0 {
         check_method_so_far(visible)?;
         // Nearly always the head is there as a whole.
-        match with_room(options.max_fields, |headers| request_lines(visible, options, headers, head)) {
+        match with_room(options.max_fields, |headers| {
+            request_lines(visible, options, headers, head)
+        }) {
             Ok(Progress::Complete(len)) => return Ok(Progress::Complete(len)),
             Ok(Progress::Partial) => {}
             // The fault may lie in a line that is not complete: what follows decides.
@@ -83,7 +87,8 @@ pub(super) fn parse_response(
         return Ok(Progress::Complete(len));
     }
     if let Some(lines) = seen.new_lines(visible)
-        && let Progress::Complete(len) = with_room(options.max_fields, |headers| response_lines(lines, headers, head))?
+        && let Progress::Complete(len) =
+            with_room(options.max_fields, |headers| response_lines(lines, headers, head))?
     {
         return Ok(Progress::Complete(len));
     }
@@ -97,7 +102,11 @@ pub(super) fn parse_trailers(
     seen: &mut Seen,
     fields: &mut Fields,
 ) -> Result<Progress, Refusal> {
-    const TOO_LARGE: Refusal = Refusal { status: 431, details: "http1.trailers_too_large", reason: "trailers are too large" };
+    const TOO_LARGE: Refusal = Refusal {
+        status: 431,
+        details: "http1.trailers_too_large",
+        reason: "trailers are too large",
+    };
 
     let visible = &input[..input.len().min(options.max_head_bytes)];
     if let Some(lines) = seen.new_lines(visible)
@@ -131,9 +140,32 @@ fn check_method_so_far(input: &[u8]) -> Result<(), Refusal> {
 
 /// The methods that Envoy's parser knows, the common ones aside.
 const OTHER_METHODS: [&[u8]; 26] = [
-    b"ACL", b"BIND", b"CHECKOUT", b"COPY", b"LINK", b"LOCK", b"MERGE", b"MKACTIVITY", b"MKCALENDAR", b"MKCOL", b"MOVE",
-    b"M-SEARCH", b"NOTIFY", b"PROPFIND", b"PROPPATCH", b"PURGE", b"REBIND", b"REPORT", b"SEARCH", b"SOURCE",
-    b"SUBSCRIBE", b"UNBIND", b"UNLINK", b"UNLOCK", b"UNSUBSCRIBE", b"MSEARCH",
+    b"ACL",
+    b"BIND",
+    b"CHECKOUT",
+    b"COPY",
+    b"LINK",
+    b"LOCK",
+    b"MERGE",
+    b"MKACTIVITY",
+    b"MKCALENDAR",
+    b"MKCOL",
+    b"MOVE",
+    b"M-SEARCH",
+    b"NOTIFY",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"PURGE",
+    b"REBIND",
+    b"REPORT",
+    b"SEARCH",
+    b"SOURCE",
+    b"SUBSCRIBE",
+    b"UNBIND",
+    b"UNLINK",
+    b"UNLOCK",
+    b"UNSUBSCRIBE",
+    b"MSEARCH",
 ];
 
 fn request_lines<'b>(
@@ -147,7 +179,9 @@ fn request_lines<'b>(
         httparse::Status::Complete(len) => len,
         httparse::Status::Partial => return Ok(Progress::Partial),
     };
-    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+    let (Some(method), Some(target), Some(version)) =
+        (request.method, request.path, request.version)
+    else {
         return Ok(Progress::Partial);
     };
     let target_at = method.len() + 1;
@@ -163,8 +197,18 @@ fn request_lines<'b>(
         return Err(Refusal::codec_error("unknown method"));
     }
     place_authority(head)?;
-    if !target.starts_with('/') && !(target == "*" && head.method_kind() == Method::Options) {
-        let target = target::split(target.as_bytes(), target_at, head.method_kind(), options.allow_absolute_form)?;
+    let has_own_authority = match head.method_kind() {
+        Method::Connect => true,
+        Method::Options if target == "*" => false,
+        _ => !target.starts_with('/'),
+    };
+    if has_own_authority {
+        let target = target::split(
+            target.as_bytes(),
+            target_at,
+            head.method_kind(),
+            options.allow_absolute_form,
+        )?;
         place_target(head, target);
     }
     Ok(Progress::Complete(len))
@@ -201,9 +245,17 @@ fn place_target(head: &mut RequestHead, target: Target) {
     }
 }
 
-fn response_lines<'b>(lines: &'b [u8], headers: &mut Headers<'b>, head: &mut ResponseHead) -> Result<Progress, Refusal> {
+fn response_lines<'b>(
+    lines: &'b [u8],
+    headers: &mut Headers<'b>,
+    head: &mut ResponseHead,
+) -> Result<Progress, Refusal> {
     let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, lines, headers);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        lines,
+        headers,
+    );
     let len = match parsed.map_err(refusal)? {
         httparse::Status::Complete(len) => len,
         httparse::Status::Partial => return Ok(Progress::Partial),
@@ -211,7 +263,8 @@ fn response_lines<'b>(lines: &'b [u8], headers: &mut Headers<'b>, head: &mut Res
     if !lines.starts_with(b"HTTP/") {
         return Err(Refusal::codec_error("empty line before a response"));
     }
-    let (Some(version), Some(status), Some(line_end)) = (response.version, response.code, memchr::memchr(b'\n', lines))
+    let (Some(version), Some(status), Some(line_end)) =
+        (response.version, response.code, memchr::memchr(b'\n', lines))
     else {
         return Ok(Progress::Partial);
     };
@@ -234,7 +287,13 @@ fn trailer_lines(lines: &[u8], most: usize, fields: &mut Fields) -> Result<Progr
         httparse::Status::Partial => return Ok(Progress::Partial),
     };
     index_fields(fields, &lines[..len], 0, headers)?;
-    let framing = [names::CONTENT_LENGTH, names::TRANSFER_ENCODING, names::HOST, names::CONNECTION, names::TRAILER];
+    let framing = [
+        names::CONTENT_LENGTH,
+        names::TRANSFER_ENCODING,
+        names::HOST,
+        names::CONNECTION,
+        names::TRAILER,
+    ];
     if framing.into_iter().any(|name| fields.contains(name)) {
         return Err(Refusal::codec_error("trailers that frame or route the message"));
     }
@@ -257,14 +316,18 @@ fn index_fields(
             return Err(TOO_LARGE);
         }
         let value = Span::new(offset(header.value.as_ptr()), header.value.len());
-        let trailing = wire[value.end()..].iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or_default();
+        let trailing = wire[value.end()..]
+            .iter()
+            .position(|byte| !matches!(byte, b' ' | b'\t'))
+            .unwrap_or_default();
         at = value.end() + trailing;
         if wire[at] != b'\r' {
             return Err(BARE_LF);
         }
         at += 2;
-        let is_canonical =
-            trailing == 0 && value.start as usize == name.end() + 2 && wire.get(name.end() + 1) == Some(&b' ');
+        let is_canonical = trailing == 0
+            && value.start as usize == name.end() + 2
+            && wire.get(name.end() + 1) == Some(&b' ');
         fields.index_line(name, value, is_canonical);
     }
     if wire[at..] == *b"\r\n" { Ok(()) } else { Err(BARE_LF) }

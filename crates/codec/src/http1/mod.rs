@@ -12,8 +12,8 @@ mod server;
 mod target;
 
 pub use body::DataTail;
-pub use encode::reason_phrase;
 pub use client::ClientCodec;
+pub use encode::reason_phrase;
 pub use server::ServerCodec;
 
 /// What a codec takes and gives; the defaults are Envoy's.
@@ -34,7 +34,12 @@ pub const MOST_FIELDS: usize = 4096;
 
 impl Default for Options {
     fn default() -> Self {
-        Options { max_head_bytes: 60 * 1024, max_fields: 100, allow_absolute_form: true, enable_trailers: false }
+        Options {
+            max_head_bytes: 60 * 1024,
+            max_fields: 100,
+            allow_absolute_form: true,
+            enable_trailers: false,
+        }
     }
 }
 
@@ -55,3 +60,6 @@ impl Refusal {
         Refusal::bad_request("http1.codec_error", reason)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,9 +76,12 @@ impl ServerCodec {
                 let event = if input.is_empty() { Event::NeedInput } else { Event::Blocked };
                 Ok(Decoded { consumed: 0, event })
             }
-            Input::Tunnel if input.is_empty() => Ok(Decoded { consumed: 0, event: Event::NeedInput }),
+            Input::Tunnel if input.is_empty() => {
+                Ok(Decoded { consumed: 0, event: Event::NeedInput })
+            }
             Input::Tunnel => {
-                let event = Event::Data { stream: self.stream, range: 0..input.len(), end_stream: false };
+                let event =
+                    Event::Data { stream: self.stream, range: 0..input.len(), end_stream: false };
                 Ok(Decoded { consumed: input.len(), event })
             }
             Input::Closed => Ok(Decoded { consumed: input.len(), event: Event::NeedInput }),
@@ -86,7 +89,11 @@ impl ServerCodec {
         result.unwrap_or_else(|(refusal, after_head)| self.fail(refusal, after_head, input.len()))
     }
 
-    fn decode_head(&mut self, input: &[u8], head: &mut RequestHead) -> Result<Decoded, (Refusal, bool)> {
+    fn decode_head(
+        &mut self,
+        input: &[u8],
+        head: &mut RequestHead,
+    ) -> Result<Decoded, (Refusal, bool)> {
         let Input::Head(seen) = &mut self.input else {
             return Ok(Decoded { consumed: 0, event: Event::NeedInput });
         };
@@ -95,7 +102,9 @@ impl ServerCodec {
         if rest.is_empty() || rest == b"\r" {
             return Ok(Decoded { consumed: skipped, event: Event::NeedInput });
         }
-        match head::parse_request(rest, &self.options, seen, head).map_err(|refusal| (refusal, false))? {
+        match head::parse_request(rest, &self.options, seen, head)
+            .map_err(|refusal| (refusal, false))?
+        {
             Progress::Partial => Ok(Decoded { consumed: skipped, event: Event::NeedInput }),
             Progress::Complete(len) => {
                 let event = self.begin(head).map_err(|refusal| (refusal, false))?;
@@ -125,7 +134,9 @@ impl ServerCodec {
         let stream = self.stream;
         let (event, is_last) = match part {
             BodyPart::NeedInput => (Event::NeedInput, false),
-            BodyPart::Data { range, is_last } => (Event::Data { stream, range, end_stream: is_last }, is_last),
+            BodyPart::Data { range, is_last } => {
+                (Event::Data { stream, range, end_stream: is_last }, is_last)
+            }
             BodyPart::Trailers => (Event::Trailers { stream }, true),
             BodyPart::End => (Event::End { stream }, true),
         };
@@ -147,14 +158,17 @@ impl ServerCodec {
             self.must_close = true;
         }
         let Refusal { status, details, reason } = refusal;
-        let error = CodecError { stream: self.stream, after_head, status, details, reason, close: true };
+        let error =
+            CodecError { stream: self.stream, after_head, status, details, reason, close: true };
         Decoded { consumed, event: Event::Error(error) }
     }
 
     /// The client will send nothing more.
     pub fn end_of_input(&mut self) -> Event {
         let event = match self.input {
-            Input::Body(_) => Event::Reset { stream: self.stream, reason: ResetReason::ConnectionClosed },
+            Input::Body(_) => {
+                Event::Reset { stream: self.stream, reason: ResetReason::ConnectionClosed }
+            }
             Input::Tunnel => Event::End { stream: self.stream },
             Input::Head(_) | Input::Done | Input::TunnelAsked | Input::Closed => Event::NeedInput,
         };
@@ -166,18 +180,32 @@ impl ServerCodec {
     }
 
     /// Writes a 1xx response other than 101. Clients of HTTP/1.0 do not know them and get none.
-    pub fn encode_informational(&mut self, _stream: StreamId, head: &ResponseHead, out: &mut Vec<u8>) {
+    pub fn encode_informational(
+        &mut self,
+        _stream: StreamId,
+        head: &ResponseHead,
+        out: &mut Vec<u8>,
+    ) {
         if self.version != Version::Http10 && self.output == Output::Idle {
             encode::informational(head, out);
         }
     }
 
     /// Writes the final response's head, or 101.
-    pub fn encode_head(&mut self, _stream: StreamId, head: &ResponseHead, end_stream: bool, out: &mut Vec<u8>) {
+    pub fn encode_head(
+        &mut self,
+        _stream: StreamId,
+        head: &ResponseHead,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) {
         let asked = Asked { method: self.method, version: self.version };
         let opens_tunnel = matches!(self.input, Input::TunnelAsked)
-            && (head.status == 101 || self.method == Method::Connect && matches!(head.status, 200..=299));
-        if self.is_draining || encode::needs_close(head, asked, end_stream) {
+            && (head.status == 101
+                || self.method == Method::Connect && matches!(head.status, 200..=299));
+        let cuts_request_short =
+            end_stream && !matches!(self.input, Input::Done | Input::TunnelAsked);
+        if self.is_draining || cuts_request_short || encode::needs_close(head, asked, end_stream) {
             self.keeps_alive = false;
         }
         let connection = match (opens_tunnel, self.keeps_alive, self.version) {
@@ -197,7 +225,13 @@ impl ServerCodec {
     }
 
     /// Writes body bytes.
-    pub fn encode_data(&mut self, stream: StreamId, data: &[u8], end_stream: bool, out: &mut Vec<u8>) {
+    pub fn encode_data(
+        &mut self,
+        stream: StreamId,
+        data: &[u8],
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) {
         let tail = self.begin_data(stream, data.len(), end_stream, out);
         out.extend_from_slice(&data[..tail.len]);
         out.extend_from_slice(tail.suffix);
@@ -205,7 +239,13 @@ impl ServerCodec {
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
     /// of them and says what must come after.
-    pub fn begin_data(&mut self, _stream: StreamId, len: usize, end_stream: bool, out: &mut Vec<u8>) -> DataTail {
+    pub fn begin_data(
+        &mut self,
+        _stream: StreamId,
+        len: usize,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) -> DataTail {
         let Output::Body(body) = &mut self.output else {
             return BodyEncoder::None.begin(len, end_stream, out);
         };
@@ -219,7 +259,9 @@ impl ServerCodec {
     /// Writes trailers, where the message can carry them and they are enabled, and ends the response.
     pub fn encode_trailers(&mut self, _stream: StreamId, trailers: &Fields, out: &mut Vec<u8>) {
         match self.output {
-            Output::Body(BodyEncoder::Chunked) if self.options.enable_trailers => encode::trailers(trailers, out),
+            Output::Body(BodyEncoder::Chunked) if self.options.enable_trailers => {
+                encode::trailers(trailers, out)
+            }
             Output::Body(BodyEncoder::Chunked) => out.extend_from_slice(b"0\r\n\r\n"),
             _ => {}
         }
@@ -280,9 +322,11 @@ fn leading_empty_lines(input: &[u8]) -> usize {
 /// RFC 9112 §9.3.
 pub(super) fn keeps_alive(fields: &Fields, version: Version) -> bool {
     let says = |token: &[u8]| {
-        has_token(fields, names::CONNECTION, token) || has_token(fields, names::PROXY_CONNECTION, token)
+        has_token(fields, names::CONNECTION, token)
+            || has_token(fields, names::PROXY_CONNECTION, token)
     };
-    let mentions_connection = fields.contains(names::CONNECTION) || fields.contains(names::PROXY_CONNECTION);
+    let mentions_connection =
+        fields.contains(names::CONNECTION) || fields.contains(names::PROXY_CONNECTION);
     match version {
         Version::Http10 => mentions_connection && says(b"keep-alive") && !says(b"close"),
         Version::Http11 | Version::Http2 => !mentions_connection || !says(b"close"),
@@ -295,5 +339,8 @@ fn asks_for_upgrade(head: &RequestHead) -> bool {
         && head.fields.contains(names::UPGRADE)
         && head.method_kind() != Method::Connect
         && has_token(&head.fields, names::CONNECTION, b"upgrade")
-        && !head.fields.get_all(names::UPGRADE).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
+        && !head
+            .fields
+            .get_all(names::UPGRADE)
+            .any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
 }

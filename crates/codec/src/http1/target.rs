@@ -16,10 +16,18 @@ pub(super) struct Target {
 const INVALID: Refusal = Refusal::bad_request("http1.invalid_url", "request target is not valid");
 
 /// Splits a target that is neither in origin form nor `*`. `at` is where it starts in the head.
-pub(super) fn split(target: &[u8], at: usize, method: Method, allow_absolute: bool) -> Result<Target, Refusal> {
+pub(super) fn split(
+    target: &[u8],
+    at: usize,
+    method: Method,
+    allow_absolute: bool,
+) -> Result<Target, Refusal> {
     if method == Method::Connect {
         if !is_authority(target) || !has_port(target) {
-            return Err(Refusal::bad_request("http1.invalid_url", "CONNECT to something that is not host:port"));
+            return Err(Refusal::bad_request(
+                "http1.invalid_url",
+                "CONNECT to something that is not host:port",
+            ));
         }
         return Ok(Target { authority: Span::new(at, target.len()), ..Target::default() });
     }
@@ -51,9 +59,11 @@ pub(super) fn split(target: &[u8], at: usize, method: Method, allow_absolute: bo
 
 /// The characters that Envoy lets through in `:authority` and Host.
 pub(super) fn is_authority(authority: &[u8]) -> bool {
-    authority
-        .iter()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':') || b"_~%!$&'()*+,;=@[]".contains(byte))
+    authority.iter().all(|byte| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b':')
+            || b"_~%!$&'()*+,;=@[]".contains(byte)
+    })
 }
 
 fn has_port(authority: &[u8]) -> bool {
