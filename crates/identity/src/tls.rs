@@ -40,7 +40,7 @@ pub enum TlsError {
     /// Names are checked, and anyone could have written them.
     #[error("subject alternative names are matched, but no trusted_ca is given")]
     NamesWithoutRoots,
-    /// A client certificate is demanded, and any would do.
+    /// Minimum and maximum leave no version, or the suites fit none.
     #[error("no cipher suite or protocol version is left: {0}")]
     NothingLeft(String),
     /// A cipher suite that rustls does not have.
