@@ -9,16 +9,30 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use prost_reflect::DescriptorPool;
 use protox::file::{File, FileResolver, GoogleFileResolver};
 use protox::prost_reflect::prost_types::FileDescriptorSet;
+
+use crate::generate_schema;
 
 /// Folder of our own protos, relative to the workspace's root.
 const OWN_PROTOS: &str = "crates/api/proto";
 /// Folder of the generated Rust, relative to the workspace's root.
 const GENERATED: &str = "crates/api/src/generated";
 
+/// The packed schema of the configuration.
+const SCHEMA: &str = "crates/api/src/schema.bin";
+
 /// Packages of our own protos; only these get Rust of their own.
-const OWN_PACKAGES: &[&str] = &["istio.v1.auth", "udpa.type.v1", "xds.type.v3", "xds.type.matcher.v3"];
+const OWN_PACKAGES: &[&str] = &[
+    "io.istio.http.peer_metadata",
+    "istio.envoy.config.filter.http.alpn.v2alpha1",
+    "istio.v1.auth",
+    "stats",
+    "udpa.type.v1",
+    "xds.type.v3",
+    "xds.type.matcher.v3",
+];
 
 /// Types that the own protos import and `envoy-types` defines, with the path they have in Rust.
 const EXTERN_PATHS: &[(&str, &str)] = &[
@@ -67,7 +81,21 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
 /// Computes every generated file without writing any.
 pub fn generate(root: &Path) -> Result<Vec<Generated>> {
     let sources = Sources::find(root)?;
-    rust_stubs(&sources)
+    let mut files = rust_stubs(&sources)?;
+    let pool = descriptors(&sources)?;
+    files.push(Generated { path: SCHEMA.into(), content: generate_schema::schema(root, &pool)? });
+    Ok(files)
+}
+
+/// Every message that a configuration may hold.
+fn descriptors(sources: &Sources) -> Result<DescriptorPool> {
+    let mut names = Sources::names_under(&sources.own)?;
+    for folder in &sources.envoy {
+        names.extend(Sources::names_under(folder)?);
+    }
+    names.retain(|name| !name.starts_with("ratelimit/config/"));
+    let encoded = sources.compile(&names)?.encode_file_descriptor_set();
+    Ok(DescriptorPool::decode(encoded.as_slice())?)
 }
 
 /// The proto files and where they are.
@@ -80,7 +108,7 @@ impl Sources {
     /// Asks cargo where `envoy-types` is unpacked.
     fn find(root: &Path) -> Result<Self> {
         let output = Command::new(env!("CARGO"))
-            .args(["metadata", "--format-version=1", "--offline", "--locked"])
+            .args(["metadata", "--format-version=1", "--locked"])
             .current_dir(root)
             .output()?;
         if !output.status.success() {
@@ -130,7 +158,8 @@ impl Sources {
 
     /// Compiles the named files and all that they import; the set is in dependency order.
     fn compile(&self, names: &BTreeSet<String>) -> Result<protox::Compiler> {
-        let resolver = Resolver { sources: Self { own: self.own.clone(), envoy: self.envoy.clone() } };
+        let resolver =
+            Resolver { sources: Self { own: self.own.clone(), envoy: self.envoy.clone() } };
         let mut compiler = protox::Compiler::with_file_resolver(resolver);
         compiler.include_imports(true);
         compiler.include_source_info(false);
@@ -159,17 +188,15 @@ impl FileResolver for Resolver {
     }
 }
 
-/// Prefixes the relative type names that open a field or a map's value with the package they mean.
+/// Makes the relative type names that open a field or a map's value absolute: `config.core.v3.Address` is what an
+/// import `envoy/config/core/v3/address.proto` declares.
 fn absolute_type_names(source: &str) -> String {
-    const ROOTS: &[(&str, &str)] = &[
-        ("config.", ".envoy."),
-        ("type.", ".envoy."),
-        ("data.", ".envoy."),
-        ("service.", ".envoy."),
-        ("extensions.", ".envoy."),
-        ("admin.", ".envoy."),
-        ("common.", ".envoy.extensions."),
-    ];
+    let packages: BTreeSet<String> = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("import \"")?.rsplit_once('/'))
+        .map(|(folder, _)| folder.replace('/', "."))
+        .filter(|package| package.starts_with("envoy."))
+        .collect();
     let mut out = String::with_capacity(source.len() + 4096);
     for line in source.lines() {
         let body = line.trim_start();
@@ -180,13 +207,23 @@ fn absolute_type_names(source: &str) -> String {
             .unwrap_or(("", body));
         out.push_str(indent);
         out.push_str(label);
-        if let Some((_, prefix)) = ROOTS.iter().find(|(root, _)| rest.starts_with(root)) {
-            out.push_str(prefix);
+        if let Some(package) = packages.iter().find_map(|package| qualifier(package, rest)) {
+            out.push_str(&package);
         }
         out.push_str(rest);
         out.push('\n');
     }
     out
+}
+
+/// What to put before `declaration` so that its type lies in `package`: `.envoy.` for `config.core.v3.Address a = 1;`
+/// and `envoy.config.core.v3`. Only names of more than one part are qualified.
+fn qualifier(package: &str, declaration: &str) -> Option<String> {
+    let name = declaration.split([' ', '>']).next()?;
+    let (relative, _) =
+        name.rsplit_once(".v3.").filter(|(relative, _)| !relative.starts_with("envoy"))?;
+    let parent = package.strip_suffix(".v3")?.strip_suffix(relative)?;
+    parent.ends_with('.').then(|| format!(".{parent}"))
 }
 
 /// Messages and gRPC stubs of our own protos.
@@ -224,7 +261,8 @@ fn read_stubs(out: &Path) -> Result<Vec<Generated>> {
         if !OWN_PACKAGES.iter().any(|package| name == format!("{package}.rs")) {
             continue;
         }
-        generated.push(Generated { path: Path::new(GENERATED).join(name), content: fs::read(&path)? });
+        generated
+            .push(Generated { path: Path::new(GENERATED).join(name), content: fs::read(&path)? });
     }
     generated.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(generated)

@@ -2,14 +2,39 @@
 //!
 //! * [`envoy`], [`google`], [`xds`], [`udpa`], [`istio`]: the generated types and gRPC stubs, named as their protobuf
 //!   packages are: Envoy's from the `envoy-types` crate, and from `proto/` the few that it lacks.
+//! * [`text`]: YAML and JSON → wire bytes, every error with its place. [`dump`]: wire bytes → JSON.
+//! * [`check`]: the one walker over wire bytes, for files and xDS alike: what is known but unsupported and what breaks
+//!   a constraint is a problem, what is unknown is counted.
+//! * [`schema`]: the tables that all of these read in place.
 //! * The well-known types are `envoy-types`' own ([`google::protobuf::Any`], `Duration`, `Struct`, ...), not those of
 //!   `prost-types`.
+
+pub mod check;
+pub mod dump;
+pub mod schema;
+pub mod text;
+pub mod wire;
 
 pub use envoy_types::pb::{cel, envoy, google, validate};
 pub use envoy_types::util::pack_any;
 
-/// Istio's own services.
+/// Istio's own services and filters.
 pub mod istio {
+    /// The choice of the upstream's ALPN, `istio.envoy.config.filter.http.alpn.v2alpha1`.
+    #[allow(missing_docs, clippy::all)]
+    pub mod alpn {
+        include!("generated/istio.envoy.config.filter.http.alpn.v2alpha1.rs");
+    }
+    /// The exchange of workload metadata, `io.istio.http.peer_metadata`.
+    #[allow(missing_docs, clippy::all)]
+    pub mod peer_metadata {
+        include!("generated/io.istio.http.peer_metadata.rs");
+    }
+    /// Istio's metrics, `stats`.
+    #[allow(missing_docs, clippy::all)]
+    pub mod stats {
+        include!("generated/stats.rs");
+    }
     /// `istio.v1`.
     pub mod v1 {
         /// The certificate service, `istio.v1.auth`.
