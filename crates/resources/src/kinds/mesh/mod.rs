@@ -1,0 +1,1 @@
+//! Configuration of the mesh that is no kind of its own: text in a ConfigMap.
