@@ -1,153 +1,52 @@
 //! TLS contexts: what a listener presents and asks for, what a cluster presents and expects.
 //!
 //! A context is made once per configuration and shared by all workers. Its secrets (certificates, validation) may come
-//! later and change: a new handshake takes what is current, a connection keeps what it has.
+//! later and change: a new handshake takes what is current, a connection keeps what it has. rustls's configurations are
+//! [`identity::tls`]'s; a session is resumed only under the configuration that it was made under.
+
+pub mod info;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use identity::CertificateInfo;
+use identity::tls::{self, Certificate, ClientOptions, Parameters, ServerOptions, Validation};
 
-use crate::string_matcher::StringMatcher;
-
-/// TLS protocol versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.2
-    V1_2,
-    /// TLS 1.3
-    V1_3,
-}
-
-/// `TlsParameters`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsParams {
-    /// The lowest version.
-    pub min: TlsVersion,
-    /// The highest version (Envoy: 1.3 for servers, 1.2 for clients unless configured).
-    pub max: TlsVersion,
-    /// TLS 1.2 cipher suites by OpenSSL name; empty is the default list. (Suites that do not exist here are the
-    /// compiler's to refuse: see [`known_cipher_suite`].)
-    pub cipher_suites: Vec<String>,
-}
-
-impl Default for TlsParams {
-    fn default() -> Self {
-        Self { min: TlsVersion::V1_2, max: TlsVersion::V1_3, cipher_suites: Vec::new() }
-    }
-}
-
-/// A certificate chain and its key.
-#[derive(Debug)]
-pub struct CertificatePair {
-    /// Leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf's key.
-    pub key: PrivateKeyDer<'static>,
-}
-
-impl Clone for CertificatePair {
-    fn clone(&self) -> Self {
-        Self { chain: self.chain.clone(), key: self.key.clone_key() }
-    }
-}
-
-/// Which kind of SAN a matcher is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SanType {
-    /// `uniformResourceIdentifier`: SPIFFE ids.
-    Uri,
-    /// `dNSName`; a wildcard SAN covers one label of an exact matcher.
-    Dns,
-    /// `iPAddress` as text.
-    Ip,
-    /// `rfc822Name`.
-    Email,
-}
-
-/// One of `match_typed_subject_alt_names`: any that matches will do.
-#[derive(Debug, Clone)]
-pub struct SanMatcher {
-    /// Which SANs are looked at.
-    pub san_type: SanType,
-    /// What they must be.
-    pub matcher: StringMatcher,
-}
-
-/// `CertificateValidationContext`.
-#[derive(Debug, Clone, Default)]
-pub struct ValidationContext {
-    /// Trust anchors; empty means the peer's certificate is not verified (as in Envoy).
-    pub trusted_ca: Vec<CertificateDer<'static>>,
-    /// Revocation lists.
-    pub crls: Vec<CertificateRevocationListDer<'static>>,
-    /// Any of these must match, if there are any.
-    pub san_matchers: Vec<SanMatcher>,
-    /// `allow_expired_certificate`.
-    pub allow_expired: bool,
-    /// `trust_chain_verification: ACCEPT_UNTRUSTED`.
-    pub accept_untrusted: bool,
-}
+pub use identity::tls::TlsError;
 
 /// What may change under a context: what SDS delivers.
 #[derive(Debug, Clone, Default)]
 pub struct Secrets {
     /// Ours: a server's are chosen from by SNI, a client presents the first.
-    pub certificates: Vec<CertificatePair>,
+    pub certificates: Vec<Certificate>,
     /// How the peer is validated; `None` asks for nothing.
-    pub validation: Option<ValidationContext>,
+    pub validation: Option<Validation>,
 }
 
 /// `DownstreamTlsContext` without secrets.
 #[derive(Debug, Clone, Default)]
 pub struct DownstreamTlsSettings {
-    /// Versions and suites.
-    pub params: TlsParams,
-    /// ALPN protocols in order of preference.
-    pub alpn: Vec<Vec<u8>>,
+    /// Versions, suites, ALPN.
+    pub parameters: Parameters,
     /// Refuse clients without a certificate.
     pub require_client_certificate: bool,
     /// `disable_stateless_session_resumption`.
-    pub disable_tickets: bool,
-    /// With several certificates and an SNI none has: present the first (Envoy) — or, when set, refuse.
-    pub strict_sni: bool,
+    pub no_tickets: bool,
 }
 
 /// `UpstreamTlsContext` without secrets.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamTlsSettings {
-    /// Versions and suites.
-    pub params: TlsParams,
-    /// ALPN protocols in order of preference.
-    pub alpn: Vec<Vec<u8>>,
+    /// Versions, suites, ALPN.
+    pub parameters: Parameters,
     /// The name to ask for.
     pub sni: Option<Arc<str>>,
     /// Ask for the request's authority (`auto_sni`).
     pub auto_sni: bool,
-    /// Sessions kept for resumption (Envoy: 1); 0 is none.
-    pub max_session_keys: u32,
-}
-
-/// Why a context could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A certificate or its key cannot be used.
-    #[error("certificate {index}: {reason}")]
-    Certificate {
-        /// Which of the certificates, from 0.
-        index: usize,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The trusted CA cannot be used.
-    #[error("trusted CA: {0}")]
-    TrustedCa(String),
-    /// A revocation list cannot be used.
-    #[error("revocation list: {0}")]
-    Crl(String),
-    /// The settings contradict each other.
-    #[error("{0}")]
-    Settings(String),
+    /// A DNS name of the server's certificate must be the name asked for (`auto_san_validation`).
+    pub match_server_name: bool,
+    /// `max_session_keys: 0`.
+    pub no_resumption: bool,
 }
 
 /// A server's TLS context.
@@ -182,6 +81,24 @@ pub struct ClientSide {
     pub secrets: Secrets,
 }
 
+impl Secrets {
+    /// Is a peer's certificate verified against trusted roots?
+    pub fn verify_peer(&self) -> bool {
+        self.validation.as_ref().is_some_and(|validation| validation.roots.is_some())
+    }
+
+    /// The certificate a server presents for this SNI, for logs: by name, else the first.
+    pub fn presented(&self, sni: Option<&str>) -> Option<&Arc<CertificateInfo>> {
+        let named = sni.and_then(|sni| {
+            self.certificates.iter().find(|certificate| {
+                let mut names = certificate.leaf().dns_names();
+                names.any(|name| identity::san::dns_name_matches(name, sni))
+            })
+        });
+        named.or(self.certificates.first()).map(Certificate::leaf)
+    }
+}
+
 impl DownstreamTls {
     /// A context without secrets yet: handshakes fail until [`DownstreamTls::set`].
     pub fn new(settings: DownstreamTlsSettings) -> Self {
@@ -198,8 +115,13 @@ impl DownstreamTls {
     /// # Errors
     /// When a certificate, its key or the validation context cannot be used.
     pub fn prepare(&self, secrets: Secrets) -> Result<Arc<ServerSide>, TlsError> {
-        let previous = self.current.load_full();
-        let config = server::build(&self.settings, &secrets, previous.as_deref())?;
+        let config = tls::server_config(&ServerOptions {
+            certificates: secrets.certificates.clone(),
+            client_validation: secrets.validation.clone(),
+            require_client_certificate: self.settings.require_client_certificate,
+            parameters: self.settings.parameters.clone(),
+            no_tickets: self.settings.no_tickets,
+        })?;
         Ok(Arc::new(ServerSide { config, secrets }))
     }
 
@@ -230,8 +152,14 @@ impl UpstreamTls {
     /// # Errors
     /// When the certificate, its key or the validation context cannot be used.
     pub fn prepare(&self, secrets: Secrets) -> Result<Arc<ClientSide>, TlsError> {
-        let previous = self.current.load_full();
-        let config = client::build(&self.settings, &secrets, previous.as_deref())?;
+        let mut validation = secrets.validation.clone().unwrap_or_default();
+        validation.match_server_name |= self.settings.match_server_name;
+        let config = tls::client_config(&ClientOptions {
+            certificate: secrets.certificates.first().cloned(),
+            validation,
+            parameters: self.settings.parameters.clone(),
+            no_resumption: self.settings.no_resumption,
+        })?;
         Ok(Arc::new(ClientSide { config, secrets }))
     }
 
@@ -244,8 +172,68 @@ impl UpstreamTls {
     pub fn current(&self) -> Option<Arc<ClientSide>> {
         self.current.load_full()
     }
+
+    /// The name a handshake asks for: the configured SNI, else with `auto_sni` the request's authority without its port.
+    /// Without either, or where the name is none, the host's address, which is not sent (RFC 6066 §3).
+    pub fn server_name(
+        &self,
+        authority: Option<&str>,
+        address: std::net::IpAddr,
+    ) -> rustls_pki_types::ServerName<'static> {
+        let wanted = match &self.settings.sni {
+            Some(sni) => Some(&**sni),
+            None if self.settings.auto_sni => authority.map(without_port),
+            None => None,
+        };
+        wanted
+            .and_then(|name| rustls_pki_types::ServerName::try_from(name.to_owned()).ok())
+            .unwrap_or_else(|| rustls_pki_types::ServerName::IpAddress(address.into()))
+    }
 }
 
-mod client;
-mod server;
-pub mod verify;
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use rustls_pki_types::ServerName;
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn asked(sni: Option<&str>, auto_sni: bool, authority: Option<&str>) -> ServerName<'static> {
+        let settings = UpstreamTlsSettings { sni: sni.map(Into::into), auto_sni, ..Default::default() };
+        UpstreamTls::new(settings).server_name(authority, ADDRESS)
+    }
+
+    #[test]
+    fn the_name_asked_for() {
+        let dns = |name: &'static str| ServerName::try_from(name).expect("a name");
+        let address = ServerName::IpAddress(ADDRESS.into());
+        assert_eq!(asked(Some("a.b"), true, Some("c.d")), dns("a.b"));
+        assert_eq!(asked(None, true, Some("c.d:443")), dns("c.d"));
+        assert_eq!(asked(None, false, Some("c.d")), address);
+        assert_eq!(asked(None, true, Some("no name!")), address);
+        // Istio's default SNI of a cluster has underscores and dots: rustls takes it as a name.
+        let istio = "outbound_.80_.v1_.reviews.default.svc.cluster.local";
+        assert_eq!(asked(Some(istio), false, None), dns(istio));
+    }
+
+    #[test]
+    fn secrets_come_later() {
+        let context = DownstreamTls::new(DownstreamTlsSettings::default());
+        assert!(context.current().is_none());
+        assert!(matches!(context.prepare(Secrets::default()), Err(TlsError::NoCertificate)));
+        let context = UpstreamTls::new(UpstreamTlsSettings::default());
+        let prepared = context.prepare(Secrets::default()).expect("needs no secret");
+        context.set(prepared);
+        assert!(context.current().is_some());
+    }
+}

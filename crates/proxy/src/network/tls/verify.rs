@@ -1,1 +1,0 @@
-//! How a peer's certificate is verified.
