@@ -164,7 +164,8 @@ impl DeltaClient {
         self.types[kind as usize].held.iter().map(|(name, version)| (name, version.as_str()))
     }
 
-    /// A stream is open: every type that is subscribed introduces itself again.
+    /// A stream is open: every type that is subscribed introduces itself again, as soon as every response of
+    /// earlier streams is answered.
     pub fn connected(&mut self) {
         self.stream += 1;
         self.connected = true;
@@ -247,7 +248,12 @@ impl DeltaClient {
     /// The next message to send, if any. Changes of subscription go before answers, in the order of the types: a server
     /// that hears "clusters accepted" has heard before which endpoints they want.
     pub fn poll_request(&mut self) -> Option<DeltaDiscoveryRequest> {
-        if !self.connected {
+        // What is still being judged from an earlier stream may be held in a moment, and then the server must hear of it.
+        // The introductions of all types stay together: a server that removes a cluster must know all routes.
+        let stream = self.stream;
+        let judging =
+            |state: &TypeState| state.pending.iter().any(|pending| pending.id.stream != stream);
+        if !self.connected || self.types.iter().any(judging) {
             return None;
         }
         let mut request = ResourceType::ALL

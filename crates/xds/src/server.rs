@@ -81,6 +81,9 @@ pub struct Answered {
 pub struct DeltaServer {
     types: [TypeState; ResourceType::COUNT],
     last_nonce: u64,
+    /// Whether any response was answered. A client introduces all its types before its first answer, so only then is
+    /// it known what else may use a thing that is to be removed.
+    answered: bool,
 }
 
 impl DeltaServer {
@@ -122,6 +125,7 @@ impl DeltaServer {
                 }
             },
         };
+        self.answered |= outcome != RequestOutcome::Subscribed(kind);
         if !state.is_introduced() {
             state.introduce(
                 &request.initial_resource_versions,
@@ -216,10 +220,12 @@ impl DeltaServer {
 
     /// Whether nothing can still be using what this type is about to remove.
     fn may_remove(&self, kind: ResourceType) -> bool {
-        kind.removals_after().iter().all(|user| {
-            let user = &self.types[*user as usize];
-            user.is_quiet() && !user.has_removals() && user.rejected_count() == 0
-        })
+        let users = kind.removals_after();
+        (users.is_empty() || self.answered)
+            && users.iter().all(|user| {
+                let user = &self.types[*user as usize];
+                user.is_quiet() && !user.has_removals() && user.rejected_count() == 0
+            })
     }
 }
 

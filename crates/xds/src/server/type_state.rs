@@ -37,14 +37,20 @@ pub(super) struct TypeState {
     /// The first subscription wants an answer even if there is nothing to say.
     owes_answer: bool,
     in_flight: Option<InFlight>,
+    /// How many entries stand on a rejected version now.
     rejected: usize,
+    /// Every version that the client refused on this stream; never sent again.
+    refused: HashSet<(Arc<str>, Version), RandomState>,
 }
+
+/// How many refused versions a stream remembers before it forgets them all.
+const MAX_REFUSED: usize = 4096;
 
 /// 24 bytes beside the name, times resources, times proxies.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     held: Option<Version>,
-    /// A version that the client refused; withheld for the life of the stream.
+    /// The source's present version, if the client refused it.
     rejected: Option<Version>,
     /// Subscribed by name.
     named: bool,
@@ -165,6 +171,8 @@ impl TypeState {
             }
             keep
         });
+        // Who gives a name up and asks for it again wants to see it again.
+        self.refused.retain(|(name, _)| entries.contains_key(name));
         self.entries = entries;
     }
 }
@@ -252,11 +260,13 @@ impl TypeState {
         entry.told_absent = false;
         let version = Some(resource.version());
         let again = std::mem::take(&mut entry.again);
-        if entry.rejected.is_some() && entry.rejected != version {
-            entry.rejected = None;
-            self.rejected -= 1;
+        let refused = self.refused.contains(&(name.clone(), resource.version()));
+        self.rejected -= usize::from(entry.rejected.take().is_some());
+        if refused && entry.held != version {
+            entry.rejected = version;
+            self.rejected += 1;
         }
-        if entry.rejected == version || (entry.held == version && !again) {
+        if refused || (entry.held == version && !again) {
             self.additions.remove(&name);
         } else {
             self.additions.insert(name.clone(), resource);
@@ -346,6 +356,10 @@ impl TypeState {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
             if rejected(&name) {
                 self.rejected += usize::from(entry.rejected.replace(version).is_none());
+                if self.refused.len() >= MAX_REFUSED {
+                    self.refused.clear();
+                }
+                self.refused.insert((name, version));
             } else {
                 entry.held = Some(version);
                 accepted.push((name, version));
