@@ -1,0 +1,122 @@
+//! How long a request and each of its attempts may take: the route's times, overridden by the request's own
+//! `x-envoy-upstream-rq-timeout-ms` headers where those are honoured.
+
+use std::time::Duration;
+
+use codec::headers::{KnownName, RequestHead, names};
+
+use super::config::RoutePolicy;
+
+/// A request's times; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeouts {
+    /// From the end of the request to the end of the response, all attempts together.
+    pub request: Option<Duration>,
+    /// Each attempt.
+    pub per_try: Option<Duration>,
+    /// Each attempt's silence.
+    pub per_try_idle: Option<Duration>,
+}
+
+impl Timeouts {
+    /// Resolves the times of a request. Its timeout headers are taken out; with `envoy_headers` they count, and the
+    /// upstream is told in `x-envoy-expected-rq-timeout-ms` how long it is waited for.
+    pub fn resolve(policy: &RoutePolicy, request: &mut RequestHead, envoy_headers: bool) -> Self {
+        let retry = policy.retry.as_deref();
+        let mut timeouts = Self {
+            request: policy.timeout,
+            per_try: retry.and_then(|retry| retry.per_try_timeout),
+            per_try_idle: retry.and_then(|retry| retry.per_try_idle_timeout),
+        };
+        if envoy_headers {
+            if let Some(asked) = take(request, names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS) {
+                timeouts.request = asked;
+            }
+            if let Some(asked) = take(request, names::X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS) {
+                timeouts.per_try = asked;
+            }
+        }
+        // An attempt that may take as long as the whole needs no timer of its own.
+        if let (Some(request), Some(per_try)) = (timeouts.request, timeouts.per_try)
+            && per_try >= request
+        {
+            timeouts.per_try = None;
+        }
+        if envoy_headers && let Some(expected) = timeouts.per_try.or(timeouts.request) {
+            let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+            request.fields.set_number(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, millis);
+        }
+        timeouts
+    }
+}
+
+/// Takes a header of milliseconds out of the request. Zero is no limit; what is not a number does not count.
+fn take(request: &mut RequestHead, name: KnownName) -> Option<Option<Duration>> {
+    let millis = request
+        .get(name)
+        .and_then(|value| std::str::from_utf8(value).ok())
+        .and_then(|text| text.parse::<u64>().ok());
+    request.fields.remove(name);
+    millis.map(|millis| (millis > 0).then(|| Duration::from_millis(millis)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::router::config::RetryPolicy;
+
+    const fn ms(millis: u64) -> Option<Duration> {
+        Some(Duration::from_millis(millis))
+    }
+
+    fn resolve(
+        route: Option<Duration>,
+        per_try: Option<Duration>,
+        headers: &[(&str, &str)],
+        envoy_headers: bool,
+    ) -> (Timeouts, RequestHead) {
+        let retry = Arc::new(RetryPolicy { per_try_timeout: per_try, ..RetryPolicy::default() });
+        let policy = RoutePolicy { timeout: route, retry: Some(retry), ..RoutePolicy::default() };
+        let mut request = RequestHead::new();
+        for (name, value) in headers {
+            request.fields.append(*name, value.as_bytes());
+        }
+        (Timeouts::resolve(&policy, &mut request, envoy_headers), request)
+    }
+
+    #[test]
+    fn times_and_what_the_upstream_is_told() {
+        let whole = "x-envoy-upstream-rq-timeout-ms";
+        let each = "x-envoy-upstream-rq-per-try-timeout-ms";
+        type Case<'a> = (Option<Duration>, Option<Duration>, &'a [(&'a str, &'a str)], Timeouts, Option<&'a str>);
+        let times = |request, per_try| Timeouts { request, per_try, per_try_idle: None };
+        let cases: &[Case<'_>] = &[
+            (ms(15_000), None, &[], times(ms(15_000), None), Some("15000")),
+            (None, None, &[], times(None, None), None),
+            (ms(1_000), ms(100), &[], times(ms(1_000), ms(100)), Some("100")),
+            (ms(1_000), ms(1_000), &[], times(ms(1_000), None), Some("1000")),
+            (None, ms(100), &[], times(None, ms(100)), Some("100")),
+            (ms(1_000), None, &[(whole, "70")], times(ms(70), None), Some("70")),
+            (ms(1_000), None, &[(whole, "0")], times(None, None), None),
+            (ms(1_000), None, &[(whole, "soon")], times(ms(1_000), None), Some("1000")),
+            (ms(1_000), None, &[(each, "70")], times(ms(1_000), ms(70)), Some("70")),
+        ];
+        for (route, per_try, headers, expected, told) in cases {
+            let (timeouts, request) = resolve(*route, *per_try, headers, true);
+            assert_eq!(timeouts, *expected, "{route:?} {per_try:?} {headers:?}");
+            let header = request.get(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS).map(|value| value.to_vec());
+            assert_eq!(header, told.map(|text| text.as_bytes().to_vec()), "{route:?} {headers:?}");
+            assert!(request.get(whole).is_none() && request.get(each).is_none());
+        }
+    }
+
+    #[test]
+    fn suppressed_headers_neither_count_nor_are_told() {
+        let header = [("x-envoy-upstream-rq-timeout-ms", "70")];
+        let (timeouts, request) = resolve(ms(1_000), None, &header, false);
+        assert_eq!(timeouts.request, ms(1_000));
+        assert!(request.get(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS).is_none());
+    }
+}
