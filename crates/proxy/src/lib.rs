@@ -10,6 +10,7 @@
 //! * [`router`]: 12 cluster choice, timeouts, retries
 //! * [`upstream`]: 13 clusters, 14 load balancing, 15 pools, 16 one attempt on one pooled stream
 //! * [`stream_info`]: 17 what happened
+//! * [`access_log`]: 18 lines about it, and the format language
 
 pub mod worker;
 
@@ -30,5 +31,7 @@ pub mod router;
 pub mod upstream;
 
 pub mod stream_info;
+
+pub mod access_log;
 
 pub mod string_matcher;

@@ -68,6 +68,7 @@ crate::stat_set! {
         WRITE_FAILED = counter "write_failed",
         FLUSHED_BY_TIMER = counter "flushed_by_timer",
         REOPEN_FAILED = counter "reopen_failed",
-        WRITE_TOTAL_BUFFERED = gauge "write_total_buffered",
+        /// Lines dropped because a file could not keep up (not Envoy's, which lets its buffer grow).
+        WRITE_DROPPED = counter "write_dropped",
     }
 }

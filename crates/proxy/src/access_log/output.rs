@@ -1,0 +1,148 @@
+//! Where operators write to: raw text, log text or JSON, with truncation.
+
+use std::fmt::{self, Display, Write};
+
+/// How values are put down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// As they are: header values and bodies.
+    Raw,
+    /// As part of a line of text: what could forge a line or a quoted field is written as `\xNN`.
+    Line,
+    /// As part of a JSON string that is already open.
+    JsonString,
+    /// As a JSON value of its own.
+    JsonValue,
+}
+
+/// The place an operator writes its one value to.
+pub(super) struct Output<'a> {
+    pub bytes: &'a mut Vec<u8>,
+    pub mode: Mode,
+    /// At most so many bytes of the value.
+    pub limit: Option<usize>,
+}
+
+impl Output<'_> {
+    /// An unsigned number.
+    pub fn number(&mut self, value: u64) {
+        self.bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// A string.
+    pub fn text(&mut self, value: &[u8]) {
+        self.write(|piece| piece.push(value));
+    }
+
+    /// Something that prints itself.
+    pub fn display(&mut self, value: impl Display) {
+        self.write(|piece| {
+            let _ = write!(piece, "{value}");
+        });
+    }
+
+    /// A string made of pieces.
+    pub fn write(&mut self, then: impl FnOnce(&mut Piece<'_>)) {
+        let quoted = self.mode == Mode::JsonValue;
+        if quoted {
+            self.bytes.push(b'"');
+        }
+        let left = self.limit.unwrap_or(usize::MAX);
+        then(&mut Piece { bytes: self.bytes, mode: self.mode, left });
+        if quoted {
+            self.bytes.push(b'"');
+        }
+    }
+
+    /// Any JSON value: itself in JSON, its text elsewhere.
+    pub fn json(&mut self, value: &serde_json::Value) {
+        match (value, self.mode) {
+            (serde_json::Value::String(text), _) => self.text(text.as_bytes()),
+            (_, Mode::JsonValue) => self.bytes.extend_from_slice(value.to_string().as_bytes()),
+            _ => self.display(value),
+        }
+    }
+}
+
+/// A string being written.
+pub(super) struct Piece<'a> {
+    bytes: &'a mut Vec<u8>,
+    mode: Mode,
+    left: usize,
+}
+
+impl Piece<'_> {
+    /// Appends, escaped as the mode asks, as far as the limit allows (a character is never cut).
+    pub fn push(&mut self, value: &[u8]) {
+        let value = self.cut(value);
+        match self.mode {
+            Mode::Raw => self.bytes.extend_from_slice(value),
+            Mode::Line => escape(value, self.bytes, line_escape),
+            Mode::JsonString | Mode::JsonValue => escape(value, self.bytes, json_escape),
+        }
+    }
+
+    fn cut<'v>(&mut self, value: &'v [u8]) -> &'v [u8] {
+        let mut end = value.len().min(self.left);
+        while end < value.len() && end > 0 && value[end] & 0xC0 == 0x80 {
+            end -= 1;
+        }
+        self.left = if end < value.len() { 0 } else { self.left - end };
+        &value[..end]
+    }
+}
+
+impl Write for Piece<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Copies runs that need no escape whole. Bytes that are no UTF-8 always need one.
+fn escape(value: &[u8], out: &mut Vec<u8>, special: fn(u8, &mut Vec<u8>) -> bool) {
+    for chunk in value.utf8_chunks() {
+        let text = chunk.valid().as_bytes();
+        let mut from = 0;
+        for (i, byte) in text.iter().copied().enumerate() {
+            if byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7F) {
+                out.extend_from_slice(&text[from..i]);
+                if !special(byte, out) {
+                    out.push(byte);
+                }
+                from = i + 1;
+            }
+        }
+        out.extend_from_slice(&text[from..]);
+        for byte in chunk.invalid().iter().copied() {
+            special(byte, out);
+        }
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+/// A line's own escape is `\xNN`, as in nginx; so a backslash needs it too.
+fn line_escape(byte: u8, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(&[b'\\', b'x', HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]]);
+    true
+}
+
+fn json_escape(byte: u8, out: &mut Vec<u8>) -> bool {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        // JSON has no bytes: what is no UTF-8 becomes the character of that number, as in Envoy.
+        _ => out.extend_from_slice(&[
+            b'\\',
+            b'u',
+            b'0',
+            b'0',
+            HEX[(byte >> 4) as usize].to_ascii_lowercase(),
+            HEX[(byte & 15) as usize].to_ascii_lowercase(),
+        ]),
+    }
+    true
+}
