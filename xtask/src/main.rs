@@ -6,7 +6,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "bench")]
+mod bench;
+mod bench_options;
+#[cfg(feature = "generate")]
 mod generate;
+#[cfg(feature = "generate")]
 mod generate_schema;
 mod rust_source;
 mod setup;
@@ -24,7 +29,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Compare Outrigger with nginx and Envoy: CPU per request, memory, the control plane.
+    Bench(bench_options::Options),
     /// Regenerate what is derived from protobuf files: stubs and the schema of Envoy's configuration.
+    #[cfg(feature = "generate")]
     Generate {
         /// Write nothing; fail if a generated file is out of date.
         #[arg(long)]
@@ -45,6 +53,11 @@ fn main() -> Result<()> {
     let root =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?;
     match Arguments::parse().command {
+        #[cfg(feature = "bench")]
+        Command::Bench(options) => bench::run(root, &options),
+        #[cfg(not(feature = "bench"))]
+        Command::Bench(_) => bench_options::run_optimised(root),
+        #[cfg(feature = "generate")]
         Command::Generate { check } => generate::run(root, check),
         Command::Setup => setup::run(root),
         Command::Test => test::run(root),

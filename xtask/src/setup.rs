@@ -5,8 +5,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::output;
-
 /// A program the tests call, and the Debian package that has it.
 const PROGRAMS: &[(&str, &str)] = &[
     ("cc", "build-essential"),
@@ -73,6 +71,9 @@ fn debian_packages() -> Result<()> {
     if missing.contains(&"chromium") {
         missing.push("fonts-dejavu-core");
     }
+    if !Path::new("/usr/lib/nginx/modules/ngx_stream_module.so").exists() {
+        missing.push("libnginx-mod-stream");
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -130,11 +131,4 @@ pub fn succeed(command: &mut Command) -> Result<()> {
         bail!("{command:?} failed: {status}");
     }
     Ok(())
-}
-
-/// The commit that is being tested or measured, for reports; empty outside git.
-pub fn commit(root: &Path) -> String {
-    let described =
-        output(Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(root));
-    described.unwrap_or_default().trim().to_owned()
 }

@@ -1,0 +1,145 @@
+//! The load generator and the backend behind the proxies: one thread, one epoll loop, no allocation per request.
+//!
+//! Both ends run on the one core that is not the proxy's, so that nothing but the proxy runs on its own.
+
+mod backend;
+mod client;
+mod response;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::event::epoll;
+use rustix::fd::OwnedFd;
+use rustix::time::Timespec;
+
+pub use backend::Backend;
+use client::Clients;
+
+/// What the clients do with their connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Pattern {
+    /// One request after the other on each connection.
+    KeepAlive,
+    /// A connection for each request.
+    NewConnection,
+    /// One request, then bytes without end.
+    Bulk,
+}
+
+/// The load of one measurement.
+#[derive(Clone)]
+pub struct Plan {
+    pub target: SocketAddr,
+    pub connections: usize,
+    pub path: &'static str,
+    pub pattern: Pattern,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// What came of a stretch of load.
+#[derive(Default)]
+pub struct Tally {
+    pub responses: u64,
+    /// Body and head bytes received (of plaintext, below TLS: of records).
+    pub bytes: u64,
+    pub errors: u64,
+    /// The first thing that went wrong, in words.
+    pub first_error: Option<String>,
+    /// One entry per response, in microseconds.
+    pub latencies: Vec<u32>,
+}
+
+impl Tally {
+    fn error(&mut self, what: impl std::fmt::Display) {
+        self.errors += 1;
+        self.first_error.get_or_insert_with(|| what.to_string());
+    }
+
+    /// The latency that `share` of the responses stayed within, in microseconds.
+    pub fn percentile(&mut self, share: f64) -> u32 {
+        self.latencies.sort_unstable();
+        let last = self.latencies.len().saturating_sub(1);
+        self.latencies.get((last as f64 * share) as usize).copied().unwrap_or(0)
+    }
+}
+
+/// Which of the loop's tables an event belongs to; the low half of the token is the index in it.
+const CLIENT: u64 = 0;
+const BACKEND: u64 = 1 << 32;
+const LISTENER: u64 = 2 << 32;
+
+/// The loop: a backend, and the clients of the current plan.
+pub struct Load {
+    epoll: OwnedFd,
+    backend: Backend,
+    clients: Option<Clients>,
+    events: Vec<epoll::Event>,
+    scratch: Box<[u8]>,
+}
+
+impl Load {
+    pub fn new(backend: Backend) -> Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll_create")?;
+        backend.register(&epoll)?;
+        let event =
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
+        let scratch = vec![0; 256 * 1024].into_boxed_slice();
+        Ok(Self { epoll, backend, clients: None, events: vec![event; 256], scratch })
+    }
+
+    /// Opens the plan's connections; those of the plan before are closed.
+    pub fn begin(&mut self, plan: &Plan) -> Result<()> {
+        self.clients = None;
+        self.clients = Some(Clients::open(plan, &self.epoll)?);
+        Ok(())
+    }
+
+    /// Closes the clients' connections.
+    pub fn end(&mut self) {
+        self.clients = None;
+    }
+
+    /// Runs the plan for a while, polling without ever sleeping, and tells what came of it.
+    pub fn run(&mut self, stretch: Duration) -> Result<Tally> {
+        let mut tally = Tally { latencies: Vec::with_capacity(1 << 20), ..Tally::default() };
+        let began = Instant::now();
+        while began.elapsed() < stretch {
+            self.turn(&mut tally, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        }
+        Ok(tally)
+    }
+
+    /// Serves as a backend only, asleep between events, until told to stop.
+    pub fn serve_until(&mut self, stop: &std::sync::atomic::AtomicBool) -> Result<()> {
+        let mut tally = Tally::default();
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            self.turn(&mut tally, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }))?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, tally: &mut Tally, timeout: Option<&Timespec>) -> Result<()> {
+        let count = match epoll::wait(&self.epoll, self.events.as_mut_slice(), timeout) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::INTR) => 0,
+            Err(error) => return Err(error).context("epoll_wait"),
+        };
+        for event in &self.events[..count] {
+            let token = event.data.u64();
+            let index = (token & 0xffff_ffff) as usize;
+            match token & !0xffff_ffff {
+                LISTENER => self.backend.accept(index, &self.epoll)?,
+                BACKEND => self.backend.ready(index, &self.epoll, &mut self.scratch),
+                _ => {
+                    if let Some(clients) = &mut self.clients {
+                        clients.ready(index, &self.epoll, &mut self.scratch, tally)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! Idle memory: of the process after start, of a connection that has served one request and waits, of a cluster.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustls::pki_types::ServerName;
+
+use super::Bench;
+use super::load::{Backend, Load};
+use super::peers::{Peer, Running, Shape};
+use super::process::pause;
+use super::report::MemoryRow;
+
+const CONNECTIONS: usize = 4000;
+const CLUSTERS: usize = 1000;
+const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nhost: bench\r\n\r\n";
+
+/// Measures one proxy.
+pub fn measure(bench: &Bench, peer: Peer) -> Result<MemoryRow> {
+    let backend = Backend::bind(1)?;
+    let backends = backend.addresses()?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| Load::new(backend)?.serve_until(&stop));
+        let row = measure_before(bench, peer, &backends);
+        stop.store(true, Ordering::Relaxed);
+        serving.join().map_err(|_| anyhow::anyhow!("the backend's thread panicked"))??;
+        row
+    })
+}
+
+fn measure_before(bench: &Bench, peer: Peer, backends: &[SocketAddr]) -> Result<MemoryRow> {
+    let start = |shape, idle_clusters| {
+        let mut setting = bench.setting(shape, backends.to_vec())?;
+        setting.idle_clusters = idle_clusters;
+        setting.realtime = false;
+        peer.start(&bench.root, &setting)
+    };
+    let http = start(Shape::Http, 0)?;
+    let process = settled(&http);
+    let per_http_connection =
+        per_connection(&http, |address| Ok(Box::new(TcpStream::connect(address)?)))?;
+    drop(http);
+    let tls_config = bench.certificates.client()?;
+    let tls = start(Shape::Tls, 0)?;
+    let per_tls_connection = per_connection(&tls, |address| {
+        let name = ServerName::try_from("bench.local").context("the server's name")?;
+        let session = rustls::ClientConnection::new(Arc::clone(&tls_config), name)?;
+        Ok(Box::new(rustls::StreamOwned::new(session, TcpStream::connect(address)?)))
+    })?;
+    drop(tls);
+    // nginx has no notion of a cluster that nobody routes to.
+    let per_cluster = if peer == Peer::Nginx {
+        f64::NAN
+    } else {
+        (settled(&start(Shape::Http, CLUSTERS)?) - process) / CLUSTERS as f64
+    };
+    Ok(MemoryRow {
+        proxy: peer.name(),
+        process,
+        per_http_connection,
+        per_tls_connection,
+        per_cluster,
+    })
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+/// Opens many connections, serves a request on each, and divides what that has added.
+fn per_connection(
+    running: &Running,
+    connect: impl Fn(SocketAddr) -> Result<Box<dyn Stream>>,
+) -> Result<f64> {
+    // The first ones pay for what the proxy makes once (pools, upstream connections).
+    let mut warm = Vec::new();
+    for _ in 0..CONNECTIONS / 10 {
+        warm.push(exchange(connect(running.entrance)?)?);
+    }
+    let before = settled(running);
+    let mut kept = Vec::with_capacity(CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        kept.push(exchange(connect(running.entrance)?)?);
+    }
+    let after = settled(running);
+    drop((warm, kept));
+    Ok((after - before) / CONNECTIONS as f64)
+}
+
+fn exchange(mut stream: Box<dyn Stream>) -> Result<Box<dyn Stream>> {
+    stream.write_all(REQUEST)?;
+    stream.flush()?;
+    let mut answer = Vec::with_capacity(2048);
+    let mut chunk = [0; 4096];
+    loop {
+        let count = stream.read(&mut chunk).context("reading an answer")?;
+        answer.extend_from_slice(&chunk[..count]);
+        let head = answer.windows(4).position(|w| w == b"\r\n\r\n");
+        if head.is_some_and(|end| answer.len() == end + 4 + 1024) {
+            return Ok(stream);
+        }
+        if count == 0 || answer.len() > 4096 {
+            bail!("not the answer that was asked for: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+}
+
+/// Resident bytes once they have stopped changing.
+fn settled(running: &Running) -> f64 {
+    let resident =
+        || running.processes.iter().map(super::process::Process::resident_bytes).sum::<u64>();
+    let mut last = resident();
+    let mut since = Instant::now();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while since.elapsed() < Duration::from_millis(800) && Instant::now() < deadline {
+        pause();
+        let now = resident();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last as f64
+}

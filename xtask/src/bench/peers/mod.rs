@@ -1,0 +1,179 @@
+//! The proxies that are compared: each turns a [`Setting`] into running processes.
+
+mod envoy_bootstrap;
+mod nginx_conf;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::certificates::Certificates;
+use super::process::Process;
+use crate::setup;
+
+/// What the proxies are asked to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// HTTP in, HTTP out.
+    Http,
+    /// HTTPS in, HTTP out.
+    Tls,
+    /// Bytes in, bytes out.
+    Tcp,
+    /// HTTP in at one proxy, mutual TLS to a second one, HTTP out.
+    Mesh,
+}
+
+/// One arrangement to measure.
+pub struct Setting<'a> {
+    pub shape: Shape,
+    pub backends: Vec<SocketAddr>,
+    /// Clusters that exist beside the one that is used, for measuring what a cluster costs.
+    pub idle_clusters: usize,
+    pub certificates: &'a Certificates,
+    /// For configuration files and logs.
+    pub folder: PathBuf,
+    pub realtime: bool,
+}
+
+/// One proxy's part in a setting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Only,
+    /// The double hop's first proxy, which originates mutual TLS.
+    First,
+    /// The double hop's second proxy, which terminates it.
+    Second,
+}
+
+/// One proxy's addresses, files and duty, as its configuration needs them.
+struct Hop<'a> {
+    setting: &'a Setting<'a>,
+    role: Role,
+    listen: SocketAddr,
+    upstreams: Vec<SocketAddr>,
+}
+
+/// Running proxies, and where the load goes.
+pub struct Running {
+    pub entrance: SocketAddr,
+    pub processes: Vec<Process>,
+}
+
+/// A proxy that can be measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// No proxy at all: what the generator itself can do.
+    Direct,
+    Outrigger,
+    Nginx,
+    Envoy,
+}
+
+impl Peer {
+    pub const ALL: [Self; 4] = [Self::Direct, Self::Outrigger, Self::Nginx, Self::Envoy];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Outrigger => "outrigger",
+            Self::Nginx => "nginx",
+            Self::Envoy => "envoy",
+        }
+    }
+
+    /// Starts the proxies of `setting` and waits until they listen.
+    pub fn start(self, root: &Path, setting: &Setting<'_>) -> Result<Running> {
+        if self == Self::Direct {
+            let entrance = *setting.backends.first().context("no backend")?;
+            return Ok(Running { entrance, processes: Vec::new() });
+        }
+        let entrance = free_address()?;
+        let hops = match setting.shape {
+            Shape::Mesh => {
+                let middle = free_address()?;
+                vec![
+                    Hop {
+                        setting,
+                        role: Role::Second,
+                        listen: middle,
+                        upstreams: setting.backends.clone(),
+                    },
+                    Hop { setting, role: Role::First, listen: entrance, upstreams: vec![middle] },
+                ]
+            }
+            _ => vec![Hop {
+                setting,
+                role: Role::Only,
+                listen: entrance,
+                upstreams: setting.backends.clone(),
+            }],
+        };
+        let processes = hops.iter().map(|hop| self.start_hop(root, hop)).collect::<Result<_>>()?;
+        Ok(Running { entrance, processes })
+    }
+
+    fn start_hop(self, root: &Path, hop: &Hop<'_>) -> Result<Process> {
+        let name = match hop.role {
+            Role::Second => format!("{}-second", self.name()),
+            _ => self.name().to_owned(),
+        };
+        let folder = &hop.setting.folder;
+        let file = folder.join(if self == Self::Nginx {
+            format!("{name}.conf")
+        } else {
+            format!("{name}.yaml")
+        });
+        let text = match self {
+            Self::Nginx => nginx_conf::render(hop, folder),
+            _ => envoy_bootstrap::render(hop),
+        };
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        let command = self.command(root, &file)?;
+        let mut process =
+            Process::start(&command, &folder.join(format!("{name}.log")), hop.setting.realtime)?;
+        process
+            .wait_for(hop.listen)
+            .with_context(|| format!("{name}, configured by {}", file.display()))?;
+        Ok(process)
+    }
+
+    fn command(self, root: &Path, file: &Path) -> Result<Command> {
+        let mut command;
+        match self {
+            Self::Nginx => {
+                command = Command::new("nginx");
+                command.arg("-c").arg(file);
+            }
+            Self::Envoy => {
+                command = Command::new(setup::envoy(root)?);
+                command
+                    .args([
+                        "--concurrency",
+                        "1",
+                        "--disable-hot-restart",
+                        "--log-level",
+                        "error",
+                        "-c",
+                    ])
+                    .arg(file);
+            }
+            Self::Outrigger | Self::Direct => {
+                command = Command::new(root.join("target/release/outrigger"));
+                command
+                    .args(["proxy", "--concurrency", "1", "--log-level", "error", "-c"])
+                    .arg(file);
+            }
+        }
+        Ok(command)
+    }
+}
+
+/// An address of 127.0.0.1 that nothing listened on a moment ago.
+fn free_address() -> Result<SocketAddr> {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    probe.local_addr().context("a free port's address")
+}

@@ -1,0 +1,59 @@
+//! What is measured: one row a scenario.
+
+use super::load::Pattern;
+use super::peers::Shape;
+
+/// One arrangement of proxy and load.
+pub struct Scenario {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub shape: Shape,
+    pub path: &'static str,
+    pub pattern: Pattern,
+    pub connections: usize,
+    /// Several, where one address would run out of ports.
+    pub backends: usize,
+}
+
+const fn http(name: &'static str, about: &'static str, path: &'static str) -> Scenario {
+    let (shape, pattern) = (Shape::Http, Pattern::KeepAlive);
+    Scenario { name, about, shape, path, pattern, connections: 64, backends: 1 }
+}
+
+pub const SCENARIOS: &[Scenario] = &[
+    http("s1", "1 KiB over kept HTTP/1.1 connections", "/1k"),
+    Scenario {
+        pattern: Pattern::NewConnection,
+        connections: 32,
+        ..http("s1-new", "an empty answer, a connection for each request", "/0")
+    },
+    http("s2", "16 KiB over kept HTTP/1.1 connections", "/16k"),
+    Scenario { shape: Shape::Tls, ..http("s5", "1 KiB over kept TLS connections", "/1k") },
+    Scenario {
+        shape: Shape::Tls,
+        pattern: Pattern::NewConnection,
+        connections: 16,
+        ..http("s5-full", "an empty answer, a full TLS handshake for each request", "/0")
+    },
+    Scenario {
+        shape: Shape::Tcp,
+        ..http("s6-rr", "L4: small round trips over kept connections", "/1k")
+    },
+    Scenario {
+        shape: Shape::Tcp,
+        pattern: Pattern::NewConnection,
+        connections: 32,
+        backends: 8,
+        ..http("s6-new", "L4: a connection for each small round trip", "/0")
+    },
+    Scenario {
+        shape: Shape::Tcp,
+        pattern: Pattern::Bulk,
+        connections: 8,
+        ..http("s6-bulk", "L4: bytes without end in one direction", "/bulk")
+    },
+    Scenario {
+        shape: Shape::Mesh,
+        ..http("s7", "1 KiB through a double hop with mutual TLS between", "/1k")
+    },
+];
