@@ -86,7 +86,7 @@ fn handshake_message(input: &[u8]) -> Result<Message<'_>, HelloError> {
         let header = &input[at.min(input.len())..];
         check_record_header(header, at == 0)?;
         let [_, _, _, high, low, ..] = *header else {
-            return Ok(Message::Needs(at + 5));
+            return Ok(Message::Needs(input.len() + 1));
         };
         let len = usize::from(u16::from_be_bytes([high, low]));
         let end = at + 5 + len;
@@ -115,7 +115,8 @@ fn handshake_message(input: &[u8]) -> Result<Message<'_>, HelloError> {
             }
         }
         if end > input.len() {
-            return Ok(Message::Needs(end));
+            // Until the message's own header is there, any byte may be the one that is wrong.
+            return Ok(Message::Needs(if message.len() < 4 { input.len() + 1 } else { end }));
         }
         at = end;
     }

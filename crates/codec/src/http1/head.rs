@@ -51,8 +51,8 @@ pub(super) fn parse_request(
     head: &mut RequestHead,
 ) -> Result<Progress, Refusal> {
     let visible = &input[..input.len().min(options.max_head_bytes)];
+    check_method_so_far(visible)?;
     if seen.searched == 0 {
-        check_method_so_far(visible)?;
         // Nearly always the head is there as a whole.
         match with_room(options.max_fields, |headers| {
             request_lines(visible, options, headers, head)
