@@ -5,6 +5,7 @@
 //! [`identity::tls`]'s; a session is resumed only under the configuration that it was made under.
 
 pub mod info;
+pub mod session;
 
 use std::sync::Arc;
 
