@@ -11,6 +11,7 @@
 //! * [`upstream`]: 13 clusters, 14 load balancing, 15 pools, 16 one attempt on one pooled stream
 //! * [`stream_info`]: 17 what happened
 //! * [`access_log`]: 18 lines about it, and the format language
+//! * [`config_sync`]: configuration over discovery, from the control plane to the main thread
 
 pub mod worker;
 
@@ -35,3 +36,5 @@ pub mod stream_info;
 pub mod access_log;
 
 pub mod string_matcher;
+
+pub mod config_sync;
