@@ -11,6 +11,7 @@
 //! * [`upstream`]: 13 clusters, 14 load balancing, 15 pools, 16 one attempt on one pooled stream
 //! * [`stream_info`]: 17 what happened
 //! * [`access_log`]: 18 lines about it, and the format language
+//! * [`admin`]: what the process does and says of itself
 //! * [`config_sync`]: configuration over discovery, from the control plane to the main thread
 
 pub mod worker;
@@ -34,6 +35,8 @@ pub mod upstream;
 pub mod stream_info;
 
 pub mod access_log;
+
+pub mod admin;
 
 pub mod string_matcher;
 
