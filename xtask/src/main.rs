@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "bench")]
 mod bench;
 mod bench_options;
+mod bookinfo;
 #[cfg(feature = "generate")]
 mod generate;
 #[cfg(feature = "generate")]
@@ -31,6 +33,12 @@ struct Arguments {
 enum Command {
     /// Compare Outrigger with nginx and Envoy: CPU per request, memory, the control plane.
     Bench(bench_options::Options),
+    /// Build everything and run the bookinfo mesh; Ctrl-C ends it.
+    Bookinfo {
+        /// Handed on to `outrigger up`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Regenerate what is derived from protobuf files: stubs and the schema of Envoy's configuration.
     #[cfg(feature = "generate")]
     Generate {
@@ -49,14 +57,25 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     let root =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?;
-    match Arguments::parse().command {
+    match command {
         #[cfg(feature = "bench")]
         Command::Bench(options) => bench::run(root, &options),
         #[cfg(not(feature = "bench"))]
         Command::Bench(_) => bench_options::run_optimised(root),
+        Command::Bookinfo { arguments } => bookinfo::run(root, &arguments),
         #[cfg(feature = "generate")]
         Command::Generate { check } => generate::run(root, check),
         Command::Setup => setup::run(root),

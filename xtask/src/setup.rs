@@ -34,6 +34,11 @@ pub fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Installs the C compiler that one dependency's build needs, if there is none.
+pub fn compiler() -> Result<()> {
+    if is_installed("cc") { Ok(()) } else { install(&["build-essential"]) }
+}
+
 /// Where Envoy is, installing it first if need be.
 pub fn envoy(root: &Path) -> Result<PathBuf> {
     if let Some(found) = installed_envoy(root) {
@@ -77,15 +82,18 @@ fn debian_packages() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    println!("setup: installing {}", missing.join(" "));
+    install(&missing)
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    println!("setup: installing {}", packages.join(" "));
     if !is_installed("apt-get") {
-        bail!("this machine has no apt-get; install by its own means: {}", missing.join(" "));
+        bail!("this machine has no apt-get; install by its own means: {}", packages.join(" "));
     }
     succeed(privileged("apt-get").args(["update", "-q"]))?;
     let install = ["install", "-y", "-q", "--no-install-recommends"];
-    succeed(
-        privileged("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install).args(&missing),
-    )
+    let mut command = privileged("apt-get");
+    succeed(command.env("DEBIAN_FRONTEND", "noninteractive").args(install).args(packages))
 }
 
 /// `program` as root: itself if we are root, else through sudo.

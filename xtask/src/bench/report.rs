@@ -121,13 +121,16 @@ impl Report {
         );
         println!("|---|---|---|---|---|");
         for row in &self.memory {
+            let kb = |bytes: f64| {
+                if bytes.is_nan() { "–".to_owned() } else { format!("{:.1} KB", bytes / 1024.0) }
+            };
             println!(
-                "| {} | {:.1} | {:.1} KB | {:.1} KB | {:.1} KB |",
+                "| {} | {:.1} | {} | {} | {} |",
                 row.proxy,
                 row.process / 1e6,
-                row.per_http_connection / 1024.0,
-                row.per_tls_connection / 1024.0,
-                row.per_cluster / 1024.0,
+                kb(row.per_http_connection),
+                kb(row.per_tls_connection),
+                kb(row.per_cluster),
             );
         }
     }
