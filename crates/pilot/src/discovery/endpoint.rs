@@ -1,0 +1,48 @@
+//! EDS: where the instances of a view's clusters are.
+
+use std::sync::Arc;
+
+use xds::{Resource, ResourceType};
+
+use super::view::ViewKey;
+use super::{Caches, Generator, nothing_of_proxy, nothing_of_view};
+use crate::model::instance::Locality;
+use crate::model::service::{Host, Resolution};
+use crate::model::{Aspect, PushContext};
+use crate::networking::endpoints::{EndpointsKey, load_assignment};
+use crate::networking::traffic_policy;
+
+pub(super) const GENERATOR: Generator = Generator {
+    kind: ResourceType::Endpoints,
+    aspects: Aspect::SERVICE.with(Aspect::INSTANCES).with(Aspect::POLICY),
+    of_host,
+    follows: &[],
+    of_view: nothing_of_view,
+    of_proxy: nothing_of_proxy,
+};
+
+fn of_host(caches: &mut Caches, context: &PushContext, view: &ViewKey, host: &Host) -> Vec<Resource> {
+    let Some(row) = context.service(host).filter(|row| row.service.resolution == Resolution::Endpoints) else {
+        return Vec::new();
+    };
+    let clusters = super::cluster::keys(context, view, row);
+    clusters
+        .into_iter()
+        .filter_map(|cluster| {
+            let subset = cluster.subset.as_deref();
+            let rules = cluster.rules.as_deref();
+            let labels = subset.and_then(|name| rules?.subset(name)).map(|subset| subset.labels.clone());
+            let settings = traffic_policy::effective(rules, subset, cluster.port);
+            // Istio prefers near instances only where it can tell that they fail.
+            let near = settings.outlier_detection.is_some() && view.near != Locality::default();
+            let key = EndpointsKey {
+                cluster: cluster.name().into(),
+                port_name: row.service.port(cluster.port)?.name.clone(),
+                labels: labels.unwrap_or_default(),
+                instances: row.instances.clone(),
+                near: near.then(|| view.near.clone()),
+            };
+            caches.endpoints.resource(key, |key| Some((Arc::clone(&key.cluster), load_assignment(key))))
+        })
+        .collect()
+}

@@ -1,0 +1,279 @@
+//! LDS: what a sidecar or gateway listens on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use resources::kinds::networking::sidecar::{DefaultEndpoint, IngressListener};
+use resources::terms::gateway_ref::GatewayRef;
+use xds::{Resource, ResourceType};
+
+use super::virtual_host::destination_services;
+use super::view::ViewKey;
+use super::{Caches, Generator, gateway_routes, nothing_of_host, nothing_of_view};
+use crate::model::hostname;
+use crate::model::interned::Interned;
+use crate::model::registry::Row;
+use crate::model::service::{Protocol, Service, ServicePort, TargetPort};
+use crate::model::sidecar::{self, HTTP_PROXY_ROUTE};
+use crate::model::{Aspect, PushContext};
+use crate::naming;
+use crate::networking::cluster::Application;
+use crate::networking::destination::Destinations;
+use crate::networking::gateway;
+use crate::networking::inbound::{self, InboundKey};
+use crate::networking::outbound::{self, HttpKey, TcpKey};
+use crate::proxy::{Proxy, ProxyKind, Upstream};
+
+pub(super) const GENERATOR: Generator = Generator {
+    kind: ResourceType::Listener,
+    aspects: Aspect::ALL,
+    of_host: nothing_of_host,
+    follows: &[],
+    of_view: nothing_of_view,
+    of_proxy,
+};
+
+/// Where applications listen: nowhere but on their own machine.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn of_proxy(caches: &mut Caches, context: &PushContext, proxy: &Proxy, view: &ViewKey) -> Vec<Resource> {
+    if proxy.kind == ProxyKind::Router {
+        return gateway_listeners(caches, context, proxy);
+    }
+    let mut taken = BTreeSet::new();
+    let mut all = inbound_listeners(caches, context, proxy, view, &mut taken);
+    all.extend(outbound_listeners(caches, context, proxy, view, &mut taken));
+    all
+}
+
+/// A port by which peers reach a workload.
+pub struct InboundPort {
+    /// The address that it is on.
+    pub bind: IpAddr,
+    /// Its number.
+    pub port: u16,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Where the application takes it.
+    pub application: Application,
+    /// The service that peers mean.
+    pub service: Option<Interned<Service>>,
+}
+
+/// The ports of a workload: those that its Sidecar lists, else the target ports of the services that select it.
+pub fn inbound_ports(context: &PushContext, proxy: &Proxy, view: &ViewKey) -> Vec<InboundPort> {
+    let own_services: Vec<&Row> = services_of(context, proxy).collect();
+    let application =
+        |port: u16| Application::Address(SocketAddr::new(LOOPBACK, proxy.app_ports.get(&port).copied().unwrap_or(port)));
+    let written = view.sidecar.as_ref().map(|rule| rule.view.ingress.as_slice()).unwrap_or_default();
+    let mut ports: BTreeMap<(IpAddr, u16), InboundPort> = BTreeMap::new();
+    if !written.is_empty() {
+        for ingress in written {
+            let port = written_port(proxy, ingress, &own_services, &application);
+            ports.entry((port.bind, port.port)).or_insert(port);
+        }
+        return ports.into_values().collect();
+    }
+    for row in own_services {
+        for port in row.service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+            let Some(target) = target_port(row, port, proxy) else { continue };
+            // Where two services disagree about a port, the first by name wins.
+            ports.entry((proxy.address, target)).or_insert_with(|| InboundPort {
+                bind: proxy.address,
+                port: target,
+                protocol: port.protocol,
+                application: application(target),
+                service: Some(row.service.clone()),
+            });
+        }
+    }
+    ports.into_values().collect()
+}
+
+/// The services that select a proxy's workload, by host.
+pub fn services_of<'a>(context: &'a PushContext, proxy: &'a Proxy) -> impl Iterator<Item = &'a Row> {
+    context
+        .services
+        .values()
+        .filter(|row| row.service.namespace == proxy.namespace && row.service.selects(&proxy.labels))
+}
+
+/// The number of a service port at this workload: a named one is its instance's.
+fn target_port(row: &Row, port: &ServicePort, proxy: &Proxy) -> Option<u16> {
+    match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Name(_) => {
+            let address = proxy.address.to_string();
+            let own = row.instances.iter().find(|instance| instance.address == address)?;
+            own.ports.get(&port.name).copied()
+        }
+    }
+}
+
+fn written_port(
+    proxy: &Proxy,
+    ingress: &IngressListener,
+    own_services: &[&Row],
+    application: &dyn Fn(u16) -> Application,
+) -> InboundPort {
+    let number = ingress.port.number;
+    let service = own_services.iter().find(|row| {
+        row.service.ports.iter().any(|port| target_port(row, port, proxy) == Some(number))
+    });
+    InboundPort {
+        bind: ingress.bind.as_deref().and_then(|bind| bind.parse().ok()).unwrap_or(proxy.address),
+        port: number,
+        protocol: ingress.port.protocol,
+        application: match &ingress.default_endpoint {
+            None => application(number),
+            // The workload's own address: the application is on it, but behind the proxy it is on loopback.
+            Some(DefaultEndpoint::Address(address)) if address.ip().is_unspecified() => application(address.port()),
+            Some(DefaultEndpoint::Address(address)) => Application::Address(*address),
+            Some(DefaultEndpoint::Unix(path)) => Application::Unix(path.clone()),
+        },
+        service: service.map(|row| row.service.clone()),
+    }
+}
+
+fn inbound_listeners(
+    caches: &mut Caches,
+    context: &PushContext,
+    proxy: &Proxy,
+    view: &ViewKey,
+    taken: &mut BTreeSet<(IpAddr, u16)>,
+) -> Vec<Resource> {
+    let mut all = Vec::new();
+    for port in inbound_ports(context, proxy, view) {
+        taken.insert((port.bind, port.port));
+        let key = InboundKey {
+            bind: port.bind,
+            port: port.port,
+            protocol: port.protocol,
+            mode: context.authentication.of_port(&proxy.namespace, &proxy.labels, port.port),
+            capabilities: proxy.capabilities,
+            mesh: context.mesh.clone(),
+        };
+        all.extend(caches.inbound_listeners.resource(key, |key| {
+            let listener = inbound::listener(key);
+            Some((listener.name.as_str().into(), listener))
+        }));
+    }
+    all
+}
+
+/// What a Sidecar lists, else one HTTP proxy; and the upstreams that the workload named. What is inbound already is not
+/// taken away by it.
+fn outbound_listeners(
+    caches: &mut Caches,
+    context: &PushContext,
+    proxy: &Proxy,
+    view: &ViewKey,
+    taken: &mut BTreeSet<(IpAddr, u16)>,
+) -> Vec<Resource> {
+    let mut http: Vec<(IpAddr, u16, String)> = Vec::new();
+    let mut tcp: Vec<TcpKey> = Vec::new();
+    let written = view.egress().listeners();
+    if written.is_empty() {
+        http.push((proxy.address, proxy.http_proxy_port, HTTP_PROXY_ROUTE.to_owned()));
+    }
+    for listener in written {
+        let bind = listener.bind.as_deref().and_then(|bind| bind.parse().ok()).unwrap_or(proxy.address);
+        match &listener.port {
+            None => http.push((proxy.address, proxy.http_proxy_port, HTTP_PROXY_ROUTE.to_owned())),
+            Some(port)
+                if port.protocol.is_http() || matches!(port.protocol, Protocol::HttpProxy | Protocol::Unspecified) =>
+            {
+                http.push((bind, port.number, port.number.to_string()));
+            }
+            Some(port) => {
+                let known = context.services.values().find(|row| {
+                    row.service.port(port.number).is_some()
+                        && view.knows(&row.service)
+                        && sidecar::imports(listener, &view.namespace, &row.service)
+                });
+                tcp.extend(known.map(|row| tcp_key(context, view, bind, &row.service, port.number)));
+            }
+        }
+    }
+    tcp.extend(proxy.upstreams.iter().filter_map(|upstream| upstream_key(context, proxy, view, upstream)));
+    let mut all = Vec::new();
+    for (bind, port, routes) in http {
+        if !taken.insert((bind, port)) {
+            continue;
+        }
+        let credential = proxy.proxy_credential.clone().filter(|_| port == proxy.http_proxy_port);
+        let capabilities = proxy.capabilities;
+        let key = HttpKey { bind, port, routes, credential, capabilities, mesh: context.mesh.clone() };
+        all.extend(caches.http_listeners.resource(key, |key| {
+            let listener = outbound::http_listener(key);
+            Some((listener.name.as_str().into(), listener))
+        }));
+    }
+    for key in tcp {
+        if !taken.insert((key.bind, key.port)) {
+            continue;
+        }
+        all.extend(caches.tcp_listeners.resource(key, |key| {
+            let listener = outbound::tcp_listener(key);
+            Some((listener.name.as_str().into(), listener))
+        }));
+    }
+    all
+}
+
+/// Nothing is listened on for a service that is not there (yet) or that the workload does not know.
+fn upstream_key(context: &PushContext, proxy: &Proxy, view: &ViewKey, upstream: &Upstream) -> Option<TcpKey> {
+    let host = upstream_host(context, proxy, upstream);
+    let row = context.service(&host).filter(|row| view.knows(&row.service))?;
+    row.service.port(upstream.port)?;
+    Some(tcp_key(context, view, proxy.address, &row.service, upstream.port))
+}
+
+/// The full host of an upstream: a short name is of the workload's namespace, `name.namespace` of that one.
+pub fn upstream_host(context: &PushContext, proxy: &Proxy, upstream: &Upstream) -> String {
+    let suffix = &context.mesh.domain_suffix;
+    let full = hostname::resolve(&upstream.host, &proxy.namespace, suffix);
+    if context.service(&full).is_some() {
+        return full;
+    }
+    match upstream.host.trim_end_matches(".svc").split_once('.') {
+        Some((name, namespace)) if !namespace.contains('.') => hostname::of_service(name, namespace, suffix),
+        _ => full,
+    }
+}
+
+/// A VirtualService's TCP routes for the port decide, else the service itself is meant.
+fn tcp_key(context: &PushContext, view: &ViewKey, bind: IpAddr, service: &Service, port: u16) -> TcpKey {
+    let rule = context.virtual_services.for_mesh_host(&service.host, &view.namespace);
+    let routed = rule.and_then(|rule| {
+        let client = rule.client(&view.namespace, &view.labels);
+        let services = destination_services(context, rule);
+        let destinations = Destinations {
+            namespace: &rule.namespace,
+            domain_suffix: &context.mesh.domain_suffix,
+            services: &services,
+            listener_port: port,
+        };
+        let holds = |matched: &resources::kinds::networking::virtual_service::L4Match| {
+            matched.port.is_none_or(|wanted| wanted == port)
+                && (matched.gateways.is_empty() || matched.gateways.contains(&GatewayRef::Mesh))
+                && client.is(matched.source_namespace.as_deref(), &matched.source_labels)
+        };
+        let route = rule.view.tcp.iter().find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(holds))?;
+        Some(route.route.iter().map(|to| (destinations.cluster(&to.destination), to.weight)).collect::<Vec<_>>())
+    });
+    let whole = || vec![(naming::outbound_cluster(port, "", &service.host), 1)];
+    TcpKey { bind, port, clusters: routed.unwrap_or_else(whole), mesh: context.mesh.clone() }
+}
+
+fn gateway_listeners(caches: &mut Caches, context: &PushContext, proxy: &Proxy) -> Vec<Resource> {
+    gateway_routes::listeners(context, proxy)
+        .into_iter()
+        .filter_map(|key| {
+            caches.gateway_listeners.resource(key, |key| {
+                let listener = gateway::listener(key);
+                Some((listener.name.as_str().into(), listener))
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,117 @@
+//! DestinationRules, found by client namespace and host.
+
+use std::collections::BTreeMap;
+
+use resources::kinds::Parsed;
+use resources::kinds::networking::destination_rule::{DestinationRule, Subset};
+use resources::terms::traffic_policy::TrafficPolicy;
+
+use super::export::ExportTo;
+use super::hostname;
+use super::interned::Interned;
+use super::mesh::MeshConfig;
+use super::objects::{Name, Table};
+
+/// The DestinationRules of one namespace for one host, merged: the oldest one's policy, everybody's subsets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DestinationRules {
+    /// The objects, the oldest first, with their generations.
+    pub sources: Vec<(Name, u64)>,
+    /// Policy of every subset that has none of its own.
+    pub traffic_policy: Option<TrafficPolicy>,
+    /// Named parts of the service; a name belongs to the oldest rule that has it.
+    pub subsets: Vec<Subset>,
+    /// Who may use them: the oldest one's word.
+    pub export_to: ExportTo,
+}
+
+impl DestinationRules {
+    /// A named part of the service.
+    pub fn subset(&self, name: &str) -> Option<&Subset> {
+        self.subsets.iter().find(|subset| subset.name == name)
+    }
+}
+
+/// All DestinationRules.
+#[derive(Clone, Debug, Default)]
+pub struct DestinationRuleIndex {
+    /// By namespace, then by full host or wildcard.
+    by_namespace: BTreeMap<String, BTreeMap<String, Interned<DestinationRules>>>,
+}
+
+impl DestinationRuleIndex {
+    /// The index of these objects; what did not change keeps its identity.
+    pub fn build(objects: &Table<DestinationRule>, mesh: &MeshConfig, before: &DestinationRuleIndex) -> Self {
+        let mut sorted: Vec<_> = objects.iter().collect();
+        sorted.sort_by(|(a_name, a), (b_name, b)| {
+            (&a.meta.creation_timestamp, a_name).cmp(&(&b.meta.creation_timestamp, b_name))
+        });
+        let mut merged: BTreeMap<(String, String), DestinationRules> = BTreeMap::new();
+        // A rule for some client workloads only is not translated (its status says so): it must not reach the others.
+        for (name, parsed) in sorted.into_iter().filter(|(_, parsed)| parsed.view.workload_selector.is_none()) {
+            let namespace = parsed.meta.namespace.clone();
+            let host = hostname::resolve(&parsed.view.host, &namespace, &mesh.domain_suffix);
+            let rules = merged.entry((namespace, host)).or_insert_with(|| DestinationRules {
+                sources: Vec::new(),
+                traffic_policy: None,
+                subsets: Vec::new(),
+                export_to: ExportTo::of(&parsed.view.export_to, &parsed.meta.namespace, &mesh.destination_rule_export),
+            });
+            rules.merge(name, parsed);
+        }
+        let mut index = DestinationRuleIndex::default();
+        for ((namespace, host), rules) in merged {
+            let old = before.by_namespace.get(&namespace).and_then(|hosts| hosts.get(&host));
+            let rules = Interned::renew(old, rules);
+            index.by_namespace.entry(namespace).or_default().insert(host, rules);
+        }
+        index
+    }
+
+    /// The rules that clients in `client_namespace` use for a service: their own namespace's, else those that the
+    /// service's namespace exports to them, else those of the root namespace.
+    pub fn find(
+        &self,
+        client_namespace: &str,
+        host: &str,
+        service_namespace: &str,
+        root_namespace: &str,
+    ) -> Option<&Interned<DestinationRules>> {
+        // Rules of the root namespace are defaults for all; they are looked up last even by clients that live there.
+        let own = (client_namespace != root_namespace).then(|| self.most_specific(client_namespace, host)).flatten();
+        let exported = |namespace: &str| {
+            self.most_specific(namespace, host).filter(|rules| rules.export_to.reaches(client_namespace))
+        };
+        own.or_else(|| exported(service_namespace)).or_else(|| exported(root_namespace))
+    }
+
+    /// Every namespace and host (or wildcard) that has rules.
+    pub fn hosts(&self) -> impl Iterator<Item = (&str, &str, &Interned<DestinationRules>)> {
+        self.by_namespace
+            .iter()
+            .flat_map(|(namespace, hosts)| hosts.iter().map(move |(host, rules)| (namespace.as_str(), host.as_str(), rules)))
+    }
+
+    fn most_specific(&self, namespace: &str, host: &str) -> Option<&Interned<DestinationRules>> {
+        let hosts = self.by_namespace.get(namespace)?;
+        hosts.get(host).or_else(|| {
+            let wildcards = hosts.iter().filter(|(pattern, _)| pattern.starts_with('*'));
+            let covering = wildcards.filter(|(pattern, _)| hostname::covers(pattern, host));
+            covering.max_by_key(|(pattern, _)| pattern.len()).map(|(_, rules)| rules)
+        })
+    }
+}
+
+impl DestinationRules {
+    fn merge(&mut self, name: &Name, parsed: &Parsed<DestinationRule>) {
+        self.sources.push((name.clone(), parsed.meta.generation));
+        if self.traffic_policy.is_none() {
+            self.traffic_policy.clone_from(&parsed.view.traffic_policy);
+        }
+        for subset in &parsed.view.subsets {
+            if self.subset(&subset.name).is_none() {
+                self.subsets.push(subset.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Clusters: one for each port and subset of a service, and one for each port of the application.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::envoy::config::cluster::v3::{
+    CircuitBreakers, Cluster,
+    cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy, TransportSocketMatch},
+};
+use api::envoy::config::core::v3::{Address, Metadata, TransportSocket};
+use api::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+};
+use api::google::protobuf::{ListValue, Struct, Value, value::Kind};
+use resources::terms::traffic_policy::{ClientTls as WrittenTls, ClientTlsMode};
+
+use super::encoding::pack;
+use super::tls::{self, ClientTls, Files};
+use super::traffic_policy;
+use super::values::{duration, pipe_address, socket_address, text_struct, text_value};
+use crate::model::authentication::MtlsMode;
+use crate::model::destination_rule::DestinationRules;
+use crate::model::instance::Identities;
+use crate::model::interned::Interned;
+use crate::model::mesh::MeshConfig;
+use crate::model::service::{Protocol, Resolution, Service, ServicePort};
+use crate::naming;
+
+/// What an outbound cluster depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterKey {
+    /// The service.
+    pub service: Interned<Service>,
+    /// One of its ports.
+    pub port: u16,
+    /// One of its subsets, or all of it.
+    pub subset: Option<Arc<str>>,
+    /// How clients treat it.
+    pub rules: Option<Interned<DestinationRules>>,
+    /// Who answers.
+    pub identities: Interned<Identities>,
+    /// What its namespace demands of clients.
+    pub server_mode: MtlsMode,
+    /// Whether the node picks ALPN by request (`istio.alpn`).
+    pub alpn_by_request: bool,
+    /// The mesh's settings.
+    pub mesh: Interned<MeshConfig>,
+}
+
+impl ClusterKey {
+    /// The cluster's name.
+    pub fn name(&self) -> String {
+        naming::outbound_cluster(self.port, self.subset.as_deref().unwrap_or_default(), &self.service.host)
+    }
+}
+
+/// The outbound cluster; `None` for a port that the service does not have.
+pub fn outbound(key: &ClusterKey) -> Option<Cluster> {
+    let service = &*key.service;
+    let port = service.port(key.port)?;
+    let name = key.name();
+    let settings = traffic_policy::effective(key.rules.as_deref(), key.subset.as_deref(), key.port);
+    let mut cluster = Cluster { name: name.clone(), metadata: Some(metadata(key)), ..Default::default() };
+    match &service.resolution {
+        Resolution::Endpoints => {
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32));
+            cluster.eds_cluster_config =
+                Some(EdsClusterConfig { eds_config: Some(tls::ads()), service_name: name.clone() });
+        }
+        Resolution::Dns(target) => {
+            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns as i32));
+            cluster.dns_lookup_family = DnsLookupFamily::V4Only as i32;
+            // The unified DNS cluster that replaces these fields is not in every Envoy that is served.
+            #[allow(deprecated)]
+            {
+                cluster.respect_dns_ttl = true;
+                cluster.dns_refresh_rate = Some(duration(key.mesh.dns_refresh_rate));
+            }
+            cluster.load_assignment = Some(one_endpoint(&name, socket_address(target, key.port)));
+        }
+    }
+    traffic_policy::apply(&mut cluster, &settings, port, key.mesh.connect_timeout);
+    secure(&mut cluster, key, port, settings.tls.as_ref());
+    Some(cluster)
+}
+
+/// What the application's cluster depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InboundClusterKey {
+    /// The port that peers call.
+    pub port: u16,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Where the application listens.
+    pub application: Application,
+    /// The service that peers mean, for telemetry.
+    pub service: Option<Interned<Service>>,
+    /// Time to connect.
+    pub connect_timeout: Duration,
+}
+
+/// Where an application listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Application {
+    /// An address and port.
+    Address(SocketAddr),
+    /// A Unix domain socket.
+    Unix(String),
+}
+
+/// `inbound|8080||`: the application.
+pub fn inbound(key: &InboundClusterKey) -> Cluster {
+    let name = naming::inbound_cluster(key.port);
+    let address = match &key.application {
+        Application::Address(address) => socket_address(&address.ip().to_string(), address.port()),
+        Application::Unix(path) => pipe_address(path),
+    };
+    let port = ServicePort {
+        name: String::new(),
+        number: key.port,
+        target: crate::model::service::TargetPort::Number(key.port),
+        protocol: key.protocol,
+    };
+    let mut cluster = Cluster {
+        load_assignment: Some(one_endpoint(&name, address)),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        connect_timeout: Some(duration(key.connect_timeout)),
+        circuit_breakers: Some(CircuitBreakers {
+            thresholds: vec![traffic_policy::thresholds(None)],
+            ..Default::default()
+        }),
+        lb_policy: LbPolicy::RoundRobin as i32,
+        metadata: key.service.as_deref().map(|service| istio_metadata([("services", services(service))])),
+        name,
+        ..Default::default()
+    };
+    if let Some(options) = traffic_policy::http_options(None, &port) {
+        cluster
+            .typed_extension_protocol_options
+            .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack(&options));
+    }
+    cluster
+}
+
+/// The cluster without endpoints.
+pub fn black_hole() -> Cluster {
+    Cluster {
+        name: naming::BLACK_HOLE_CLUSTER.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        connect_timeout: Some(duration(Duration::from_secs(10))),
+        ..Default::default()
+    }
+}
+
+fn one_endpoint(cluster: &str, address: Address) -> ClusterLoadAssignment {
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint { address: Some(address), ..Default::default() })),
+        ..Default::default()
+    };
+    ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: vec![LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+/// The rule's TLS wins. Without one, peers that can speak mesh TLS (their endpoint metadata says so) get it.
+fn secure(cluster: &mut Cluster, key: &ClusterKey, port: &ServicePort, written: Option<&WrittenTls>) {
+    let subset = key.subset.as_deref().unwrap_or_default();
+    let sni = naming::outbound_sni(key.port, subset, &key.service.host);
+    match written {
+        Some(written) => cluster.transport_socket = written_socket(key, port, written, &sni),
+        None if key.mesh.auto_mtls
+            && key.server_mode != MtlsMode::Disable
+            && key.service.resolution == Resolution::Endpoints =>
+        {
+            cluster.transport_socket_matches = vec![
+                TransportSocketMatch {
+                    name: "tlsMode-istio".to_owned(),
+                    r#match: Some(text_struct([("tlsMode", "istio")])),
+                    transport_socket: Some(tls::mesh_client(&sni, alpn(key, port), &sans(key))),
+                },
+                TransportSocketMatch {
+                    name: "tlsMode-disabled".to_owned(),
+                    r#match: Some(Struct::default()),
+                    transport_socket: Some(tls::raw_buffer()),
+                },
+            ];
+        }
+        None => {}
+    }
+}
+
+fn written_socket(key: &ClusterKey, port: &ServicePort, written: &WrittenTls, sni: &str) -> Option<TransportSocket> {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let own_sni = written.sni.as_deref().filter(|sni| !sni.is_empty());
+    let (certificate, private_key) = (text(&written.client_certificate), text(&written.private_key));
+    // `system` is the roots of the machine, which is what no roots mean here too.
+    let ca = text(&written.ca_certificates);
+    let credential = written.credential_name.as_deref().filter(|name| !name.is_empty());
+    let credential = credential.map(|name| format!("kubernetes://{name}"));
+    match written.mode {
+        ClientTlsMode::Disable => None,
+        ClientTlsMode::IstioMutual => {
+            let sans = if written.subject_alt_names.is_empty() { sans(key) } else { written.subject_alt_names.clone() };
+            Some(tls::mesh_client(own_sni.unwrap_or(sni), alpn(key, port), &sans))
+        }
+        ClientTlsMode::Simple | ClientTlsMode::Mutual => Some(tls::client(&ClientTls {
+            sni: own_sni.unwrap_or(&key.service.host),
+            subject_alt_names: &written.subject_alt_names,
+            alpn: if port.is_http2() { &["h2"] } else { &[] },
+            credential: credential.as_deref(),
+            present_certificate: written.mode == ClientTlsMode::Mutual,
+            files: Files {
+                certificate: &certificate,
+                private_key: &private_key,
+                ca: if ca == "system" { "" } else { &ca },
+            },
+        })),
+    }
+}
+
+/// Who may answer.
+fn sans(key: &ClusterKey) -> Vec<String> {
+    let domains = key.mesh.trust_domains();
+    let accounts = &key.identities.service_accounts;
+    accounts
+        .iter()
+        .flat_map(|(namespace, account)| domains.iter().map(move |d| naming::spiffe_id(d, namespace, account)))
+        .collect()
+}
+
+/// What is offered to mesh peers, so that they know before they read what they will get. Istio offers
+/// `istio-peer-exchange` too, which announces a metadata preamble on TCP that nothing here sends.
+fn alpn(key: &ClusterKey, port: &ServicePort) -> &'static [&'static str] {
+    match (key.alpn_by_request, port.protocol) {
+        (true, _) if port.is_http2() => &["istio", "h2"],
+        (true, _) => &["istio"],
+        (false, _) if port.is_http2() => &["istio-h2", "istio", "h2"],
+        (false, Protocol::Http) => &["istio-http/1.1", "istio", "http/1.1"],
+        (false, _) => &["istio"],
+    }
+}
+
+fn metadata(key: &ClusterKey) -> Metadata {
+    let mut fields = vec![
+        ("services", services(&key.service)),
+        ("default_original_port", Value { kind: Some(Kind::NumberValue(f64::from(key.port))) }),
+    ];
+    if let Some((rule, _)) = key.rules.as_ref().and_then(|rules| rules.sources.first()) {
+        let path = naming::config_path("destination-rule", &rule.namespace, &rule.name);
+        fields.push(("config", text_value(&path)));
+    }
+    if let Some(subset) = &key.subset {
+        fields.push(("subset", text_value(subset)));
+    }
+    istio_metadata(fields)
+}
+
+fn services(service: &Service) -> Value {
+    let one =
+        text_struct([("host", &*service.host), ("name", service.name.as_str()), ("namespace", &*service.namespace)]);
+    Value { kind: Some(Kind::ListValue(ListValue { values: vec![Value { kind: Some(Kind::StructValue(one)) }] })) }
+}
+
+fn istio_metadata<'a>(fields: impl IntoIterator<Item = (&'a str, Value)>) -> Metadata {
+    let fields: HashMap<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Metadata { filter_metadata: [("istio".to_owned(), Struct { fields })].into(), ..Default::default() }
+}

@@ -1,0 +1,339 @@
+//! The HTTP routes of a VirtualService, and the default route of a service that has none.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::envoy::config::core::v3::{
+    DataSource, HeaderValue, HeaderValueOption, Metadata, data_source, header_value_option::HeaderAppendAction,
+};
+use api::envoy::config::route::v3::{
+    DirectResponseAction, RedirectAction, RetryPolicy, Route, RouteAction, RouteMatch, WeightedCluster,
+    redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
+    retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
+    route::Action,
+    route_action::{ClusterSpecifier, HostRewriteSpecifier},
+    weighted_cluster::{ClusterWeight, cluster_weight},
+};
+use api::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use resources::kinds::networking::virtual_service::{
+    HeaderOperations, Headers, HttpAction, HttpDirectResponse, HttpMatch, HttpRedirect, HttpRoute,
+    HttpRouteDestination, PathRewrite, RedirectPath, RedirectPort, ResponseBody, Retries,
+};
+use resources::terms::gateway_ref::GatewayRef;
+
+use super::destination::{DestinationServices, Destinations};
+use super::encoding::pack;
+use super::route_match;
+use super::values::{duration, number, regex, text_struct};
+use crate::model::interned::Interned;
+use crate::model::virtual_service::{Client, VirtualServiceRule};
+use crate::naming;
+
+/// What Istio retries when nobody says anything.
+const DEFAULT_RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+const DEFAULT_RETRIES: u32 = 2;
+/// How often another host is looked for when the chosen one was tried already.
+const HOST_SELECTION_ATTEMPTS: i64 = 5;
+
+/// What the routes of one VirtualService depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RoutesKey {
+    /// The VirtualService, its delegates' routes in place.
+    pub virtual_service: Interned<VirtualServiceRule>,
+    /// The gateway they are for, or the mesh.
+    pub gateway: GatewayRef,
+    /// Who calls: only where the VirtualService asks.
+    pub client: Client,
+    /// The port they are for.
+    pub port: u16,
+    /// Every service its destinations may be.
+    pub services: DestinationServices,
+    /// Ends full names.
+    pub domain_suffix: std::sync::Arc<str>,
+}
+
+/// The routes, in order, up to the first that matches everything.
+pub fn routes(key: &RoutesKey) -> Vec<Route> {
+    let rule = &*key.virtual_service;
+    let translation = Translation {
+        key,
+        destinations: Destinations {
+            namespace: &rule.namespace,
+            domain_suffix: &key.domain_suffix,
+            services: &key.services,
+            listener_port: key.port,
+        },
+    };
+    let mut out = Vec::new();
+    for http in &rule.view.http {
+        for (matched, name) in translation.matches(http) {
+            let last = route_match::is_catch_all(&matched);
+            if let Some(route) = translation.route(http, matched, name) {
+                out.push(route);
+            }
+            if last {
+                return out;
+            }
+        }
+    }
+    out
+}
+
+/// The route of a service that no VirtualService speaks for.
+pub fn default_route(cluster: String) -> Route {
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
+        timeout: Some(duration(Duration::ZERO)),
+        retry_policy: Some(default_retry_policy()),
+        ..Default::default()
+    };
+    Route {
+        name: naming::DEFAULT_ROUTE.to_owned(),
+        r#match: Some(route_match::everything()),
+        action: Some(Action::Route(action)),
+        ..Default::default()
+    }
+}
+
+struct Translation<'a> {
+    key: &'a RoutesKey,
+    destinations: Destinations<'a>,
+}
+
+impl Translation<'_> {
+    /// The matches of a route that can hold for this client at this gateway and port, each with the route's name there.
+    fn matches(&self, http: &HttpRoute) -> Vec<(RouteMatch, String)> {
+        let name = http.name.clone().unwrap_or_default();
+        if http.matches.is_empty() {
+            return vec![(route_match::everything(), name)];
+        }
+        http.matches
+            .iter()
+            .filter(|matched| self.may_hold(matched))
+            .filter_map(|matched| {
+                let full_name = match &matched.name {
+                    Some(own) if name.is_empty() => own.clone(),
+                    Some(own) => format!("{name}.{own}"),
+                    None => name.clone(),
+                };
+                Some((route_match::translate(matched)?, full_name))
+            })
+            .collect()
+    }
+
+    fn may_hold(&self, matched: &HttpMatch) -> bool {
+        let gateway = matched.gateways.is_empty() || matched.gateways.contains(&self.key.gateway);
+        let port = matched.port.is_none_or(|port| port == self.key.port);
+        gateway && port && self.key.client.is(matched.source_namespace.as_deref(), &matched.source_labels)
+    }
+
+    /// `None` for a delegate that does not exist (yet).
+    fn route(&self, http: &HttpRoute, matched: RouteMatch, name: String) -> Option<Route> {
+        let mut route = Route {
+            name,
+            r#match: Some(matched),
+            metadata: Some(self.metadata()),
+            ..Default::default()
+        };
+        add_headers(&http.headers, &mut route);
+        route.action = Some(match &http.action {
+            HttpAction::Route(destinations) => Action::Route(self.forward(http, destinations, &mut route)),
+            HttpAction::Redirect(to) => Action::Redirect(redirect(to)),
+            HttpAction::DirectResponse(response) => Action::DirectResponse(direct_response(response)),
+            HttpAction::Delegate { .. } => return None,
+        });
+        Some(route)
+    }
+
+    fn metadata(&self) -> Metadata {
+        let rule = &*self.key.virtual_service;
+        let path = naming::config_path("virtual-service", &rule.namespace, &rule.name);
+        Metadata {
+            filter_metadata: [("istio".to_owned(), text_struct([("config", path.as_str())]))].into(),
+            ..Default::default()
+        }
+    }
+
+    fn forward(&self, http: &HttpRoute, to: &[HttpRouteDestination], route: &mut Route) -> RouteAction {
+        let mut action = RouteAction {
+            timeout: Some(duration(http.timeout.unwrap_or_default())),
+            retry_policy: match &http.retries {
+                None => Some(default_retry_policy()),
+                Some(retries) => retry_policy(retries),
+            },
+            ..Default::default()
+        };
+        if let Some(rewrite) = &http.rewrite {
+            match &rewrite.path {
+                Some(PathRewrite::Uri(uri)) => action.prefix_rewrite.clone_from(uri),
+                Some(PathRewrite::Regex { pattern, substitution }) => {
+                    action.regex_rewrite = Some(RegexMatchAndSubstitute {
+                        pattern: Some(regex(pattern)),
+                        substitution: substitution.clone(),
+                    });
+                }
+                None => {}
+            }
+            if let Some(authority) = &rewrite.authority {
+                action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority.clone()));
+            }
+        }
+        if let Some(authority) = authority_set(&http.headers.request) {
+            action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
+        }
+        action.cluster_specifier = Some(match to {
+            [only] => {
+                add_headers(&only.headers, route);
+                if let Some(authority) = authority_set(&only.headers.request) {
+                    action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
+                }
+                ClusterSpecifier::Cluster(self.destinations.cluster(&only.destination))
+            }
+            several => ClusterSpecifier::WeightedClusters(WeightedCluster {
+                clusters: several.iter().filter(|to| to.weight > 0).map(|to| self.weighted(to)).collect(),
+                ..Default::default()
+            }),
+        });
+        action
+    }
+
+    fn weighted(&self, to: &HttpRouteDestination) -> ClusterWeight {
+        let request = header_values(&to.headers.request);
+        let response = header_values(&to.headers.response);
+        ClusterWeight {
+            name: self.destinations.cluster(&to.destination),
+            weight: number(to.weight),
+            request_headers_to_add: request,
+            request_headers_to_remove: to.headers.request.remove.clone(),
+            response_headers_to_add: response,
+            response_headers_to_remove: to.headers.response.remove.clone(),
+            host_rewrite_specifier: authority_set(&to.headers.request)
+                .map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
+            ..Default::default()
+        }
+    }
+}
+
+fn add_headers(headers: &Headers, route: &mut Route) {
+    route.request_headers_to_add.extend(header_values(&headers.request));
+    route.request_headers_to_remove.extend(headers.request.remove.iter().cloned());
+    route.response_headers_to_add.extend(header_values(&headers.response));
+    route.response_headers_to_remove.extend(headers.response.remove.iter().cloned());
+}
+
+/// Setting the authority is a rewrite of the host, not a header.
+fn is_authority(name: &str) -> bool {
+    name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host")
+}
+
+fn authority_set(operations: &HeaderOperations) -> Option<String> {
+    operations.set.iter().find(|(name, _)| is_authority(name)).map(|(_, value)| value.clone())
+}
+
+fn header_values(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
+    let values = |headers: &BTreeMap<String, String>, action: HeaderAppendAction| -> Vec<HeaderValueOption> {
+        headers
+            .iter()
+            .filter(|(name, _)| !is_authority(name))
+            .map(|(name, value)| HeaderValueOption {
+                header: Some(HeaderValue { key: name.clone(), value: value.clone(), ..Default::default() }),
+                append_action: action as i32,
+                ..Default::default()
+            })
+            .collect()
+    };
+    let mut all = values(&operations.set, HeaderAppendAction::OverwriteIfExistsOrAdd);
+    all.extend(values(&operations.add, HeaderAppendAction::AppendIfExistsOrAdd));
+    all
+}
+
+fn redirect(to: &HttpRedirect) -> RedirectAction {
+    let port = match to.port {
+        Some(RedirectPort::Port(port)) => u32::from(port),
+        Some(RedirectPort::FromProtocolDefault) => match to.scheme.as_deref() {
+            Some("https") => 443,
+            Some("http") => 80,
+            // Without a new scheme Envoy leaves the port as it is, unless it is the old scheme's default.
+            _ => 0,
+        },
+        // Zero leaves the request's port.
+        Some(RedirectPort::FromRequestPort) | None => 0,
+    };
+    RedirectAction {
+        host_redirect: to.authority.clone().unwrap_or_default(),
+        port_redirect: port,
+        response_code: redirect_code(to.code) as i32,
+        scheme_rewrite_specifier: to.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
+        path_rewrite_specifier: to.path.as_ref().map(|path| match path {
+            RedirectPath::Full(path) => PathRewriteSpecifier::PathRedirect(path.clone()),
+            RedirectPath::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix.clone()),
+        }),
+        ..Default::default()
+    }
+}
+
+/// Envoy knows five; validation lets no other through.
+fn redirect_code(code: u16) -> RedirectResponseCode {
+    match code {
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
+        _ => RedirectResponseCode::MovedPermanently,
+    }
+}
+
+fn direct_response(response: &HttpDirectResponse) -> DirectResponseAction {
+    let body = response.body.as_ref().map(|body| DataSource {
+        specifier: Some(match body {
+            ResponseBody::Text(text) => data_source::Specifier::InlineString(text.clone()),
+            ResponseBody::Bytes(bytes) => data_source::Specifier::InlineBytes(bytes.clone()),
+        }),
+        ..Default::default()
+    });
+    DirectResponseAction { status: u32::from(response.status), body, ..Default::default() }
+}
+
+fn default_retry_policy() -> RetryPolicy {
+    RetryPolicy {
+        retry_on: DEFAULT_RETRY_ON.to_owned(),
+        num_retries: number(DEFAULT_RETRIES),
+        retry_host_predicate: vec![previous_hosts()],
+        host_selection_retry_max_attempts: HOST_SELECTION_ATTEMPTS,
+        ..Default::default()
+    }
+}
+
+/// No policy for `attempts: 0`, which switches retries off.
+fn retry_policy(retries: &Retries) -> Option<RetryPolicy> {
+    if retries.attempts == 0 {
+        return None;
+    }
+    let mut policy = RetryPolicy { num_retries: number(retries.attempts), ..default_retry_policy() };
+    if !retries.retry_on.is_empty() {
+        let (codes, conditions): (Vec<&String>, Vec<&String>) =
+            retries.retry_on.iter().partition(|item| item.parse::<u32>().is_ok());
+        policy.retriable_status_codes = codes.iter().filter_map(|code| code.parse().ok()).collect();
+        let mut conditions: Vec<&str> = conditions.into_iter().map(String::as_str).collect();
+        if !policy.retriable_status_codes.is_empty() && !conditions.contains(&"retriable-status-codes") {
+            conditions.push("retriable-status-codes");
+        }
+        policy.retry_on = conditions.join(",");
+    }
+    policy.per_try_timeout = retries.per_try_timeout.map(duration);
+    policy.retry_back_off =
+        retries.backoff.map(|base| RetryBackOff { base_interval: Some(duration(base)), ..Default::default() });
+    if retries.retry_ignore_previous_hosts == Some(false) {
+        policy.retry_host_predicate.clear();
+        policy.host_selection_retry_max_attempts = 0;
+    }
+    Some(policy)
+}
+
+fn previous_hosts() -> RetryHostPredicate {
+    RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack(&PreviousHostsPredicate {}))),
+    }
+}

@@ -1,0 +1,166 @@
+//! A DestinationRule's policy on a cluster: breakers, load balancing, outliers, connections.
+
+use std::time::Duration;
+
+use api::envoy::config::cluster::v3::{
+    CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
+    circuit_breakers::Thresholds, cluster::CommonLbConfig, cluster::LbPolicy,
+};
+use api::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, TcpKeepalive,
+};
+use api::envoy::extensions::upstreams::http::v3::{
+    HttpProtocolOptions,
+    http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+    },
+};
+use api::envoy::r#type::v3::Percent;
+use resources::terms::traffic_policy::{
+    ConnectionPool, H2Upgrade, OutlierDetection, Policy, PolicySettings, SimpleLb, TrafficPolicy,
+};
+
+use super::encoding::pack;
+use super::values::{duration, number};
+use crate::model::destination_rule::DestinationRules;
+use crate::model::service::{Protocol, ServicePort};
+
+/// The key of HTTP options among a cluster's extension options.
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The settings of a port of a subset: the subset's over the rule's, setting by setting; settings of the port replace
+/// those for every port whole.
+pub fn effective(rules: Option<&DestinationRules>, subset: Option<&str>, port: u16) -> PolicySettings {
+    let Some(rules) = rules else { return PolicySettings::default() };
+    let of_port = |policy: &TrafficPolicy| -> PolicySettings {
+        let own = policy.port_level.iter().find(|(number, _)| *number == port).map(|(_, settings)| settings);
+        own.unwrap_or(&policy.settings).clone()
+    };
+    let whole = rules.traffic_policy.as_ref().map(of_port).unwrap_or_default();
+    let part = subset.and_then(|name| rules.subset(name)?.traffic_policy.as_ref()).map(of_port).unwrap_or_default();
+    PolicySettings {
+        load_balancer: part.load_balancer.or(whole.load_balancer),
+        connection_pool: part.connection_pool.or(whole.connection_pool),
+        outlier_detection: part.outlier_detection.or(whole.outlier_detection),
+        tls: part.tls.or(whole.tls),
+    }
+}
+
+/// Applies everything but TLS.
+pub fn apply(cluster: &mut Cluster, settings: &PolicySettings, port: &ServicePort, connect_timeout: Duration) {
+    let pool = settings.connection_pool.as_ref();
+    cluster.connect_timeout = Some(duration(
+        pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout).unwrap_or(connect_timeout),
+    ));
+    cluster.circuit_breakers = Some(CircuitBreakers { thresholds: vec![thresholds(pool)], ..Default::default() });
+    cluster.lb_policy = lb_policy(settings) as i32;
+    if let Some(outliers) = &settings.outlier_detection {
+        cluster.outlier_detection = Some(outlier_detection(outliers));
+        if let Some(percent) = outliers.min_health_percent {
+            cluster.common_lb_config = Some(CommonLbConfig {
+                healthy_panic_threshold: Some(Percent { value: f64::from(percent) }),
+                ..Default::default()
+            });
+        }
+    }
+    if let Some(keepalive) = pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.tcp_keepalive.as_ref()) {
+        cluster.upstream_connection_options = Some(UpstreamConnectionOptions {
+            tcp_keepalive: Some(TcpKeepalive {
+                keepalive_probes: keepalive.probes.and_then(number),
+                keepalive_time: keepalive.time.and_then(|time| number(time.as_secs() as u32)),
+                keepalive_interval: keepalive.interval.and_then(|time| number(time.as_secs() as u32)),
+            }),
+            ..Default::default()
+        });
+    }
+    if let Some(options) = http_options(pool, port) {
+        cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&options));
+    }
+}
+
+/// Breakers that never trip, as Istio has them, unless a limit was written.
+pub fn thresholds(pool: Option<&ConnectionPool>) -> Thresholds {
+    let tcp = pool.and_then(|pool| pool.tcp.as_ref());
+    let http = pool.and_then(|pool| pool.http.as_ref());
+    let limit = |written: Option<u32>| number(written.filter(|limit| *limit > 0).unwrap_or(u32::MAX));
+    Thresholds {
+        max_connections: limit(tcp.and_then(|tcp| tcp.max_connections)),
+        max_pending_requests: limit(http.and_then(|http| http.http1_max_pending_requests)),
+        max_requests: limit(http.and_then(|http| http.http2_max_requests)),
+        max_retries: limit(http.and_then(|http| http.max_retries)),
+        track_remaining: true,
+        ..Default::default()
+    }
+}
+
+/// Hashing and passthrough are not translated yet (the rule's status says so) and leave the mesh's default.
+fn lb_policy(settings: &PolicySettings) -> LbPolicy {
+    match settings.load_balancer.as_ref().and_then(|lb| lb.policy.as_ref()) {
+        Some(Policy::Simple(SimpleLb::Random)) => LbPolicy::Random,
+        Some(Policy::Simple(SimpleLb::RoundRobin)) => LbPolicy::RoundRobin,
+        _ => LbPolicy::LeastRequest,
+    }
+}
+
+fn outlier_detection(outliers: &OutlierDetection) -> EnvoyOutlierDetection {
+    // A threshold of zero switches a detector off: it is then never enforced.
+    let enforcing = |threshold: Option<u32>| threshold.and_then(|threshold| number(if threshold > 0 { 100 } else { 0 }));
+    let threshold = |written: Option<u32>| written.filter(|threshold| *threshold > 0).and_then(number);
+    let split = outliers.split_external_local_origin_errors;
+    EnvoyOutlierDetection {
+        consecutive_5xx: threshold(outliers.consecutive_5xx_errors),
+        enforcing_consecutive_5xx: enforcing(outliers.consecutive_5xx_errors),
+        consecutive_gateway_failure: threshold(outliers.consecutive_gateway_errors),
+        enforcing_consecutive_gateway_failure: enforcing(outliers.consecutive_gateway_errors),
+        split_external_local_origin_errors: split,
+        consecutive_local_origin_failure: split
+            .then(|| outliers.consecutive_local_origin_failures.and_then(number))
+            .flatten(),
+        interval: outliers.interval.map(duration),
+        base_ejection_time: outliers.base_ejection_time.map(duration),
+        max_ejection_percent: outliers.max_ejection_percent.and_then(number),
+        enforcing_success_rate: number(0),
+        ..Default::default()
+    }
+}
+
+/// HTTP particulars; none where the plain defaults are meant, HTTP/1.1 without limits.
+pub fn http_options(pool: Option<&ConnectionPool>, port: &ServicePort) -> Option<HttpProtocolOptions> {
+    let http = pool.and_then(|pool| pool.http.as_ref());
+    let tcp = pool.and_then(|pool| pool.tcp.as_ref());
+    let common = CommonOptions {
+        idle_timeout: http.and_then(|http| http.idle_timeout).map(duration),
+        max_requests_per_connection: http
+            .and_then(|http| http.max_requests_per_connection)
+            .filter(|limit| *limit > 0)
+            .and_then(number),
+        max_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration).map(duration),
+        ..Default::default()
+    };
+    let upgrade = http.is_some_and(|http| http.h2_upgrade_policy == H2Upgrade::Upgrade) && port.protocol == Protocol::Http;
+    let http2 = || Http2ProtocolOptions {
+        max_concurrent_streams: http.and_then(|http| http.max_concurrent_streams).and_then(number),
+        ..Default::default()
+    };
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    };
+    let protocol = if port.is_http2() || upgrade {
+        explicit(ProtocolConfig::Http2ProtocolOptions(http2()))
+    } else if port.protocol == Protocol::Unspecified || http.is_some_and(|http| http.use_client_protocol) {
+        UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+            http_protocol_options: Some(Http1ProtocolOptions::default()),
+            http2_protocol_options: Some(http2()),
+            ..Default::default()
+        })
+    } else if common != CommonOptions::default() {
+        explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
+    } else {
+        return None;
+    };
+    Some(HttpProtocolOptions {
+        common_http_protocol_options: (common != CommonOptions::default()).then_some(common),
+        upstream_protocol_options: Some(protocol),
+        ..Default::default()
+    })
+}
