@@ -1,3 +1,8 @@
 //! Steps 6 to 8: the HTTP connection manager.
 
 pub mod config;
+pub mod conn_manager;
+pub mod header_mutation;
+pub mod response;
+pub mod stats;
+pub mod stream;

@@ -38,6 +38,12 @@ pub mod access_log;
 
 pub mod admin;
 
+pub mod arena;
+
+pub mod buffer;
+
+pub mod timer_wheel;
+
 pub mod string_matcher;
 
 pub mod config_sync;

@@ -1,3 +1,384 @@
-//! Step 12: the terminal filter of every HTTP chain.
+//! Step 12: the terminal filter of every HTTP chain: cluster choice, timeouts, attempts, retries.
 
 pub mod config;
+pub mod reply;
+pub mod retry;
+pub mod timeouts;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codec::event::StreamId;
+use codec::headers::names;
+use smallvec::SmallVec;
+use telemetry::stats::sets::{Cluster as ClusterStat, HttpConnManager as Stat};
+
+use crate::arena::Key;
+use crate::http::conn_manager::after;
+use crate::http::stream::Stream;
+use crate::http::header_mutation::MutationContext;
+use crate::route_table::{Action, ApplyOptions};
+use crate::stream_info::ResponseFlags;
+use crate::upstream::config::ClusterRef;
+use crate::upstream::connection::UpstreamConnection;
+use crate::upstream::host::Host;
+use crate::upstream::pool::Pool;
+use crate::worker::Worker;
+use config::RoutePolicy;
+use retry::{AttemptFailure, RetryState, Verdict};
+use timeouts::Timeouts;
+
+/// What a stream's attempts need to know.
+#[derive(Debug, Default)]
+pub struct RouterState {
+    /// The cluster chosen.
+    pub cluster: Option<ClusterRef>,
+    /// Whose breakers count: 0 default, 1 high.
+    pub priority: usize,
+    /// Where the attempt is.
+    pub attempt: Attempt,
+    /// Retries, if any condition is set.
+    pub retry: Option<Box<RetryState>>,
+    /// A retry of the breakers is held.
+    pub holds_retry: bool,
+    /// Bytes of `stream.body` that the attempt has passed on.
+    pub body_sent: usize,
+    /// The body is kept for another attempt.
+    pub keeps_body: bool,
+    /// The attempt has the whole request.
+    pub request_sent: bool,
+    /// Hosts tried before, for the `previous_hosts` predicate.
+    pub tried: SmallVec<[Arc<Host>; 2]>,
+    /// Overrides the connection manager's stream idle timeout.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// The status when the response is to say how many attempts there were.
+    pub tells_attempts: bool,
+    /// The whole response within this of the request's end.
+    pub timeout: Option<Duration>,
+    /// Each attempt within this.
+    pub per_try_timeout: Option<Duration>,
+    /// The route timeout's deadline, once the request is whole; 0 before.
+    timeout_at_ns: u64,
+    /// The attempt's; 0 for none.
+    try_deadline_ns: u64,
+}
+
+/// Where a stream's attempt is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// Nowhere: not begun, or over.
+    #[default]
+    None,
+    /// In a pool's queue.
+    Waiting(Key<Pool>),
+    /// On a connection.
+    Active(Key<UpstreamConnection>, StreamId),
+    /// Between attempts, until then.
+    BackOff(u64),
+}
+
+/// Why an attempt ended before its response was whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetReason {
+    /// No connection: refused, unreachable, TLS.
+    ConnectionFailure,
+    /// No connection in time.
+    ConnectionTimeout,
+    /// The connection was closed.
+    ConnectionTermination,
+    /// The stream was reset.
+    Remote,
+    /// The stream was refused unseen.
+    Refused,
+    /// The host does not speak the protocol.
+    Protocol,
+    /// A circuit breaker said no.
+    Overflow,
+}
+
+impl RouterState {
+    /// The next deadline.
+    pub fn deadline(&self) -> u64 {
+        let at = |ns: u64| if ns == 0 { u64::MAX } else { ns };
+        let back_off = if let Attempt::BackOff(until) = self.attempt { until } else { u64::MAX };
+        at(self.timeout_at_ns).min(at(self.try_deadline_ns)).min(back_off)
+    }
+}
+
+impl Worker {
+    /// The request has passed the filters: its route's action is carried out.
+    pub(crate) fn send_upstream(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(http) = stream.http.clone() else { return };
+        let counters = &http.cells.counters;
+        // Taken out while its parts are borrowed, and put back.
+        let Some(route) = stream.info.route.take() else {
+            counters.inc(Stat::NO_ROUTE);
+            return self.local_reply(key, reply::no_route());
+        };
+        counters.inc(Stat::RQ_TOTAL);
+        let answer = match route.action() {
+            Action::Route(action) => {
+                let found = self.upstreams.find(&route, action, &stream.request);
+                match found {
+                    Some(cluster) => {
+                        let suppress = http.config.router.suppress_envoy_headers;
+                        stream.begin_routing(cluster, &action.policy, suppress);
+                        let cx = MutationContext { worker: self.cx.index, now_ns: self.clock.now_ns(), info: &stream.info };
+                        let options = ApplyOptions { keeps_originals: !suppress };
+                        route.apply_request(&mut stream.request, options, cx, &mut self.mutation_scratch);
+                        None
+                    }
+                    None => {
+                        counters.inc(Stat::NO_CLUSTER);
+                        Some(reply::no_cluster(action.policy.cluster_not_found_status))
+                    }
+                }
+            }
+            Action::Redirect(redirect) => {
+                counters.inc(Stat::RQ_REDIRECT);
+                Some(reply::redirect(redirect.status, &route.location(redirect, &stream.request)))
+            }
+            Action::Direct(direct) => {
+                counters.inc(Stat::RQ_DIRECT_RESPONSE);
+                Some(reply::direct_response(direct))
+            }
+        };
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.info.route = Some(route);
+        }
+        match answer {
+            None => self.begin_attempt(key),
+            Some(reply) => self.local_reply(key, reply),
+        }
+    }
+
+    /// Step 16: one attempt begins: a host is chosen and a connection asked for.
+    pub(crate) fn begin_attempt(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get_mut(cluster)) else {
+            return self.local_reply(key, reply::no_cluster(503));
+        };
+        stream.info.cluster = Some(Arc::clone(&cluster.cluster));
+        stream.info.attempt_count += 1;
+        let tried = &stream.router.tried;
+        let avoid = stream.router.retry.as_ref().filter(|retry| retry.policy().avoid_previous_hosts && !tried.is_empty());
+        let picked = match avoid {
+            None => cluster.balancer.pick(&mut self.random),
+            Some(retry) => {
+                let attempts = retry.policy().host_selection_attempts;
+                let was_tried = |host: &Arc<Host>| tried.iter().any(|other| Arc::ptr_eq(other, host));
+                cluster.balancer.pick_avoiding(&mut self.random, attempts, was_tried)
+            }
+        };
+        let Some(index) = picked else {
+            cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_NONE_HEALTHY);
+            return self.local_reply(key, reply::no_healthy_upstream());
+        };
+        let pool = self.upstreams.pool_of(stream.router.cluster.unwrap_or(ClusterRef::NONE), index);
+        stream.router.try_deadline_ns = match stream.router.per_try_timeout {
+            Some(timeout) => self.clock.after(Some(timeout)),
+            None => 0,
+        };
+        self.acquire(key, pool);
+    }
+
+    /// More of the request has come: it is passed on, or kept until it can be.
+    pub(crate) fn upstream_request_data(&mut self, key: Key<Box<Stream>>, data: &[u8]) {
+        let now = self.clock.now_ns();
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.request_done && stream.router.timeout_at_ns == 0 {
+            stream.router.timeout_at_ns = stream.router.timeout.map_or(0, |timeout| after(now, Some(timeout)));
+        }
+        let is_active = matches!(stream.router.attempt, Attempt::Active(..));
+        if is_active && !stream.router.keeps_body && stream.body.is_empty() {
+            return self.encode_request_data(key, data);
+        }
+        if !data.is_empty() {
+            stream.body.writer(&mut self.buffers).extend_from_slice(data);
+        }
+        if is_active {
+            self.send_kept_body(key);
+        }
+        self.limit_kept_body(key);
+    }
+
+    /// Passes on what was kept of the body and has not been passed on.
+    pub(crate) fn send_kept_body(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let mut body = std::mem::take(&mut stream.body);
+        let (sent, keeps) = (stream.router.body_sent, stream.router.keeps_body);
+        if body.len() > sent || stream.request_done {
+            self.encode_request_data(key, &body.as_slice()[sent..]);
+        }
+        let Some(stream) = self.streams.get_mut(key) else { return body.clear(&mut self.buffers) };
+        if keeps {
+            stream.router.body_sent = body.len();
+            stream.body = body;
+        } else {
+            body.clear(&mut self.buffers);
+        }
+    }
+
+    /// Too much to keep: either the attempt under way must do (no retries any more), or the client waits.
+    fn limit_kept_body(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(down_key) = stream.downstream else { return };
+        let Some(down) = self.downs.get(down_key) else { return };
+        if stream.body.len() <= down.buffer_limit {
+            return;
+        }
+        if stream.router.keeps_body {
+            stream.router.keeps_body = false;
+            stream.router.retry = None;
+            if matches!(stream.router.attempt, Attempt::Active(..)) && stream.router.body_sent == stream.body.len() {
+                stream.body.clear(&mut self.buffers);
+                stream.router.body_sent = 0;
+                return;
+            }
+        }
+        if let Some(http) = self.http_of(down_key) {
+            http.read_paused = true;
+        }
+    }
+
+    /// An attempt has come to nothing: another, or the client hears of it.
+    pub(crate) fn attempt_failed(&mut self, key: Key<Box<Stream>>, reason: ResetReason, detail: Option<&str>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.router.attempt = Attempt::None;
+        if let Some(detail) = detail {
+            stream.info.upstream_transport_failure_reason = Some(detail.into());
+        }
+        if stream.response_started {
+            stream.info.flags.insert(reply::flags_of(reason));
+            stream.info.response_code_details = "upstream_reset_after_response_started{connection_termination}";
+            if let Some(http) = &stream.http {
+                http.cells.counters.inc(Stat::RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
+            }
+            return self.cut_off(key);
+        }
+        let failure = match reason {
+            ResetReason::ConnectionFailure | ResetReason::ConnectionTimeout => AttemptFailure::Connect,
+            ResetReason::Overflow => AttemptFailure::Overflow,
+            _ => AttemptFailure::Reset {
+                request_started: stream.info.timings.upstream_first_tx_ns != 0,
+                refused: reason == ResetReason::Refused,
+            },
+        };
+        if self.try_again(key, failure) {
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let reply = reply::upstream_failure(reason, stream.info.upstream_transport_failure_reason.as_deref());
+        self.local_reply(key, reply);
+    }
+
+    fn try_again(&mut self, key: Key<Box<Stream>>, failure: AttemptFailure) -> bool {
+        let Some(stream) = self.streams.get_mut(key) else { return false };
+        let verdict = stream.router.retry.as_mut().map_or(Verdict::No, |retry| retry.on_failure(failure));
+        self.follow(key, verdict)
+    }
+
+    /// Carries a verdict out: `true` when another attempt will be made.
+    pub(crate) fn follow(&mut self, key: Key<Box<Stream>>, verdict: Verdict) -> bool {
+        let Some(stream) = self.streams.get_mut(key) else { return false };
+        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster)) else { return false };
+        let counters = &cluster.cells.counters;
+        match verdict {
+            Verdict::No => return false,
+            Verdict::LimitExceeded => {
+                stream.info.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+                counters.inc(ClusterStat::UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED);
+                return false;
+            }
+            Verdict::Retry => {}
+        }
+        let (thresholds, breakers) = cluster.cluster.priority(stream.router.priority);
+        if !stream.router.holds_retry && !breakers.retries.try_acquire(thresholds.max_retries) {
+            counters.inc(ClusterStat::UPSTREAM_RQ_RETRY_OVERFLOW);
+            stream.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+            return false;
+        }
+        stream.router.holds_retry = true;
+        counters.inc(ClusterStat::UPSTREAM_RQ_RETRY);
+        counters.inc(ClusterStat::UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL);
+        if let Some(host) = stream.info.upstream_host.clone() {
+            stream.router.tried.push(host);
+        }
+        let wait = stream.router.retry.as_ref().map_or(Duration::ZERO, |retry| retry.back_off(&mut self.random));
+        stream.router.attempt = Attempt::BackOff(self.clock.after(Some(wait)));
+        stream.router.try_deadline_ns = 0;
+        (stream.router.body_sent, stream.router.request_sent) = (0, false);
+        stream.info.timings.upstream_first_tx_ns = 0;
+        self.arm_stream(key);
+        true
+    }
+
+    /// Does what is due for the router.
+    pub(crate) fn router_deadlines(&mut self, key: Key<Box<Stream>>, now: u64) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let router = &mut stream.router;
+        let is_due = |at: u64| at != 0 && at <= now;
+        if is_due(router.timeout_at_ns) {
+            return self.timed_out(key, false);
+        }
+        if is_due(router.try_deadline_ns) {
+            return self.timed_out(key, true);
+        }
+        if let Attempt::BackOff(until) = router.attempt
+            && until <= now
+        {
+            router.attempt = Attempt::None;
+            self.begin_attempt(key);
+        }
+    }
+
+    fn timed_out(&mut self, key: Key<Box<Stream>>, per_try: bool) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if let Some(host) = &stream.info.upstream_host {
+            host.counters.rq_timeout.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        stream.router.try_deadline_ns = 0;
+        if let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster)) {
+            let stat = if per_try { ClusterStat::UPSTREAM_RQ_PER_TRY_TIMEOUT } else { ClusterStat::UPSTREAM_RQ_TIMEOUT };
+            cluster.cells.counters.inc(stat);
+        }
+        if !stream.response_started {
+            self.note_outcome(key, crate::upstream::outlier::Outcome::Status(504));
+        }
+        self.abandon_attempt(key);
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if per_try && !stream.response_started && self.try_again(key, AttemptFailure::PerTryTimeout) {
+            return;
+        }
+        self.local_reply(key, reply::timeout(per_try));
+    }
+}
+
+impl Stream {
+    /// A route was taken: what it and the request say of timeouts and retries.
+    fn begin_routing(&mut self, cluster: ClusterRef, policy: &RoutePolicy, suppress_headers: bool) {
+        let router = &mut self.router;
+        router.cluster = Some(cluster);
+        router.priority = policy.priority;
+        router.idle_timeout = policy.idle_timeout;
+        router.tells_attempts = policy.include_attempt_count_in_response;
+        router.retry = RetryState::new(policy.retry.as_ref(), &self.request, !suppress_headers).map(Box::new);
+        let timeouts = Timeouts::resolve(policy, &mut self.request, !suppress_headers);
+        (router.timeout, router.per_try_timeout) = (timeouts.request, timeouts.per_try);
+        // A body that may be needed again is kept from the beginning.
+        router.keeps_body = router.retry.is_some();
+        if policy.include_attempt_count_in_request {
+            self.request.fields.set(names::X_ENVOY_ATTEMPT_COUNT, b"1");
+        }
+    }
+}
+
+impl RouterState {
+    /// The request is whole: the route timeout runs from here.
+    pub fn request_complete(&mut self, now_ns: u64) {
+        if self.timeout_at_ns == 0 {
+            self.timeout_at_ns = self.timeout.map_or(0, |timeout| after(now_ns, Some(timeout)));
+        }
+    }
+}

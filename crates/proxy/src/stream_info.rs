@@ -23,7 +23,14 @@ pub type AccessLoggers = Vec<Arc<dyn AccessLogger>>;
 pub trait AccessLogger: Send + Sync + fmt::Debug {
     /// One stream has ended.
     fn log(&self, record: &LogRecord<'_>);
+
+    /// An L4 connection has its upstream; its end will come to `log`.
+    fn opened(&self, _record: &LogRecord<'_>) {}
 }
+
+/// In a stream's filter state: the ALPN protocols to offer upstream instead of the cluster's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamAlpn(pub Arc<[Vec<u8>]>);
 
 /// All that can be said of an ended stream.
 #[derive(Debug)]

@@ -1,7 +1,154 @@
-//! Steps 13 to 16: clusters, load balancing, pools, attempts.
+//! Steps 13 to 16: clusters as one worker sees them, load balancing, pools, attempts.
 
+pub mod attempt;
 pub mod cluster;
 pub mod config;
+pub mod connection;
 pub mod host;
+pub mod load_balancing;
 pub mod outlier;
+pub mod pool;
 pub mod stats;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use codec::headers::RequestHead;
+use telemetry::stats::Recorder;
+
+use crate::arena::{Arena, Key};
+use crate::route_table::{RouteAction, RouteMatch};
+use crate::router::config::ClusterChoice;
+use crate::worker::random::Random;
+use cluster::Cluster;
+use config::ClusterRef;
+use host::{Host, HostSet};
+use load_balancing::Balancer;
+use pool::Pool;
+use stats::ClusterCells;
+
+/// A worker's clusters and pools.
+#[derive(Default)]
+pub struct Upstreams {
+    slots: Vec<Slot>,
+    /// Pools of all clusters; connections name theirs by key.
+    pub pools: Arena<Pool>,
+    names: HashMap<Arc<str>, ClusterRef>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    cluster: Option<WorkerCluster>,
+}
+
+/// A cluster on this worker.
+pub struct WorkerCluster {
+    /// What all workers share.
+    pub cluster: Arc<Cluster>,
+    /// This worker's cells.
+    pub cells: ClusterCells,
+    /// Chooses hosts.
+    pub balancer: Balancer,
+    /// Pools, as the hosts of the balancer's set; made when first needed.
+    pools: Vec<Option<Key<Pool>>>,
+}
+
+impl Upstreams {
+    /// The cluster in a slot.
+    #[inline]
+    pub fn get(&self, at: ClusterRef) -> Option<&WorkerCluster> {
+        let slot = self.slots.get(at.slot as usize)?;
+        if slot.generation != at.generation {
+            return None;
+        }
+        slot.cluster.as_ref()
+    }
+
+    /// The cluster in a slot.
+    #[inline]
+    pub fn get_mut(&mut self, at: ClusterRef) -> Option<&mut WorkerCluster> {
+        let slot = self.slots.get_mut(at.slot as usize)?;
+        if slot.generation != at.generation {
+            return None;
+        }
+        slot.cluster.as_mut()
+    }
+
+    /// The cluster that a route leads to, if it is there.
+    pub fn find(&self, route: &RouteMatch, action: &RouteAction, request: &RequestHead) -> Option<ClusterRef> {
+        let at = match &action.cluster {
+            ClusterChoice::Header(name) => {
+                let name = std::str::from_utf8(request.get(&**name)?).ok()?;
+                *self.names.get(name)?
+            }
+            ClusterChoice::Cluster(_) | ClusterChoice::Weighted(_) => route.cluster()?,
+        };
+        self.get(at).map(|_| at)
+    }
+
+    /// The pool of a host by its index in the balancer's set.
+    pub fn pool_of(&mut self, at: ClusterRef, index: usize) -> Option<Key<Pool>> {
+        let pools = &mut self.pools;
+        let slot = self.slots.get_mut(at.slot as usize).filter(|slot| slot.generation == at.generation)?;
+        let cluster = slot.cluster.as_mut()?;
+        if let Some(key) = cluster.pools.get(index)? {
+            return Some(*key);
+        }
+        let host = Arc::clone(cluster.balancer.host_set().hosts.get(index)?);
+        let key = pools.insert(Pool::new(at, Arc::clone(&cluster.cluster), host));
+        cluster.pools[index] = Some(key);
+        Some(key)
+    }
+
+    /// A cluster comes or changes. Returns pools that must drain: those of the cluster's old self.
+    pub fn set_cluster(
+        &mut self,
+        at: ClusterRef,
+        cluster: Option<Arc<Cluster>>,
+        recorder: &Recorder,
+        random: &mut Random,
+    ) -> Vec<Key<Pool>> {
+        let index = at.slot as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        let old = self.slots[index].cluster.take();
+        if let Some(old) = &old {
+            self.names.remove(&old.cluster.config.name);
+        }
+        let hosts = old.as_ref().map(|old| Arc::clone(old.balancer.host_set())).unwrap_or_default();
+        let slot = &mut self.slots[index];
+        slot.generation = at.generation;
+        slot.cluster = cluster.map(|cluster| {
+            self.names.insert(Arc::clone(&cluster.config.name), at);
+            WorkerCluster {
+                cells: ClusterCells::new(recorder, &cluster.stats),
+                balancer: Balancer::new(&cluster.config, Arc::clone(&hosts), random),
+                pools: vec![None; hosts.hosts.len()],
+                cluster,
+            }
+        });
+        old.map(|old| old.pools.into_iter().flatten().collect()).unwrap_or_default()
+    }
+
+    /// A cluster's endpoints change. Pools of hosts that stay are kept; returns those of hosts that went.
+    pub fn set_hosts(&mut self, at: ClusterRef, hosts: Arc<HostSet>, random: &mut Random) -> Vec<Key<Pool>> {
+        let Some(cluster) = self.get_mut(at) else { return Vec::new() };
+        let old_set = Arc::clone(cluster.balancer.host_set());
+        let mut by_host: HashMap<*const Host, Key<Pool>> = old_set
+            .hosts
+            .iter()
+            .zip(&cluster.pools)
+            .filter_map(|(host, pool)| Some((Arc::as_ptr(host), (*pool)?)))
+            .collect();
+        cluster.pools = hosts.hosts.iter().map(|host| by_host.remove(&Arc::as_ptr(host))).collect();
+        cluster.balancer = Balancer::new(&cluster.cluster.config, hosts, random);
+        by_host.into_values().collect()
+    }
+
+    /// Every cluster here.
+    pub fn iter(&self) -> impl Iterator<Item = &WorkerCluster> {
+        self.slots.iter().filter_map(|slot| slot.cluster.as_ref())
+    }
+}

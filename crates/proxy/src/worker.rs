@@ -1,11 +1,39 @@
 //! One worker = one thread, one `mio` event loop, one timer wheel, one mailbox. The only file that knows the poller.
+//!
+//! A turn: wait; hear upstreams, then clients (so that a host that hung up is known before a request is given to it);
+//! new connections; due timers; the mailbox; then write what all of that has produced, once per connection.
 
+pub mod clock;
+pub mod commit;
 pub mod mailbox;
+pub mod random;
+pub mod token;
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use codec::headers::ResponseHead;
+use mio::{Events, Poll, Token};
 
 pub use mailbox::{Ack, Change, ListenerId, Mailbox, Message, WorkerGauges};
+
+use crate::arena::{Arena, Key};
+use crate::buffer::BufferPool;
+use crate::filter_manager::{ChainPool, Command, WorkerContext};
+use crate::http::header_mutation::MutationScratch;
+use crate::http::stream::Stream;
+use crate::listener::ActiveListener;
+use crate::network::downstream::Downstream;
+use crate::route_table::RouteScratch;
+use crate::timer_wheel::{TimerHandle, TimerWheel};
+use crate::upstream::Upstreams;
+use crate::upstream::connection::UpstreamConnection;
+use clock::Clock;
+use random::Random;
+use token::Owner;
 
 /// What a worker is started with.
 #[derive(Clone)]
@@ -43,14 +71,233 @@ impl WorkerHandle {
 ///
 /// # Errors
 /// When the poller or the thread cannot be made.
-pub fn spawn(options: WorkerOptions) -> std::io::Result<WorkerHandle> {
-    let poll = mio::Poll::new()?;
-    let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(usize::MAX))?);
+pub fn spawn(options: WorkerOptions) -> io::Result<WorkerHandle> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(mio::Waker::new(poll.registry(), Token(token::MAILBOX as usize))?);
     let mailbox = Mailbox { queue: Arc::default(), waker };
     let gauges = Arc::new(WorkerGauges::default());
     let thread = {
-        let (_mailbox, _gauges) = (mailbox.clone(), Arc::clone(&gauges));
-        std::thread::Builder::new().name(format!("worker-{}", options.index)).spawn(move || drop(poll))?
+        let (mailbox, gauges) = (mailbox.clone(), Arc::clone(&gauges));
+        let name = format!("worker-{}", options.index);
+        std::thread::Builder::new().name(name).spawn(move || {
+            pin_to(options.cpu);
+            Worker::new(&options, poll, mailbox, gauges).run();
+        })?
     };
     Ok(WorkerHandle { mailbox, gauges, thread: Some(thread) })
+}
+
+fn pin_to(cpu: Option<usize>) {
+    let Some(cpu) = cpu else { return };
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        tracing::warn!(cpu, %error, "the worker cannot be pinned");
+    }
+}
+
+/// One read takes at most so much.
+pub(crate) const READ_SIZE: usize = 64 * 1024;
+
+/// Everything a worker owns. Its methods live beside what they are about: `listener`, `network::downstream`,
+/// `http::conn_manager`, `http::stream`, `router`, `upstream`, `tcp_proxy`.
+pub struct Worker {
+    pub(crate) poll: Poll,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+    pub(crate) wheel: TimerWheel,
+    pub(crate) buffers: BufferPool,
+    /// Where every read lands.
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) cx: WorkerContext,
+
+    pub(crate) listeners: Arena<ActiveListener>,
+    pub(crate) downs: Arena<Downstream>,
+    pub(crate) ups: Arena<UpstreamConnection>,
+    pub(crate) streams: Arena<Box<Stream>>,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) tables: commit::RouteTables,
+    pub(crate) chains: ChainPool,
+
+    /// The stream whose head the next decode fills; it enters the arena once the head is whole.
+    pub(crate) next_stream: Box<Stream>,
+    /// Ended streams, for reuse.
+    pub(crate) idle_streams: Vec<Box<Stream>>,
+    /// Response heads are decoded here and swapped into their stream.
+    pub(crate) spare_response: ResponseHead,
+    pub(crate) route_scratch: RouteScratch,
+    pub(crate) mutation_scratch: MutationScratch,
+    pub(crate) commands: Vec<Command>,
+    pub(crate) next_call_id: u64,
+    pub(crate) next_id: u64,
+
+    /// Connections with something to write at the end of the turn.
+    pub(crate) dirty_downs: Vec<Key<Downstream>>,
+    pub(crate) dirty_ups: Vec<Key<UpstreamConnection>>,
+    /// Connections that have more to read or to decode without a new event.
+    pub(crate) ready_downs: Vec<Key<Downstream>>,
+    pub(crate) ready_ups: Vec<Key<UpstreamConnection>>,
+    pub(crate) ready_listeners: Vec<Key<ActiveListener>>,
+    /// Something to be done once nothing is being decoded any more.
+    pub(crate) due: Vec<u64>,
+
+    pub(crate) chores: TimerHandle,
+    mailbox: Mailbox,
+    pub(crate) gauges: Arc<WorkerGauges>,
+    pub(crate) stopping: bool,
+}
+
+impl Worker {
+    fn new(options: &WorkerOptions, poll: Poll, mailbox: Mailbox, gauges: Arc<WorkerGauges>) -> Self {
+        let clock = Clock::new();
+        let seed = clock.wall_ns() ^ (options.index as u64) << 56;
+        Self {
+            poll,
+            wheel: TimerWheel::new(clock.now_ns()),
+            random: Random::new(seed),
+            clock,
+            buffers: BufferPool::default(),
+            scratch: vec![0; READ_SIZE],
+            cx: WorkerContext { index: options.index, recorder: options.registry.recorder() },
+            listeners: Arena::default(),
+            downs: Arena::default(),
+            ups: Arena::default(),
+            streams: Arena::default(),
+            upstreams: Upstreams::default(),
+            tables: commit::RouteTables::default(),
+            chains: ChainPool::default(),
+            next_stream: Box::default(),
+            idle_streams: Vec::new(),
+            spare_response: ResponseHead::default(),
+            route_scratch: RouteScratch::default(),
+            mutation_scratch: MutationScratch::default(),
+            commands: Vec::new(),
+            next_call_id: 0,
+            // Ids are unique in the process: the worker's number is in front.
+            next_id: (options.index as u64) << 48,
+            dirty_downs: Vec::new(),
+            dirty_ups: Vec::new(),
+            ready_downs: Vec::new(),
+            ready_ups: Vec::new(),
+            ready_listeners: Vec::new(),
+            due: Vec::new(),
+            chores: TimerHandle::default(),
+            mailbox,
+            gauges,
+            stopping: false,
+        }
+    }
+
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(512);
+        while !self.stopping {
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "the poller failed");
+                return;
+            }
+            self.clock.update();
+            self.turn(&events);
+            self.gauges.turns.fetch_add(1, Ordering::Relaxed);
+        }
+        // What waits in the mailbox is dropped with it, and so are its acknowledgements.
+        while self.mailbox.queue.pop().is_some() {}
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready_downs.is_empty() || !self.ready_ups.is_empty() || !self.ready_listeners.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = self.wheel.next_ns()?;
+        Some(Duration::from_nanos(next.saturating_sub(self.clock.now_ns())))
+    }
+
+    fn turn(&mut self, events: &Events) {
+        let mut others = false;
+        for event in events {
+            let owner = Owner::from_token(event.token().0 as u64);
+            match owner {
+                Owner::Upstream(key) => self.upstream_event(key, event),
+                _ => others = true,
+            }
+        }
+        if others {
+            self.other_events(events);
+        }
+        self.continue_ready();
+        self.fire_timers();
+        self.flush_all();
+    }
+
+    fn other_events(&mut self, events: &Events) {
+        let mut has_mail = false;
+        for event in events {
+            match Owner::from_token(event.token().0 as u64) {
+                Owner::Downstream(key) => self.downstream_event(key, event),
+                Owner::Listener(key) => self.accept(key),
+                Owner::Mailbox => has_mail = true,
+                Owner::Upstream(_) | Owner::Stream(_) | Owner::Chores => {}
+            }
+        }
+        if has_mail {
+            while let Some(message) = self.mailbox.queue.pop() {
+                self.handle(message);
+            }
+        }
+    }
+
+    /// Goes on where something stopped without the socket being drained. What becomes ready meanwhile waits for the
+    /// next turn, so that nobody starves the others.
+    fn continue_ready(&mut self) {
+        let (ups, downs, listeners) =
+            (self.ready_ups.len(), self.ready_downs.len(), self.ready_listeners.len());
+        for index in 0..ups {
+            self.upstream_ready(self.ready_ups[index]);
+        }
+        self.ready_ups.drain(..ups);
+        for index in 0..downs {
+            self.downstream_ready(self.ready_downs[index]);
+        }
+        self.ready_downs.drain(..downs);
+        for index in 0..listeners {
+            self.accept(self.ready_listeners[index]);
+        }
+        self.ready_listeners.drain(..listeners);
+    }
+
+    fn fire_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(self.clock.now_ns(), &mut due);
+        for token in due.drain(..) {
+            match Owner::from_token(token) {
+                Owner::Downstream(key) => self.downstream_timer(key),
+                Owner::Upstream(key) => self.upstream_timer(key),
+                Owner::Stream(key) => self.stream_timer(key),
+                Owner::Listener(key) => self.listener_timer(key),
+                Owner::Chores => self.chores(),
+                Owner::Mailbox => {}
+            }
+        }
+        self.due = due;
+    }
+
+    /// Writes everything. A failed write closes its connection, which may give others something to write.
+    fn flush_all(&mut self) {
+        while !self.dirty_ups.is_empty() || !self.dirty_downs.is_empty() {
+            while let Some(key) = self.dirty_ups.pop() {
+                self.flush_upstream(key);
+            }
+            while let Some(key) = self.dirty_downs.pop() {
+                self.flush_downstream(key);
+            }
+        }
+    }
+
+    /// A number that no other stream or connection of this process has.
+    pub(crate) fn unique_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter_manager::FilterChainFactory;
+use crate::http::stats::HttpBlocks;
 use crate::listener::config::CidrRange;
 use crate::route_table::RouteTable;
 use crate::stream_info::AccessLoggers;
@@ -14,6 +15,8 @@ use crate::stream_info::AccessLoggers;
 pub struct HttpConnectionManager {
     /// `http.<stat_prefix>.` names the stats.
     pub stat_prefix: Arc<str>,
+    /// Where its statistics are.
+    pub stats: HttpBlocks,
     /// Which protocol a connection speaks.
     pub codec: CodecType,
     /// HTTP/1 particulars.

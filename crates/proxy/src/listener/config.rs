@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use telemetry::stats::{Block, sets};
+
 use crate::http::config::HttpConnectionManager;
 use crate::listener::filter_chain::FilterChainIndex;
 use crate::network::tls::DownstreamTls;
@@ -50,6 +52,8 @@ pub struct ListenerConfig {
     pub name: Arc<str>,
     /// The prefix of the listener's stats (`listener.<prefix>.`): `stat_prefix`, else the address with `:` as `_`.
     pub stat_prefix: Arc<str>,
+    /// Where its statistics are (`Scope::listener(stat_prefix)`).
+    pub stats: Block<sets::Listener>,
     /// The configured address (not the bound one).
     pub address: ListenAddress,
     /// Chains in configured order; `index` picks one of them.

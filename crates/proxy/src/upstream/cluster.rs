@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use telemetry::stats::Block;
-
 use super::config::{BreakerThresholds, ClusterConfig};
-use super::stats::ClusterStats;
+use super::stats::ClusterBlocks;
 
 /// One cluster of the process. Its breakers and statistics survive updates: the compiler hands the old ones to the new.
 #[derive(Debug)]
@@ -16,17 +14,17 @@ pub struct Cluster {
     /// Its limits' state, per priority `[default, high]`.
     pub breakers: Arc<[Breakers; 2]>,
     /// Its statistics.
-    pub stats: Block<ClusterStats>,
+    pub stats: ClusterBlocks,
 }
 
 impl Cluster {
     /// A new cluster. To update one, use [`Cluster::successor`].
-    pub fn new(config: ClusterConfig, stats: Block<ClusterStats>) -> Self {
+    pub fn new(config: ClusterConfig, stats: ClusterBlocks) -> Self {
         Self { config, breakers: Arc::default(), stats }
     }
 
     /// The same cluster under a new configuration: limits count on.
-    pub fn successor(&self, config: ClusterConfig, stats: Block<ClusterStats>) -> Self {
+    pub fn successor(&self, config: ClusterConfig, stats: ClusterBlocks) -> Self {
         Self { config, breakers: Arc::clone(&self.breakers), stats }
     }
 }

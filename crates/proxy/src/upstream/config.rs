@@ -16,6 +16,11 @@ pub struct ClusterRef {
     pub generation: u32,
 }
 
+impl ClusterRef {
+    /// A slot that never holds a cluster.
+    pub const NONE: Self = Self { slot: u32::MAX, generation: u32::MAX };
+}
+
 /// One compiled cluster, without its endpoints.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {

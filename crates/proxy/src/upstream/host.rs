@@ -190,11 +190,22 @@ pub struct HostSet {
     pub hosts: Vec<Arc<Host>>,
     /// `policy.overprovisioning_factor` in percent (Envoy: 140).
     pub overprovisioning_factor: u32,
+    health_epoch: AtomicU64,
 }
 
 impl HostSet {
     /// A set of hosts with Envoy's overprovisioning factor.
     pub fn new(hosts: Vec<Arc<Host>>) -> Self {
-        Self { hosts, overprovisioning_factor: 140 }
+        Self { hosts, overprovisioning_factor: 140, health_epoch: AtomicU64::new(0) }
+    }
+
+    /// Tells every worker's balancer that the health of some host has changed (a check, an ejection).
+    pub fn health_changed(&self) {
+        self.health_epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often health has changed within this set.
+    pub fn health_epoch(&self) -> u64 {
+        self.health_epoch.load(Ordering::Relaxed)
     }
 }

@@ -1,67 +1,54 @@
-//! A cluster's statistics: `cluster.<name>.*`.
+//! A cluster's statistics: the blocks that survive configuration, and a worker's own cells of them.
 
-telemetry::stat_set! {
-    /// What a cluster counts, under Envoy's names.
-    pub struct ClusterStats {
-        UPSTREAM_CX_TOTAL = counter "upstream_cx_total",
-        UPSTREAM_CX_HTTP1_TOTAL = counter "upstream_cx_http1_total",
-        UPSTREAM_CX_ACTIVE = gauge "upstream_cx_active",
-        UPSTREAM_CX_CONNECT_FAIL = counter "upstream_cx_connect_fail",
-        UPSTREAM_CX_CONNECT_TIMEOUT = counter "upstream_cx_connect_timeout",
-        UPSTREAM_CX_IDLE_TIMEOUT = counter "upstream_cx_idle_timeout",
-        UPSTREAM_CX_MAX_REQUESTS = counter "upstream_cx_max_requests",
-        UPSTREAM_CX_MAX_DURATION_REACHED = counter "upstream_cx_max_duration_reached",
-        UPSTREAM_CX_OVERFLOW = counter "upstream_cx_overflow",
-        UPSTREAM_CX_DESTROY = counter "upstream_cx_destroy",
-        UPSTREAM_CX_DESTROY_LOCAL = counter "upstream_cx_destroy_local",
-        UPSTREAM_CX_DESTROY_REMOTE = counter "upstream_cx_destroy_remote",
-        UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ = counter "upstream_cx_destroy_with_active_rq",
-        UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ = counter "upstream_cx_destroy_local_with_active_rq",
-        UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ = counter "upstream_cx_destroy_remote_with_active_rq",
-        UPSTREAM_CX_CLOSE_NOTIFY = counter "upstream_cx_close_notify",
-        UPSTREAM_CX_PROTOCOL_ERROR = counter "upstream_cx_protocol_error",
-        UPSTREAM_CX_NONE_HEALTHY = counter "upstream_cx_none_healthy",
-        UPSTREAM_CX_POOL_OVERFLOW = counter "upstream_cx_pool_overflow",
-        UPSTREAM_CX_RX_BYTES_TOTAL = counter "upstream_cx_rx_bytes_total",
-        UPSTREAM_CX_TX_BYTES_TOTAL = counter "upstream_cx_tx_bytes_total",
-        UPSTREAM_CX_CONNECT_MS = histogram(Milliseconds) "upstream_cx_connect_ms",
-        UPSTREAM_CX_LENGTH_MS = histogram(Milliseconds) "upstream_cx_length_ms",
-        UPSTREAM_RQ_TOTAL = counter "upstream_rq_total",
-        UPSTREAM_RQ_ACTIVE = gauge "upstream_rq_active",
-        UPSTREAM_RQ_PENDING_TOTAL = counter "upstream_rq_pending_total",
-        UPSTREAM_RQ_PENDING_ACTIVE = gauge "upstream_rq_pending_active",
-        UPSTREAM_RQ_PENDING_OVERFLOW = counter "upstream_rq_pending_overflow",
-        UPSTREAM_RQ_PENDING_FAILURE_EJECT = counter "upstream_rq_pending_failure_eject",
-        UPSTREAM_RQ_CANCELLED = counter "upstream_rq_cancelled",
-        UPSTREAM_RQ_MAINTENANCE_MODE = counter "upstream_rq_maintenance_mode",
-        UPSTREAM_RQ_TIMEOUT = counter "upstream_rq_timeout",
-        UPSTREAM_RQ_MAX_DURATION_REACHED = counter "upstream_rq_max_duration_reached",
-        UPSTREAM_RQ_PER_TRY_TIMEOUT = counter "upstream_rq_per_try_timeout",
-        UPSTREAM_RQ_RX_RESET = counter "upstream_rq_rx_reset",
-        UPSTREAM_RQ_TX_RESET = counter "upstream_rq_tx_reset",
-        UPSTREAM_RQ_RETRY = counter "upstream_rq_retry",
-        UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED = counter "upstream_rq_retry_limit_exceeded",
-        UPSTREAM_RQ_RETRY_OVERFLOW = counter "upstream_rq_retry_overflow",
-        UPSTREAM_RQ_RETRY_SUCCESS = counter "upstream_rq_retry_success",
-        UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL = counter "upstream_rq_retry_backoff_exponential",
-        UPSTREAM_RQ_COMPLETED = counter "upstream_rq_completed",
-        UPSTREAM_RQ_1XX = counter "upstream_rq_1xx",
-        UPSTREAM_RQ_2XX = counter "upstream_rq_2xx",
-        UPSTREAM_RQ_3XX = counter "upstream_rq_3xx",
-        UPSTREAM_RQ_4XX = counter "upstream_rq_4xx",
-        UPSTREAM_RQ_5XX = counter "upstream_rq_5xx",
-        UPSTREAM_RQ_TIME = histogram(Milliseconds) "upstream_rq_time",
-        LB_HEALTHY_PANIC = counter "lb_healthy_panic",
-        OUTLIER_DETECTION_EJECTIONS_ACTIVE = gauge "outlier_detection.ejections_active",
-        OUTLIER_DETECTION_EJECTIONS_ENFORCED_TOTAL = counter "outlier_detection.ejections_enforced_total",
-        OUTLIER_DETECTION_EJECTIONS_DETECTED_CONSECUTIVE_5XX = counter "outlier_detection.ejections_detected_consecutive_5xx",
-        OUTLIER_DETECTION_EJECTIONS_ENFORCED_CONSECUTIVE_5XX = counter "outlier_detection.ejections_enforced_consecutive_5xx",
-        OUTLIER_DETECTION_EJECTIONS_OVERFLOW = counter "outlier_detection.ejections_overflow",
-        MEMBERSHIP_TOTAL = gauge "membership_total",
-        MEMBERSHIP_HEALTHY = gauge "membership_healthy",
-        MEMBERSHIP_CHANGE = counter "membership_change",
-        UPDATE_SUCCESS = counter "update_success",
-        UPDATE_FAILURE = counter "update_failure",
-        BIND_ERRORS = counter "bind_errors",
+use telemetry::stats::sets::{Cluster, ClusterCodes, ClusterRareCodes, ClusterTimes, Outliers};
+use telemetry::stats::{Block, Local, Recorder, Registry, Scope};
+
+/// `cluster.<name>.*`.
+#[derive(Debug, Clone)]
+pub struct ClusterBlocks {
+    /// Connections, requests, membership.
+    pub counters: Block<Cluster>,
+    /// Histograms.
+    pub times: Block<ClusterTimes>,
+    /// Responses by status.
+    pub codes: Block<ClusterCodes>,
+    /// Statuses that hardly ever occur.
+    pub rare_codes: Block<ClusterRareCodes>,
+    /// Ejections.
+    pub outliers: Block<Outliers>,
+}
+
+impl ClusterBlocks {
+    /// The blocks of a cluster; the same ones as long as anyone holds them.
+    pub fn new(registry: &Registry, stat_name: &str) -> Self {
+        let scope = Scope::cluster(stat_name);
+        Self {
+            counters: registry.block(&scope),
+            times: registry.block(&scope),
+            codes: registry.block(&scope),
+            rare_codes: registry.block(&scope),
+            outliers: registry.block(&scope),
+        }
+    }
+}
+
+/// A worker's cells: made when it first uses the cluster.
+pub struct ClusterCells {
+    /// Connections and requests.
+    pub counters: Local<Cluster>,
+    /// Histograms.
+    pub times: Local<ClusterTimes>,
+    /// Responses by status.
+    pub codes: Local<ClusterCodes>,
+}
+
+impl ClusterCells {
+    /// This worker's cells.
+    pub fn new(recorder: &Recorder, blocks: &ClusterBlocks) -> Self {
+        Self {
+            counters: recorder.local(&blocks.counters),
+            times: recorder.local(&blocks.times),
+            codes: recorder.local(&blocks.codes),
+        }
     }
 }

@@ -1,0 +1,371 @@
+//! Step 6: a client's HTTP connection: codec events become streams, and streams' answers bytes.
+
+use std::rc::Rc;
+
+use codec::event::{CodecError, Event, StreamId};
+use codec::http1;
+use codec::server::ServerCodec;
+use smallvec::SmallVec;
+use telemetry::stats::sets::{HttpConnManager as Stat, HttpTimes};
+
+use super::stream::Stream;
+use crate::arena::Key;
+use crate::listener::chain::HttpState;
+use crate::network::downstream::{CloseReason, Downstream, Kind};
+use crate::worker::Worker;
+
+/// The HTTP side of a client's connection.
+#[derive(Debug)]
+pub struct HttpConnection {
+    /// The connection manager that serves new streams.
+    pub state: Rc<HttpState>,
+    /// Bytes ⇄ events.
+    pub codec: ServerCodec,
+    /// Streams in progress.
+    pub streams: StreamTable,
+    /// Reading rests: a stream has more than it can pass on.
+    pub read_paused: bool,
+    /// The client is ahead: what it sent waits for the end of the stream in progress.
+    pub is_blocked: bool,
+    /// Every answer says that the connection ends.
+    pub is_draining: bool,
+    /// Requests so far.
+    pub requests: u32,
+    /// Since when there has been no stream.
+    idle_since_ns: u64,
+    /// When the head that is not whole yet began; 0 when there is none.
+    head_since_ns: u64,
+    /// When the connection began.
+    opened_ns: u64,
+}
+
+/// Streams of a connection by their number: one for HTTP/1.
+#[derive(Debug, Default)]
+pub struct StreamTable(SmallVec<[(StreamId, Key<Box<Stream>>); 1]>);
+
+impl StreamTable {
+    /// Adds a stream.
+    pub fn insert(&mut self, id: StreamId, key: Key<Box<Stream>>) {
+        self.0.push((id, key));
+    }
+
+    /// The stream of that number.
+    #[inline]
+    pub fn get(&self, id: StreamId) -> Option<Key<Box<Stream>>> {
+        self.0.iter().find(|(other, _)| *other == id).map(|(_, key)| *key)
+    }
+
+    /// Forgets a stream.
+    pub fn remove(&mut self, key: Key<Box<Stream>>) {
+        if let Some(position) = self.0.iter().position(|(_, other)| *other == key) {
+            self.0.swap_remove(position);
+        }
+    }
+
+    /// Every stream now: a copy, as they may end while they are walked through.
+    pub fn keys(&self) -> SmallVec<[Key<Box<Stream>>; 4]> {
+        self.0.iter().map(|(_, key)| *key).collect()
+    }
+
+    /// No stream.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl HttpConnection {
+    /// A connection that has just been opened.
+    pub fn new(state: &Rc<HttpState>, now_ns: u64) -> Self {
+        let config = &state.config;
+        state.cells.counters.inc(Stat::DOWNSTREAM_CX_TOTAL);
+        state.cells.counters.inc(Stat::DOWNSTREAM_CX_HTTP1_TOTAL);
+        state.cells.counters.gauge_add(Stat::DOWNSTREAM_CX_ACTIVE, 1);
+        state.cells.counters.gauge_add(Stat::DOWNSTREAM_CX_HTTP1_ACTIVE, 1);
+        let options = http1::Options {
+            max_head_bytes: config.limits.max_request_headers_kb as usize * 1024,
+            max_fields: config.limits.max_headers_count as usize,
+            allow_absolute_form: config.http1.allow_absolute_url,
+            enable_trailers: config.http1.enable_trailers,
+        };
+        Self {
+            state: Rc::clone(state),
+            codec: ServerCodec::Http1(http1::ServerCodec::new(options)),
+            streams: StreamTable::default(),
+            read_paused: false,
+            is_blocked: false,
+            is_draining: false,
+            requests: 0,
+            idle_since_ns: now_ns,
+            head_since_ns: 0,
+            opened_ns: now_ns,
+        }
+    }
+
+    /// Could the client have more to say than it has said: is it unsafe to close without waiting for its FIN?
+    pub fn may_still_send(&self) -> bool {
+        !self.codec.is_idle()
+    }
+
+    /// Would more bytes be of use?
+    pub fn wants_input(&self) -> bool {
+        !self.read_paused && !self.is_blocked
+    }
+}
+
+impl Worker {
+    /// Decodes what has come; says how many bytes are done with.
+    pub(crate) fn http_input(&mut self, key: Key<Downstream>, input: &[u8]) -> usize {
+        let mut used = 0;
+        while used < input.len() {
+            let Some(Downstream { kind: Kind::Http(http), close_after_flush, .. }) = self.downs.get_mut(key) else {
+                return input.len();
+            };
+            if !http.wants_input() || *close_after_flush {
+                break;
+            }
+            let rest = &input[used..];
+            let decoded = http.codec.decode(rest, &mut self.next_stream.request);
+            used += decoded.consumed;
+            match decoded.event {
+                Event::NeedInput => {
+                    if used < input.len() || decoded.consumed == 0 {
+                        self.head_began(key);
+                    }
+                    break;
+                }
+                Event::Blocked => {
+                    http.is_blocked = true;
+                    break;
+                }
+                Event::Head { stream, end_stream } => self.open_stream(key, stream, end_stream),
+                Event::Informational { .. } => {}
+                Event::Data { stream, range, end_stream } => {
+                    if let Some(stream) = http.streams.get(stream) {
+                        self.request_data(stream, &rest[range], end_stream);
+                    }
+                }
+                Event::Trailers { stream } => {
+                    if let Some(stream) = http.streams.get(stream) {
+                        self.request_trailers(stream);
+                    }
+                }
+                Event::End { stream } => {
+                    if let Some(stream) = http.streams.get(stream) {
+                        self.request_data(stream, &[], true);
+                    }
+                }
+                Event::Reset { stream, .. } => {
+                    if let Some(stream) = http.streams.get(stream) {
+                        self.downstream_reset(stream);
+                    }
+                }
+                Event::Error(error) => self.http_error(key, &error),
+            }
+        }
+        used
+    }
+
+    /// A head is whole: a stream begins.
+    fn open_stream(&mut self, key: Key<Downstream>, id: StreamId, end_stream: bool) {
+        let fresh = self.idle_streams.pop().unwrap_or_default();
+        let stream = std::mem::replace(&mut self.next_stream, fresh);
+        let stream_id = self.unique_id();
+        let stream_key = self.streams.insert(stream);
+        let (Some(stream), Some(Downstream { kind: Kind::Http(http), info, .. })) =
+            (self.streams.get_mut(stream_key), self.downs.get_mut(key))
+        else {
+            return;
+        };
+        let now = self.clock.now_ns();
+        http.streams.insert(id, stream_key);
+        http.requests += 1;
+        let began = std::mem::take(&mut http.head_since_ns);
+        let began = if began == 0 { now } else { began };
+        let state = Rc::clone(&http.state);
+        state.cells.counters.inc(Stat::DOWNSTREAM_RQ_TOTAL);
+        state.cells.counters.inc(Stat::DOWNSTREAM_RQ_HTTP1_TOTAL);
+        state.cells.counters.gauge_add(Stat::DOWNSTREAM_RQ_ACTIVE, 1);
+        if state.config.limits.max_requests_per_connection.is_some_and(|most| http.requests >= most) {
+            state.cells.counters.inc(Stat::DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
+            http.is_draining = true;
+        }
+        stream.begin(key, id, state, Rc::clone(info), now);
+        stream.info.stream_id = stream_id;
+        stream.info.timings.start_ns = began;
+        stream.info.start_wall_ns = self.clock.wall_ns() - (now - began);
+        self.start_stream(stream_key, end_stream);
+    }
+
+    /// Part of a head has come: the clocks for the rest of it start.
+    fn head_began(&mut self, key: Key<Downstream>) {
+        let now = self.clock.now_ns();
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else { return };
+        if http.head_since_ns != 0 || !http.streams.is_empty() || http.codec.is_idle() {
+            return;
+        }
+        http.head_since_ns = now;
+        let timeouts = &http.state.config.timeouts;
+        if timeouts.request_headers.is_some() || timeouts.request.is_some() {
+            self.arm_downstream(key);
+        }
+    }
+
+    /// The client broke the protocol: it is told so, and the connection ends.
+    fn http_error(&mut self, key: Key<Downstream>, error: &CodecError) {
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else { return };
+        http.state.cells.counters.inc(Stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
+        match http.streams.get(error.stream) {
+            Some(stream) => self.protocol_error(stream, error),
+            None => {
+                self.next_stream.request.clear();
+                self.open_error_stream(key, error);
+            }
+        }
+    }
+
+    /// A request that never became one still is answered and logged.
+    fn open_error_stream(&mut self, key: Key<Downstream>, error: &CodecError) {
+        let fresh = self.idle_streams.pop().unwrap_or_default();
+        let stream = std::mem::replace(&mut self.next_stream, fresh);
+        let stream_id = self.unique_id();
+        let stream_key = self.streams.insert(stream);
+        let (Some(stream), Some(Downstream { kind: Kind::Http(http), info, .. })) =
+            (self.streams.get_mut(stream_key), self.downs.get_mut(key))
+        else {
+            return;
+        };
+        http.streams.insert(error.stream, stream_key);
+        http.state.cells.counters.inc(Stat::DOWNSTREAM_RQ_TOTAL);
+        http.state.cells.counters.gauge_add(Stat::DOWNSTREAM_RQ_ACTIVE, 1);
+        stream.begin(key, error.stream, Rc::clone(&http.state), Rc::clone(info), self.clock.now_ns());
+        stream.info.stream_id = stream_id;
+        stream.info.start_wall_ns = self.clock.wall_ns();
+        self.protocol_error(stream_key, error);
+    }
+
+    /// A stream has ended: the connection goes on to the next request, rests, or ends.
+    pub(crate) fn stream_left(&mut self, key: Key<Downstream>, stream: Key<Box<Stream>>) {
+        let now = self.clock.now_ns();
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let Kind::Http(http) = &mut down.kind else { return };
+        http.streams.remove(stream);
+        if http.streams.is_empty() {
+            http.idle_since_ns = now;
+        }
+        http.read_paused = false;
+        if http.codec.must_close() {
+            down.close_after_flush = true;
+            self.mark_downstream(key);
+            return;
+        }
+        if std::mem::take(&mut http.is_blocked) || down.io.readable || !down.io.input.is_empty() {
+            self.wake_downstream(key);
+        }
+        self.arm_downstream(key);
+    }
+
+    /// The connection is gone, and with it its streams.
+    pub(crate) fn http_closed(&mut self, _key: Key<Downstream>, http: HttpConnection, reason: CloseReason) {
+        let counters = &http.state.cells.counters;
+        counters.inc(Stat::DOWNSTREAM_CX_DESTROY);
+        counters.gauge_add(Stat::DOWNSTREAM_CX_ACTIVE, -1);
+        counters.gauge_add(Stat::DOWNSTREAM_CX_HTTP1_ACTIVE, -1);
+        let has_streams = !http.streams.is_empty();
+        let (total, active) = match reason {
+            CloseReason::Remote => (Stat::DOWNSTREAM_CX_DESTROY_REMOTE, Stat::DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ),
+            CloseReason::Local => (Stat::DOWNSTREAM_CX_DESTROY_LOCAL, Stat::DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ),
+        };
+        counters.inc(total);
+        if has_streams {
+            counters.inc(Stat::DOWNSTREAM_CX_DESTROY_ACTIVE_RQ);
+            counters.inc(active);
+        }
+        let length_ms = (self.clock.now_ns() - http.opened_ns) / 1_000_000;
+        http.state.cells.times.record(HttpTimes::DOWNSTREAM_CX_LENGTH_MS, length_ms);
+        for stream in http.streams.keys() {
+            self.downstream_gone(stream, reason);
+        }
+    }
+
+    /// The client takes bytes again: streams that wait may go on.
+    pub(crate) fn http_has_room(&mut self, key: Key<Downstream>) {
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get(key) else { return };
+        for stream in http.streams.keys() {
+            self.resume_response(stream);
+        }
+    }
+
+    /// The next deadline of an HTTP connection and its streams.
+    pub(crate) fn http_deadline(&self, http: &HttpConnection) -> u64 {
+        let timeouts = &http.state.config.timeouts;
+        let mut deadline = after(http.opened_ns, timeouts.max_connection_duration.filter(|_| !http.is_draining));
+        if http.streams.is_empty() {
+            deadline = deadline.min(after(http.idle_since_ns, timeouts.idle));
+            if http.head_since_ns != 0 {
+                deadline = deadline.min(after(http.head_since_ns, timeouts.request_headers));
+                deadline = deadline.min(after(http.head_since_ns, timeouts.request));
+            }
+        }
+        for stream in http.streams.keys() {
+            deadline = deadline.min(self.streams.get(stream).map_or(u64::MAX, |stream| stream.deadline()));
+        }
+        deadline
+    }
+
+    /// Something of an HTTP connection is due.
+    pub(crate) fn http_timer(&mut self, key: Key<Downstream>, now: u64) {
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else { return };
+        let timeouts = &http.state.config.timeouts;
+        let counters = &http.state.cells.counters;
+        if http.streams.is_empty() {
+            let head_due = after(http.head_since_ns, timeouts.request_headers.filter(|_| http.head_since_ns != 0));
+            let request_due = after(http.head_since_ns, timeouts.request.filter(|_| http.head_since_ns != 0));
+            if head_due.min(request_due) <= now {
+                counters.inc(if head_due <= now { Stat::DOWNSTREAM_RQ_HEADER_TIMEOUT } else { Stat::DOWNSTREAM_RQ_TIMEOUT });
+                self.head_timed_out(key, head_due <= now);
+                return;
+            }
+            if after(http.idle_since_ns, timeouts.idle) <= now && http.head_since_ns == 0 {
+                counters.inc(Stat::DOWNSTREAM_CX_IDLE_TIMEOUT);
+                self.close_downstream(key, CloseReason::Local);
+                return;
+            }
+        }
+        if after(http.opened_ns, timeouts.max_connection_duration) <= now && !http.is_draining {
+            self.drain_connection(key);
+        }
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get(key) else { return };
+        for stream in http.streams.keys() {
+            self.check_deadlines(stream, now);
+        }
+    }
+
+    /// A head that does not come to an end: 408, and the connection ends.
+    fn head_timed_out(&mut self, key: Key<Downstream>, header_timeout: bool) {
+        let details = if header_timeout { "request_header_timeout" } else { "request_overall_timeout" };
+        let error =
+            CodecError { stream: StreamId(0), after_head: false, status: 408, details, reason: "timeout", close: true };
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else { return };
+        http.codec.start_drain(&mut Vec::new());
+        self.next_stream.request.clear();
+        self.open_error_stream(key, &error);
+    }
+
+    /// No new requests: the answer in progress, or the next, is the last; an idle connection ends at once.
+    pub(crate) fn drain_connection(&mut self, key: Key<Downstream>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let Kind::Http(http) = &mut down.kind else { return };
+        http.is_draining = true;
+        http.state.cells.counters.inc(Stat::DOWNSTREAM_CX_DRAIN_CLOSE);
+        if http.streams.is_empty() && http.codec.is_idle() && down.io.input.is_empty() {
+            http.codec.start_drain(down.io.output.writer(&mut self.buffers));
+            down.close_after_flush = true;
+            self.mark_downstream(key);
+        }
+    }
+}
+
+/// `since + duration`; `u64::MAX` for none.
+pub(crate) fn after(since_ns: u64, duration: Option<std::time::Duration>) -> u64 {
+    duration.map_or(u64::MAX, |duration| since_ns.saturating_add(duration.as_nanos() as u64))
+}

@@ -1,0 +1,149 @@
+//! Step 7, the way back: a response, from upstream or made here, is finished and encoded to the client.
+
+use codec::headers::names;
+use telemetry::stats::sets::HttpConnManager as Stat;
+
+use super::config::ServerHeader;
+use super::stream::Stream;
+use crate::arena::Key;
+use crate::filter_manager::LocalReply;
+use crate::network::downstream::{CloseReason, Downstream, Kind};
+use crate::network::io::FlushResult;
+use crate::worker::Worker;
+
+/// Bodies at least this long are written from where they were read instead of being copied behind the head.
+const WRITE_THROUGH: usize = 4 * 1024;
+
+impl Worker {
+    /// Sends the head in `stream.response` to the client.
+    pub(crate) fn send_response_head(&mut self, key: Key<Box<Stream>>, end_stream: bool) {
+        let now = self.clock.now_ns();
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.response_started = true;
+        stream.last_activity_ns = now;
+        stream.info.response_code = stream.response.status;
+        stream.info.timings.downstream_first_tx_ns = now;
+        let Some(down_key) = stream.downstream else { return };
+        let Some(http) = &stream.http else { return };
+        match &http.config.server_header {
+            ServerHeader::Overwrite(name) => stream.response.fields.set(names::SERVER, name.as_bytes()),
+            ServerHeader::AppendIfAbsent(name) if !stream.response.fields.contains(names::SERVER) => {
+                stream.response.fields.set(names::SERVER, name.as_bytes());
+            }
+            ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
+        }
+        if !stream.response.fields.contains(names::DATE) {
+            stream.response.fields.append(names::DATE, self.clock.http_date().as_bytes());
+        }
+        http.cells.counters.response(stream.response.status);
+        http.cells.listener.response(stream.response.status);
+        if !stream.request_done {
+            http.cells.counters.inc(Stat::DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
+        }
+        let Some(Downstream { kind: Kind::Http(down), io, .. }) = self.downs.get_mut(down_key) else { return };
+        let out = io.output.writer(&mut self.buffers);
+        if down.is_draining {
+            down.codec.start_drain(out);
+        }
+        let before = out.len();
+        down.codec.encode_head(stream.id, &stream.response, end_stream, out);
+        stream.info.response_header_bytes = (out.len() - before) as u32;
+        self.mark_downstream(down_key);
+        if end_stream {
+            self.end_stream(key);
+        }
+    }
+
+    /// Sends body bytes to the client, perhaps the last.
+    pub(crate) fn send_response_data(&mut self, key: Key<Box<Stream>>, data: &[u8], end_stream: bool) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.last_activity_ns = self.clock.now_ns();
+        stream.info.bytes_sent += data.len() as u64;
+        let Some(down_key) = stream.downstream else { return };
+        let Some(down) = self.downs.get_mut(down_key) else { return };
+        let Kind::Http(http) = &mut down.kind else { return };
+        let out = down.io.output.writer(&mut self.buffers);
+        if data.len() < WRITE_THROUGH {
+            http.codec.encode_data(stream.id, data, end_stream, out);
+        } else {
+            let tail = http.codec.begin_data(stream.id, data.len(), end_stream, out);
+            let written = down.io.write_through(&data[..tail.len], tail.suffix, &mut self.buffers);
+            if let FlushResult::Failed(_) = written {
+                return self.close_downstream(down_key, CloseReason::Remote);
+            }
+        }
+        let is_full = down.io.output.len() > down.buffer_limit;
+        down.above_high_watermark |= is_full;
+        self.mark_downstream(down_key);
+        if end_stream {
+            self.end_stream(key);
+        } else if is_full {
+            self.pause_response(key);
+        }
+    }
+
+    /// Sends `stream.response_trailers` and ends the stream.
+    pub(crate) fn send_response_trailers(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(down_key) = stream.downstream else { return };
+        let Some(Downstream { kind: Kind::Http(http), io, .. }) = self.downs.get_mut(down_key) else { return };
+        let out = io.output.writer(&mut self.buffers);
+        http.codec.encode_trailers(stream.id, &stream.response_trailers, out);
+        self.mark_downstream(down_key);
+        self.end_stream(key);
+    }
+
+    /// Passes a 1xx on.
+    pub(crate) fn send_informational(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(down_key) = stream.downstream else { return };
+        let Some(Downstream { kind: Kind::Http(http), io, .. }) = self.downs.get_mut(down_key) else { return };
+        let out = io.output.writer(&mut self.buffers);
+        http.codec.encode_informational(stream.id, &self.spare_response, out);
+        self.mark_downstream(down_key);
+    }
+
+    /// Answers from here, or, when the response has begun, cuts it off.
+    pub(crate) fn local_reply(&mut self, key: Key<Box<Stream>>, reply: LocalReply) {
+        self.abandon_attempt(key);
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.info.flags.insert(reply.flags);
+        stream.info.response_code_details = reply.details;
+        if stream.response_started {
+            return self.cut_off(key);
+        }
+        stream.response.clear();
+        stream.response.status = reply.status;
+        let fields = &mut stream.response.fields;
+        if !reply.body.is_empty() {
+            fields.set_number(names::CONTENT_LENGTH, reply.body.len() as u64);
+            if !reply.headers.iter().any(|(name, _)| &**name == "content-type") {
+                fields.set(names::CONTENT_TYPE, b"text/plain");
+            }
+        }
+        for (name, value) in &reply.headers {
+            fields.append(&**name, value.as_bytes());
+        }
+        let is_empty = reply.body.is_empty();
+        self.send_response_head(key, is_empty);
+        if !is_empty {
+            self.send_response_data(key, reply.body.as_bytes(), true);
+        }
+    }
+
+    /// The response cannot be finished: the client must not take it for whole.
+    pub(crate) fn cut_off(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if let Some(http) = &stream.http {
+            http.cells.counters.inc(Stat::DOWNSTREAM_RQ_TX_RESET);
+        }
+        let (downstream, id) = (stream.downstream, stream.id);
+        if let Some(down_key) = downstream
+            && let Some(down) = self.downs.get_mut(down_key)
+            && let Kind::Http(http) = &mut down.kind
+        {
+            http.codec.reset(id, down.io.output.writer(&mut self.buffers));
+        }
+        self.end_stream(key);
+    }
+}

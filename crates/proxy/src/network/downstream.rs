@@ -1,0 +1,357 @@
+//! A client's connection: its socket's events, its reads and writes, its end. What the bytes mean is its kind's.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mio::Token;
+use mio::event::Event;
+
+use super::io::{FlushResult, Io, ReadResult};
+use super::socket::Socket;
+use crate::arena::Key;
+use crate::http::conn_manager::HttpConnection;
+use crate::listener::ActiveListener;
+use crate::listener::chain::{ActiveChain, ActiveTerminal};
+use crate::stream_info::ConnectionInfo;
+use crate::timer_wheel::{TimerHandle, TimerWheel};
+use crate::worker::token::Owner;
+use crate::worker::Worker;
+
+/// One client's connection.
+#[derive(Debug)]
+pub struct Downstream {
+    /// Its bytes.
+    pub io: Io,
+    /// What they mean.
+    pub kind: Kind,
+    /// What is known of it.
+    pub info: Rc<ConnectionInfo>,
+    /// Where it came in.
+    pub listener: Key<ActiveListener>,
+    /// The chain that serves it, once chosen.
+    pub chain: Option<Rc<ActiveChain>>,
+    /// The most that may wait to be written before the sender is paused.
+    pub buffer_limit: usize,
+    /// It must be gone by then.
+    pub close_deadline_ns: u64,
+    /// Close once everything is written.
+    pub close_after_flush: bool,
+    /// Someone upstream is paused until this connection has written enough.
+    pub above_high_watermark: bool,
+    timer: TimerHandle,
+    is_dirty: bool,
+    is_ready: bool,
+}
+
+/// What a connection's bytes are to us.
+#[derive(Debug)]
+pub enum Kind {
+    /// HTTP requests.
+    Http(HttpConnection),
+    /// Everything is said; we wait for the peer to hear it.
+    Lingering,
+}
+
+/// Who ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer, or the network.
+    Remote,
+    /// Us.
+    Local,
+}
+
+/// How many reads one connection gets in a turn.
+const READS_PER_TURN: usize = 4;
+
+impl Worker {
+    /// A new connection: chooses its chain, or first looks at its bytes.
+    pub(crate) fn open_downstream(
+        &mut self,
+        listener_key: Key<ActiveListener>,
+        mut socket: Socket,
+        peer: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+    ) {
+        let id = self.unique_id();
+        let Some(listener) = self.listeners.get(listener_key) else { return };
+        let Some(chain) = listener.chains.first().cloned() else {
+            self.connection_closed(listener_key);
+            return;
+        };
+        let info = Rc::new(ConnectionInfo {
+            id,
+            remote_address: peer,
+            direct_remote_address: peer,
+            local_address: local,
+            listener_name: listener.config.name.clone(),
+            filter_chain_name: chain.config.name.clone(),
+            start_ns: self.clock.now_ns(),
+            ..ConnectionInfo::default()
+        });
+        let buffer_limit = listener.config.per_connection_buffer_limit as usize;
+        let key = self.downs.next_key();
+        let token = Token(Owner::Downstream(key).token() as usize);
+        if let Err(error) = socket.register(self.poll.registry(), token) {
+            tracing::warn!(%error, "a connection cannot be registered");
+            self.connection_closed(listener_key);
+            return;
+        }
+        self.downs.insert(Downstream {
+            io: Io::new(socket, true),
+            kind: Kind::Lingering,
+            info,
+            listener: listener_key,
+            chain: None,
+            buffer_limit,
+            close_deadline_ns: u64::MAX,
+            close_after_flush: false,
+            above_high_watermark: false,
+            timer: TimerHandle::default(),
+            is_dirty: false,
+            is_ready: false,
+        });
+        self.gauges.connections.store(self.downs.len(), std::sync::atomic::Ordering::Relaxed);
+        self.serve(key, chain);
+    }
+
+    /// The chain is chosen: the connection becomes what the chain makes of it.
+    fn serve(&mut self, key: Key<Downstream>, chain: Rc<ActiveChain>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        match &chain.terminal {
+            ActiveTerminal::Http(state) => {
+                down.kind = Kind::Http(HttpConnection::new(state, self.clock.now_ns()));
+            }
+            ActiveTerminal::Tcp(_) => {}
+        }
+        down.chain = Some(chain);
+        self.arm_downstream(key);
+    }
+
+    pub(crate) fn downstream_event(&mut self, key: Key<Downstream>, event: &Event) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        if event.is_writable() && !down.io.writable {
+            down.io.writable = true;
+            self.mark_downstream(key);
+        }
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let ends = event.is_read_closed() || event.is_error();
+        if event.is_readable() || ends {
+            down.io.readable = true;
+            down.io.fin_seen |= ends;
+            self.read_downstream(key);
+        }
+    }
+
+    /// More may be read or decoded than the last event's turn allowed.
+    pub(crate) fn downstream_ready(&mut self, key: Key<Downstream>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        down.is_ready = false;
+        if !down.io.input.is_empty() {
+            self.deliver_pending(key);
+        }
+        self.read_downstream(key);
+    }
+
+    /// Reads and delivers until the socket is drained, nobody wants more, or the turn's share is used up.
+    fn read_downstream(&mut self, key: Key<Downstream>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for turn in 0.. {
+            let Some(down) = self.downs.get_mut(key) else { break };
+            if !down.io.readable || down.io.eof || !down.wants_input() {
+                break;
+            }
+            if turn == READS_PER_TURN {
+                self.wake_downstream(key);
+                break;
+            }
+            match down.io.read(&mut scratch) {
+                ReadResult::Data(count) => self.downstream_bytes(key, &scratch[..count]),
+                ReadResult::WouldBlock => break,
+                ReadResult::Eof => self.downstream_eof(key),
+                ReadResult::Failed(_) => self.close_downstream(key, CloseReason::Remote),
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Bytes have been read: what is not consumed is kept.
+    fn downstream_bytes(&mut self, key: Key<Downstream>, bytes: &[u8]) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        if !down.io.input.is_empty() {
+            down.io.input.writer(&mut self.buffers).extend_from_slice(bytes);
+            self.deliver_pending(key);
+            return;
+        }
+        let used = self.deliver(key, bytes);
+        if used < bytes.len()
+            && let Some(down) = self.downs.get_mut(key)
+        {
+            down.io.input.writer(&mut self.buffers).extend_from_slice(&bytes[used..]);
+        }
+    }
+
+    fn deliver_pending(&mut self, key: Key<Downstream>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let mut input = std::mem::take(&mut down.io.input);
+        let used = self.deliver(key, input.as_slice());
+        input.consume(used, &mut self.buffers);
+        match self.downs.get_mut(key) {
+            Some(down) => down.io.input = input,
+            None => input.clear(&mut self.buffers),
+        }
+    }
+
+    /// Gives bytes to whoever knows what they mean; says how many are done with.
+    fn deliver(&mut self, key: Key<Downstream>, bytes: &[u8]) -> usize {
+        match self.downs.get(key).map(|down| &down.kind) {
+            Some(Kind::Http(_)) => self.http_input(key, bytes),
+            Some(Kind::Lingering) | None => bytes.len(),
+        }
+    }
+
+    fn downstream_eof(&mut self, key: Key<Downstream>) {
+        match self.downs.get(key).map(|down| &down.kind) {
+            Some(Kind::Http(_) | Kind::Lingering) => self.close_downstream(key, CloseReason::Remote),
+            None => {}
+        }
+    }
+
+    /// Something is to be written at the end of the turn.
+    #[inline]
+    pub(crate) fn mark_downstream(&mut self, key: Key<Downstream>) {
+        if let Some(down) = self.downs.get_mut(key)
+            && !down.is_dirty
+        {
+            down.is_dirty = true;
+            self.dirty_downs.push(key);
+        }
+    }
+
+    /// Something is to be read or decoded in the next turn, event or not.
+    pub(crate) fn wake_downstream(&mut self, key: Key<Downstream>) {
+        if let Some(down) = self.downs.get_mut(key)
+            && !down.is_ready
+        {
+            down.is_ready = true;
+            self.ready_downs.push(key);
+        }
+    }
+
+    pub(crate) fn flush_downstream(&mut self, key: Key<Downstream>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        down.is_dirty = false;
+        match down.io.flush(&mut self.buffers) {
+            FlushResult::Failed(_) => self.close_downstream(key, CloseReason::Remote),
+            FlushResult::Done if down.close_after_flush => self.finish_downstream(key),
+            FlushResult::Done | FlushResult::Blocked => self.check_low_watermark(key),
+        }
+    }
+
+    /// Is there room again for whoever was paused?
+    fn check_low_watermark(&mut self, key: Key<Downstream>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        if down.above_high_watermark && down.io.output.len() <= down.buffer_limit / 2 {
+            down.above_high_watermark = false;
+            self.downstream_has_room(key);
+        }
+    }
+
+    fn downstream_has_room(&mut self, key: Key<Downstream>) {
+        if let Some(Kind::Http(_)) = self.downs.get(key).map(|down| &down.kind) {
+            self.http_has_room(key);
+        }
+    }
+
+    /// Everything is written and the connection is to end. If the peer may still be sending, closing now would reset
+    /// the connection and could cost it our last words: then it gets a while to hear them.
+    fn finish_downstream(&mut self, key: Key<Downstream>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        let delay = match &down.kind {
+            Kind::Http(http) if http.may_still_send() => http.state.config.timeouts.delayed_close,
+            _ => std::time::Duration::ZERO,
+        };
+        if delay.is_zero() || down.io.eof {
+            self.close_downstream(key, CloseReason::Local);
+            return;
+        }
+        down.io.socket.shutdown_write();
+        down.io.write_shut = true;
+        down.close_after_flush = false;
+        down.close_deadline_ns = self.clock.after(Some(delay));
+        self.leave_kind(key, CloseReason::Local);
+        if let Some(down) = self.downs.get_mut(key) {
+            down.io.input.clear(&mut self.buffers);
+        }
+        self.arm_downstream(key);
+        self.wake_downstream(key);
+    }
+
+    /// Ends a connection now, with everything on it.
+    pub(crate) fn close_downstream(&mut self, key: Key<Downstream>, reason: CloseReason) {
+        self.leave_kind(key, reason);
+        let Some(mut down) = self.downs.remove(key) else { return };
+        self.wheel.cancel(&mut down.timer);
+        down.io.release(&mut self.buffers);
+        self.gauges.connections.store(self.downs.len(), std::sync::atomic::Ordering::Relaxed);
+        self.connection_closed(down.listener);
+    }
+
+    /// The connection's kind lets go of what it has.
+    fn leave_kind(&mut self, key: Key<Downstream>, reason: CloseReason) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        match std::mem::replace(&mut down.kind, Kind::Lingering) {
+            Kind::Http(http) => self.http_closed(key, http, reason),
+            Kind::Lingering => {}
+        }
+    }
+
+    /// Makes sure that the connection is looked at by its next deadline.
+    pub(crate) fn arm_downstream(&mut self, key: Key<Downstream>) {
+        let deadline = self.downstream_deadline(key);
+        self.arm_downstream_at(key, deadline);
+    }
+
+    /// As `arm_downstream`, for a deadline that is known.
+    #[inline]
+    pub(crate) fn arm_downstream_at(&mut self, key: Key<Downstream>, deadline_ns: u64) {
+        if deadline_ns != u64::MAX
+            && let Some(down) = self.downs.get_mut(key)
+        {
+            self.wheel.arm(&mut down.timer, Owner::Downstream(key).token(), deadline_ns);
+        }
+    }
+
+    fn downstream_deadline(&self, key: Key<Downstream>) -> u64 {
+        let Some(down) = self.downs.get(key) else { return u64::MAX };
+        let kind = match &down.kind {
+            Kind::Http(http) => self.http_deadline(http),
+            Kind::Lingering => u64::MAX,
+        };
+        kind.min(down.close_deadline_ns)
+    }
+
+    pub(crate) fn downstream_timer(&mut self, key: Key<Downstream>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        TimerWheel::fired(&mut down.timer);
+        let now = self.clock.now_ns();
+        if down.close_deadline_ns <= now {
+            self.close_downstream(key, CloseReason::Local);
+            return;
+        }
+        if matches!(down.kind, Kind::Http(_)) {
+            self.http_timer(key, now);
+        }
+        self.arm_downstream(key);
+    }
+}
+
+impl Downstream {
+    /// Would more bytes be of use now?
+    fn wants_input(&self) -> bool {
+        match &self.kind {
+            Kind::Http(http) => !http.read_paused,
+            Kind::Lingering => true,
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Step 16: one attempt: a stream on a pooled connection, from its request's first byte to its response's last.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use codec::headers::names;
+use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes, Outliers};
+
+use super::connection::UpstreamConnection;
+use super::outlier::{Outcome, may_eject};
+use crate::arena::Key;
+use crate::http::stream::Stream;
+use crate::network::io::FlushResult;
+use crate::router::{Attempt, ResetReason};
+use crate::worker::Worker;
+
+/// Request bodies at least this long are written from where they were read.
+const WRITE_THROUGH: usize = 4 * 1024;
+
+impl Worker {
+    /// Puts a stream on a connection: its request goes out.
+    pub(crate) fn attach(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>) {
+        let now = self.clock.now_ns();
+        let (Some(stream), Some(connection)) = (self.streams.get_mut(stream_key), self.ups.get_mut(key)) else {
+            return;
+        };
+        let host = &connection.host;
+        connection.cluster.breakers[stream.router.priority.min(1)].requests.acquire();
+        host.counters.rq_active.fetch_add(1, Ordering::Relaxed);
+        host.counters.rq_total.fetch_add(1, Ordering::Relaxed);
+        connection.requests += 1;
+        if stream.info.attempt_count > 1 && stream.request.fields.contains(names::X_ENVOY_ATTEMPT_COUNT) {
+            stream.request.fields.set_number(names::X_ENVOY_ATTEMPT_COUNT, u64::from(stream.info.attempt_count));
+        }
+        let info = &mut stream.info;
+        info.upstream_connection = Some(Rc::clone(&connection.info));
+        info.upstream_protocol = Some(connection.codec.version());
+        info.timings.upstream_first_tx_ns = now;
+        (info.upstream_bytes_sent, info.upstream_bytes_received) = (0, 0);
+        let ends = stream.request_done && stream.body.is_empty() && !stream.has_request_trailers;
+        let out = connection.io.output.writer(&mut self.buffers);
+        let id = connection.codec.encode_head(&stream.request, ends, out);
+        connection.streams.insert(id, stream_key);
+        stream.router.attempt = Attempt::Active(key, id);
+        if ends {
+            stream.router.request_sent = true;
+            stream.info.timings.upstream_last_tx_ns = now;
+        }
+        if stream.request_done {
+            stream.router.request_complete(now);
+        }
+        let has_more = !ends && (!stream.body.is_empty() || stream.request_done);
+        let at = self.upstreams.pools.get(connection.pool).map(|pool| pool.at);
+        if let Some(cluster) = at.and_then(|at| self.upstreams.get(at)) {
+            cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_TOTAL);
+            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
+        }
+        self.mark_upstream(key);
+        if has_more {
+            self.send_kept_body(stream_key);
+            self.resume_request(stream_key);
+        }
+    }
+
+    /// Body bytes go out on the attempt's connection; the end, too, when the request is whole.
+    pub(crate) fn encode_request_data(&mut self, stream_key: Key<Box<Stream>>, data: &[u8]) {
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        let Attempt::Active(key, id) = stream.router.attempt else { return };
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        let ends = stream.request_done && !stream.has_request_trailers;
+        stream.info.upstream_bytes_sent += data.len() as u64;
+        let out = connection.io.output.writer(&mut self.buffers);
+        if data.len() < WRITE_THROUGH {
+            connection.codec.encode_data(id, data, ends, out);
+        } else {
+            let tail = connection.codec.begin_data(id, data.len(), ends, out);
+            // A failure shows in the next flush or read: the response may be there already.
+            let _: FlushResult = connection.io.write_through(&data[..tail.len], tail.suffix, &mut self.buffers);
+        }
+        if stream.request_done && stream.has_request_trailers {
+            let out = connection.io.output.writer(&mut self.buffers);
+            connection.codec.encode_trailers(id, &stream.request_trailers, out);
+        }
+        if stream.request_done {
+            stream.router.request_sent = true;
+            stream.info.timings.upstream_last_tx_ns = self.clock.now_ns();
+        }
+        let is_full = connection.io.output.len() > connection.cluster.config.per_connection_buffer_limit as usize;
+        self.mark_upstream(key);
+        if is_full && let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream)
+            && let Some(http) = self.http_of(down)
+        {
+            http.read_paused = true;
+        }
+    }
+
+    /// The connection takes bytes again: clients that were paused for it go on.
+    pub(crate) fn upstream_has_room(&mut self, key: Key<UpstreamConnection>) {
+        let Some(connection) = self.ups.get(key) else { return };
+        let limit = connection.cluster.config.per_connection_buffer_limit as usize;
+        if connection.io.output.len() > limit / 2 {
+            return;
+        }
+        for stream in connection.streams.keys() {
+            self.resume_request(stream);
+        }
+    }
+
+    /// The client may send again.
+    fn resume_request(&mut self, stream_key: Key<Box<Stream>>) {
+        let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream) else { return };
+        if let Some(http) = self.http_of(down)
+            && http.read_paused
+        {
+            http.read_paused = false;
+            self.wake_downstream(down);
+        }
+    }
+
+    /// The client is slower than the host: reading from the host rests.
+    pub(crate) fn pause_response(&mut self, stream_key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get(stream_key) else { return };
+        if let Attempt::Active(key, _) = stream.router.attempt
+            && let Some(connection) = self.ups.get_mut(key)
+            && !connection.read_paused
+        {
+            connection.read_paused = true;
+            self.count_upstream(key, ClusterStat::UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
+        }
+    }
+
+    /// The client takes bytes again.
+    pub(crate) fn resume_response(&mut self, stream_key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get(stream_key) else { return };
+        if let Attempt::Active(key, _) = stream.router.attempt
+            && let Some(connection) = self.ups.get_mut(key)
+            && connection.read_paused
+        {
+            connection.read_paused = false;
+            self.count_upstream(key, ClusterStat::UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL);
+            self.wake_upstream(key);
+        }
+    }
+
+    /// A response's head is in `spare_response`.
+    pub(crate) fn upstream_head(
+        &mut self,
+        stream_key: Key<Box<Stream>>,
+        key: Key<UpstreamConnection>,
+        end_stream: bool,
+    ) {
+        let now = self.clock.now_ns();
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        std::mem::swap(&mut stream.response, &mut self.spare_response);
+        stream.info.timings.upstream_first_rx_ns = now;
+        let status = stream.response.status;
+        self.note_outcome(stream_key, Outcome::Status(status));
+        self.count_response(stream_key, status, now);
+        if self.retry_response(stream_key, end_stream) {
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        let suppress = stream.http.as_ref().is_none_or(|http| http.config.router.suppress_envoy_headers);
+        let fields = &mut stream.response.fields;
+        if !suppress {
+            let ms = (now - stream.info.timings.upstream_first_tx_ns) / 1_000_000;
+            fields.set_number(names::X_ENVOY_UPSTREAM_SERVICE_TIME, ms);
+        }
+        if stream.router.tells_attempts {
+            fields.set_number(names::X_ENVOY_ATTEMPT_COUNT, u64::from(stream.info.attempt_count));
+        }
+        stream.info.response_code_details = "via_upstream";
+        if end_stream {
+            self.response_complete(stream_key, key);
+        }
+        self.send_response_head(stream_key, end_stream);
+    }
+
+    /// Is this a response to throw away and try again?
+    fn retry_response(&mut self, stream_key: Key<Box<Stream>>, end_stream: bool) -> bool {
+        let Some(stream) = self.streams.get_mut(stream_key) else { return false };
+        let Some(retry) = &mut stream.router.retry else { return false };
+        let verdict = retry.on_response(&stream.response);
+        let attempt = stream.router.attempt;
+        if !self.follow(stream_key, verdict) {
+            return false;
+        }
+        // The attempt is over, whatever else its response has.
+        let back_off = self.streams.get(stream_key).map(|stream| stream.router.attempt);
+        if let (Some(stream), Attempt::Active(key, _)) = (self.streams.get_mut(stream_key), attempt) {
+            stream.router.attempt = attempt;
+            if end_stream {
+                self.response_complete(stream_key, key);
+            } else {
+                self.abandon_attempt(stream_key);
+            }
+        }
+        if let (Some(stream), Some(back_off)) = (self.streams.get_mut(stream_key), back_off) {
+            stream.router.attempt = back_off;
+        }
+        true
+    }
+
+    /// Response body bytes, perhaps the last.
+    pub(crate) fn upstream_data(
+        &mut self,
+        stream_key: Key<Box<Stream>>,
+        key: Key<UpstreamConnection>,
+        data: &[u8],
+        end_stream: bool,
+    ) {
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        stream.info.upstream_bytes_received += data.len() as u64;
+        if end_stream {
+            self.response_complete(stream_key, key);
+        }
+        self.send_response_data(stream_key, data, end_stream);
+    }
+
+    /// The response's trailers are in the fields of `spare_response`.
+    pub(crate) fn upstream_trailers(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>) {
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        std::mem::swap(&mut stream.response_trailers, &mut self.spare_response.fields);
+        stream.has_response_trailers = true;
+        self.response_complete(stream_key, key);
+        self.send_response_trailers(stream_key);
+    }
+
+    /// The response is whole: the connection is free for others (or of no more use).
+    fn response_complete(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>) {
+        let now = self.clock.now_ns();
+        if let Some(stream) = self.streams.get_mut(stream_key) {
+            stream.info.timings.upstream_last_rx_ns = now;
+        }
+        self.detach(stream_key);
+        let Some(connection) = self.ups.get(key) else { return };
+        if connection.is_reusable(now) {
+            self.connection_available(key);
+        } else if connection.streams.is_empty() {
+            self.close_upstream(key, ResetReason::ConnectionTermination, true);
+        }
+    }
+
+    /// The stream is not on its connection any more: what it held is given back.
+    fn detach(&mut self, stream_key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        let Attempt::Active(key, _) = std::mem::take(&mut stream.router.attempt) else { return };
+        let (priority, holds_retry) = (stream.router.priority, std::mem::take(&mut stream.router.holds_retry));
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        connection.streams.remove(stream_key);
+        connection.read_paused = false;
+        let pool = connection.pool;
+        release(connection, priority, holds_retry);
+        self.count_inactive(pool);
+    }
+
+    fn count_inactive(&mut self, pool: Key<super::pool::Pool>) {
+        if let Some(pool) = self.upstreams.pools.get(pool)
+            && let Some(cluster) = self.upstreams.get(pool.at)
+        {
+            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, -1);
+        }
+    }
+
+    /// The host gave up the stream.
+    pub(crate) fn upstream_reset(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>, reason: ResetReason) {
+        self.count_upstream(key, ClusterStat::UPSTREAM_RQ_RX_RESET);
+        self.note_outcome(stream_key, Outcome::LocalFailure);
+        self.detach(stream_key);
+        self.attempt_failed(stream_key, reason, None);
+    }
+
+    /// The stream's connection is gone (and out of the arena already).
+    pub(crate) fn connection_lost(
+        &mut self,
+        stream_key: Key<Box<Stream>>,
+        connection: &UpstreamConnection,
+        reason: ResetReason,
+    ) {
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        stream.router.attempt = Attempt::None;
+        release(connection, stream.router.priority, std::mem::take(&mut stream.router.holds_retry));
+        self.count_inactive(connection.pool);
+        self.note_outcome(stream_key, Outcome::LocalFailure);
+        self.attempt_failed(stream_key, reason, None);
+    }
+
+    /// Nobody wants this attempt any more.
+    pub(crate) fn abandon_attempt(&mut self, stream_key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        match stream.router.attempt {
+            Attempt::None => {}
+            Attempt::BackOff(_) => stream.router.attempt = Attempt::None,
+            Attempt::Waiting(pool) => {
+                stream.router.attempt = Attempt::None;
+                let priority = stream.router.priority;
+                self.left_queue(pool, priority);
+            }
+            Attempt::Active(key, id) => {
+                self.count_upstream(key, ClusterStat::UPSTREAM_RQ_TX_RESET);
+                self.detach(stream_key);
+                let Some(connection) = self.ups.get_mut(key) else { return };
+                connection.codec.reset(id, connection.io.output.writer(&mut self.buffers));
+                if connection.codec.must_close() && connection.streams.is_empty() {
+                    self.close_upstream(key, ResetReason::ConnectionTermination, true);
+                }
+            }
+        }
+        self.release_retry(stream_key);
+    }
+
+    /// A retry that was counted and will not be made.
+    fn release_retry(&mut self, stream_key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        if std::mem::take(&mut stream.router.holds_retry)
+            && let Some(cluster) = &stream.info.cluster
+        {
+            cluster.priority(stream.router.priority).1.retries.release();
+        }
+    }
+
+    fn count_response(&mut self, stream_key: Key<Box<Stream>>, status: u16, now: u64) {
+        let Some(stream) = self.streams.get(stream_key) else { return };
+        if let Some(host) = &stream.info.upstream_host {
+            let counter = if status >= 500 { &host.counters.rq_error } else { &host.counters.rq_success };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster)) else { return };
+        let recorder = &self.cx.recorder;
+        cluster.cells.codes.response(status, |_rare| {
+            let rare = recorder.local(&cluster.cluster.stats.rare_codes);
+            rare.inc_member(telemetry::stats::sets::ClusterRareCodes::UPSTREAM_RQ_CODE, status as usize - 100);
+        });
+        let ms = (now - stream.info.timings.upstream_first_tx_ns) / 1_000_000;
+        cluster.cells.times.record(ClusterTimes::UPSTREAM_RQ_TIME, ms);
+        if stream.info.attempt_count > 1 && status < 500 {
+            cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_RETRY_SUCCESS);
+        }
+    }
+
+    /// Tells outlier detection how an attempt went.
+    pub(crate) fn note_outcome(&mut self, stream_key: Key<Box<Stream>>, outcome: Outcome) {
+        let Some(stream) = self.streams.get(stream_key) else { return };
+        let (Some(shared), Some(host)) = (&stream.info.cluster, &stream.info.upstream_host) else { return };
+        if outcome == Outcome::LocalFailure {
+            host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(config) = &shared.config.outlier else { return };
+        if host.outlier.record(config, outcome).is_none() {
+            return;
+        }
+        let (shared, host) = (Arc::clone(shared), Arc::clone(host));
+        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster)) else { return };
+        let stats = self.cx.recorder.local(&shared.stats.outliers);
+        stats.inc(Outliers::EJECTIONS_DETECTED_CONSECUTIVE_5XX);
+        let set = cluster.balancer.host_set();
+        let ejected = set.hosts.iter().filter(|host| host.outlier.is_ejected()).count();
+        if !may_eject(config, ejected, set.hosts.len()) {
+            stats.inc(Outliers::EJECTIONS_OVERFLOW);
+            return;
+        }
+        if host.outlier.eject(self.clock.now_ns() / 1_000_000) {
+            stats.inc(Outliers::EJECTIONS_ENFORCED_TOTAL);
+            stats.inc(Outliers::EJECTIONS_ENFORCED_CONSECUTIVE_5XX);
+            stats.gauge_add(Outliers::EJECTIONS_ACTIVE, 1);
+            set.health_changed();
+        }
+    }
+}
+
+fn release(connection: &UpstreamConnection, priority: usize, holds_retry: bool) {
+    let breakers = &connection.cluster.breakers[priority.min(1)];
+    breakers.requests.release();
+    if holds_retry {
+        breakers.retries.release();
+    }
+    connection.host.counters.rq_active.fetch_sub(1, Ordering::Relaxed);
+}

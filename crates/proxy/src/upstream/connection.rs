@@ -1,0 +1,475 @@
+//! A connection to a host: opening, reads and writes, its end. Like a client's connection, seen from the other side.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use codec::client::ClientCodec;
+use codec::event::Event as CodecEvent;
+use codec::http1;
+use mio::Token;
+use mio::event::Event;
+use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes};
+
+use super::cluster::Cluster;
+use super::host::Host;
+use super::pool::Pool;
+use crate::arena::Key;
+use crate::http::conn_manager::{StreamTable, after};
+use crate::network::io::{FlushResult, Io, ReadResult};
+use crate::network::socket::Socket;
+use crate::router::ResetReason;
+use crate::stream_info::ConnectionInfo;
+use crate::timer_wheel::{TimerHandle, TimerWheel};
+use crate::worker::Worker;
+use crate::worker::token::Owner;
+
+/// One connection to a host.
+#[derive(Debug)]
+pub struct UpstreamConnection {
+    /// Its bytes.
+    pub io: Io,
+    /// Bytes ⇄ events.
+    pub codec: ClientCodec,
+    /// Streams on it: one for HTTP/1.
+    pub streams: StreamTable,
+    /// Its pool.
+    pub pool: Key<Pool>,
+    /// Its cluster.
+    pub cluster: Arc<Cluster>,
+    /// Its host.
+    pub host: Arc<Host>,
+    /// What is known of it; made when it is open.
+    pub info: Rc<ConnectionInfo>,
+    /// Until it is open: when to give up. `u64::MAX` once it is.
+    pub connect_deadline_ns: u64,
+    /// Since when it has been idle.
+    pub idle_since_ns: u64,
+    /// Requests so far.
+    pub requests: u32,
+    /// A client is slower than this host: reading rests.
+    pub read_paused: bool,
+    opened_ns: u64,
+    timer: TimerHandle,
+    is_dirty: bool,
+    is_ready: bool,
+}
+
+const READS_PER_TURN: usize = 4;
+
+impl UpstreamConnection {
+    fn is_connecting(&self) -> bool {
+        self.connect_deadline_ns != u64::MAX
+    }
+}
+
+impl Worker {
+    /// Opens another connection of a pool.
+    pub(crate) fn connect_upstream(&mut self, pool_key: Key<Pool>) {
+        let Some(pool) = self.upstreams.pools.get_mut(pool_key) else { return };
+        let (cluster, host) = (Arc::clone(&pool.cluster), Arc::clone(&pool.host));
+        let key = self.ups.next_key();
+        let registry = self.poll.registry();
+        let socket = Socket::connect(&host.address, cluster.config.tcp_keepalive.as_ref()).and_then(|mut socket| {
+            socket.register(registry, Token(Owner::Upstream(key).token() as usize))?;
+            Ok(socket)
+        });
+        if let Some(worker_cluster) = self.upstreams.get(self.upstreams.pools.get(pool_key).map_or(super::config::ClusterRef::NONE, |p| p.at)) {
+            let counters = &worker_cluster.cells.counters;
+            counters.inc(ClusterStat::UPSTREAM_CX_TOTAL);
+            counters.inc(ClusterStat::UPSTREAM_CX_HTTP1_TOTAL);
+            counters.gauge_add(ClusterStat::UPSTREAM_CX_ACTIVE, 1);
+        }
+        host.counters.cx_total.fetch_add(1, Ordering::Relaxed);
+        host.counters.cx_active.fetch_add(1, Ordering::Relaxed);
+        cluster.breakers[0].connections.acquire();
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => return self.connect_refused(pool_key, &cluster, &host, &error),
+        };
+        let Some(pool) = self.upstreams.pools.get_mut(pool_key) else { return };
+        pool.connections += 1;
+        pool.connecting += 1;
+        let connect_deadline_ns = self.clock.after(Some(cluster.config.connect_timeout));
+        let options = http1::Options {
+            max_head_bytes: cluster.config.http.max_response_headers_kb as usize * 1024,
+            max_fields: cluster.config.http.max_response_headers_count as usize,
+            enable_trailers: cluster.config.http.enable_trailers,
+            ..http1::Options::default()
+        };
+        let now = self.clock.now_ns();
+        self.ups.insert(UpstreamConnection {
+            io: Io::new(socket, false),
+            codec: ClientCodec::Http1(http1::ClientCodec::new(options)),
+            streams: StreamTable::default(),
+            pool: pool_key,
+            cluster,
+            host,
+            info: Rc::default(),
+            connect_deadline_ns,
+            idle_since_ns: now,
+            requests: 0,
+            read_paused: false,
+            opened_ns: now,
+            timer: TimerHandle::default(),
+            is_dirty: false,
+            is_ready: false,
+        });
+        self.arm_upstream(key);
+    }
+
+    /// The socket could not even begin to connect.
+    fn connect_refused(&mut self, pool_key: Key<Pool>, cluster: &Cluster, host: &Host, error: &std::io::Error) {
+        cluster.breakers[0].connections.release();
+        host.counters.cx_active.fetch_sub(1, Ordering::Relaxed);
+        host.counters.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+        if let Some(pool) = self.upstreams.pools.get(pool_key)
+            && let Some(cluster) = self.upstreams.get(pool.at)
+        {
+            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_CX_ACTIVE, -1);
+            cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_CONNECT_FAIL);
+        }
+        tracing::debug!(host = %host.address_text, %error, "connect failed at once");
+        self.fail_waiting(pool_key, ResetReason::ConnectionFailure, None);
+    }
+
+    pub(crate) fn upstream_event(&mut self, key: Key<UpstreamConnection>, event: &Event) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        let ends = event.is_read_closed() || event.is_error() || event.is_write_closed();
+        if connection.is_connecting() {
+            if event.is_writable() || ends {
+                self.connect_finished(key);
+            }
+            if !(event.is_readable() || ends) {
+                return;
+            }
+        } else if event.is_writable() && !connection.io.writable {
+            connection.io.writable = true;
+            self.mark_upstream(key);
+        }
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        if event.is_readable() || ends {
+            connection.io.readable = true;
+            connection.io.fin_seen |= ends;
+            self.read_upstream(key);
+        }
+    }
+
+    fn connect_finished(&mut self, key: Key<UpstreamConnection>) {
+        let now = self.clock.now_ns();
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        if let Err(error) = connection.io.socket.take_error() {
+            tracing::debug!(host = %connection.host.address_text, %error, "connect failed");
+            return self.close_upstream(key, ResetReason::ConnectionFailure, false);
+        }
+        connection.connect_deadline_ns = u64::MAX;
+        (connection.io.readable, connection.io.writable) = (true, true);
+        let id = self.next_id + 1;
+        self.next_id = id;
+        connection.info = Rc::new(ConnectionInfo {
+            id,
+            remote_address: match &connection.host.address {
+                super::host::HostAddress::Tcp(address) => Some(*address),
+                super::host::HostAddress::Pipe(_) => None,
+            },
+            local_address: connection.io.socket.local_address(),
+            start_ns: connection.opened_ns,
+            ..ConnectionInfo::default()
+        });
+        let connect_ms = (now - connection.opened_ns) / 1_000_000;
+        if let Some(pool) = self.upstreams.pools.get_mut(connection.pool) {
+            pool.connecting -= 1;
+            let at = pool.at;
+            if let Some(cluster) = self.upstreams.get(at) {
+                cluster.cells.times.record(ClusterTimes::UPSTREAM_CX_CONNECT_MS, connect_ms);
+            }
+        }
+        self.connection_available(key);
+    }
+
+    /// More may be read than the last turn allowed, or reading was paused.
+    pub(crate) fn upstream_ready(&mut self, key: Key<UpstreamConnection>) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        connection.is_ready = false;
+        if !connection.io.input.is_empty() {
+            self.deliver_pending_response(key);
+        }
+        self.read_upstream(key);
+    }
+
+    fn read_upstream(&mut self, key: Key<UpstreamConnection>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for turn in 0.. {
+            let Some(connection) = self.ups.get_mut(key) else { break };
+            if !connection.io.readable || connection.io.eof || connection.read_paused {
+                break;
+            }
+            if turn == READS_PER_TURN {
+                self.wake_upstream(key);
+                break;
+            }
+            match connection.io.read(&mut scratch) {
+                ReadResult::Data(count) => self.upstream_bytes(key, &scratch[..count]),
+                ReadResult::WouldBlock => break,
+                ReadResult::Eof => self.upstream_eof(key),
+                ReadResult::Failed(_) => self.close_upstream(key, ResetReason::ConnectionTermination, false),
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn upstream_bytes(&mut self, key: Key<UpstreamConnection>, bytes: &[u8]) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        if !connection.io.input.is_empty() {
+            connection.io.input.writer(&mut self.buffers).extend_from_slice(bytes);
+            return self.deliver_pending_response(key);
+        }
+        let used = self.response_input(key, bytes);
+        if used < bytes.len()
+            && let Some(connection) = self.ups.get_mut(key)
+        {
+            connection.io.input.writer(&mut self.buffers).extend_from_slice(&bytes[used..]);
+        }
+    }
+
+    fn deliver_pending_response(&mut self, key: Key<UpstreamConnection>) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        let mut input = std::mem::take(&mut connection.io.input);
+        let used = self.response_input(key, input.as_slice());
+        input.consume(used, &mut self.buffers);
+        match self.ups.get_mut(key) {
+            Some(connection) => connection.io.input = input,
+            None => input.clear(&mut self.buffers),
+        }
+    }
+
+    /// Decodes what has come; says how many bytes are done with.
+    fn response_input(&mut self, key: Key<UpstreamConnection>, input: &[u8]) -> usize {
+        let mut used = 0;
+        while used < input.len() {
+            let Some(connection) = self.ups.get_mut(key) else { return input.len() };
+            if connection.read_paused {
+                break;
+            }
+            let rest = &input[used..];
+            let decoded = connection.codec.decode(rest, &mut self.spare_response);
+            used += decoded.consumed;
+            if matches!(decoded.event, CodecEvent::NeedInput | CodecEvent::Blocked) {
+                break;
+            }
+            self.response_event(key, decoded.event, rest);
+        }
+        used
+    }
+
+    pub(super) fn response_event(&mut self, key: Key<UpstreamConnection>, event: CodecEvent, input: &[u8]) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        let streams = &connection.streams;
+        match event {
+            CodecEvent::NeedInput | CodecEvent::Blocked => {}
+            CodecEvent::Head { stream, end_stream } => {
+                if let Some(stream) = streams.get(stream) {
+                    self.upstream_head(stream, key, end_stream);
+                }
+            }
+            CodecEvent::Informational { stream } => {
+                if let Some(stream) = streams.get(stream) {
+                    self.send_informational(stream);
+                }
+            }
+            CodecEvent::Data { stream, range, end_stream } => {
+                if let Some(stream) = streams.get(stream) {
+                    self.upstream_data(stream, key, &input[range], end_stream);
+                }
+            }
+            CodecEvent::Trailers { stream } => {
+                if let Some(stream) = streams.get(stream) {
+                    self.upstream_trailers(stream, key);
+                }
+            }
+            CodecEvent::End { stream } => {
+                if let Some(stream) = streams.get(stream) {
+                    self.upstream_data(stream, key, &[], true);
+                }
+            }
+            CodecEvent::Reset { stream, reason } => {
+                let reason = match reason {
+                    codec::event::ResetReason::ConnectionClosed => ResetReason::ConnectionTermination,
+                    codec::event::ResetReason::Refused => ResetReason::Refused,
+                    _ => ResetReason::Remote,
+                };
+                if let Some(stream) = streams.get(stream) {
+                    self.upstream_reset(stream, key, reason);
+                }
+            }
+            CodecEvent::Error(error) => {
+                tracing::debug!(host = %connection.host.address_text, reason = error.reason, "upstream broke the protocol");
+                self.count_upstream(key, ClusterStat::UPSTREAM_CX_PROTOCOL_ERROR);
+                self.close_upstream(key, ResetReason::Protocol, true);
+            }
+        }
+    }
+
+    /// The host sends nothing more: perhaps that is how its response ends.
+    fn upstream_eof(&mut self, key: Key<UpstreamConnection>) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        if !connection.streams.is_empty() {
+            let event = connection.codec.end_of_input();
+            self.response_event(key, event, &[]);
+        }
+        self.close_upstream(key, ResetReason::ConnectionTermination, false);
+    }
+
+    /// Ends a connection with everything on it. `local` when it is our decision.
+    pub(crate) fn close_upstream(&mut self, key: Key<UpstreamConnection>, reason: ResetReason, local: bool) {
+        let Some(mut connection) = self.ups.remove(key) else { return };
+        self.wheel.cancel(&mut connection.timer);
+        connection.io.release(&mut self.buffers);
+        connection.cluster.breakers[0].connections.release();
+        connection.host.counters.cx_active.fetch_sub(1, Ordering::Relaxed);
+        let failed_to_open = connection.is_connecting();
+        let pool_key = connection.pool;
+        if let Some(pool) = self.upstreams.pools.get_mut(pool_key) {
+            pool.connections -= 1;
+            if failed_to_open {
+                pool.connecting -= 1;
+            } else {
+                pool.available.retain(|other| *other != key);
+            }
+        }
+        self.count_close(&connection, reason, local);
+        if failed_to_open {
+            connection.host.counters.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+            self.fail_waiting(pool_key, reason, None);
+        }
+        for stream in connection.streams.keys() {
+            self.connection_lost(stream, &connection, reason);
+        }
+        self.forget_empty_pool(pool_key);
+        self.open_for_waiting(pool_key);
+    }
+
+    fn count_close(&mut self, connection: &UpstreamConnection, reason: ResetReason, local: bool) {
+        let Some(pool) = self.upstreams.pools.get(connection.pool) else { return };
+        let Some(cluster) = self.upstreams.get(pool.at) else { return };
+        let counters = &cluster.cells.counters;
+        counters.gauge_add(ClusterStat::UPSTREAM_CX_ACTIVE, -1);
+        if connection.is_connecting() {
+            counters.inc(ClusterStat::UPSTREAM_CX_CONNECT_FAIL);
+            if reason == ResetReason::ConnectionTimeout {
+                counters.inc(ClusterStat::UPSTREAM_CX_CONNECT_TIMEOUT);
+            }
+            return;
+        }
+        counters.inc(ClusterStat::UPSTREAM_CX_DESTROY);
+        counters.inc(if local { ClusterStat::UPSTREAM_CX_DESTROY_LOCAL } else { ClusterStat::UPSTREAM_CX_DESTROY_REMOTE });
+        if !connection.streams.is_empty() {
+            counters.inc(ClusterStat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+            counters.inc(if local {
+                ClusterStat::UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ
+            } else {
+                ClusterStat::UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ
+            });
+        }
+        let times = &cluster.cells.times;
+        times.record(ClusterTimes::UPSTREAM_CX_LENGTH_MS, (self.clock.now_ns() - connection.opened_ns) / 1_000_000);
+        times.record(ClusterTimes::UPSTREAM_RQ_PER_CX, u64::from(connection.requests));
+    }
+
+    /// A place has become free: who waits beyond what is being opened gets a connection of his own.
+    fn open_for_waiting(&mut self, pool_key: Key<Pool>) {
+        let Some(pool) = self.upstreams.pools.get(pool_key) else { return };
+        if !pool.is_draining && !pool.waiting.is_empty() && (pool.connecting as usize) < pool.waiting.len() {
+            self.connect_upstream(pool_key);
+        }
+    }
+
+    pub(crate) fn count_upstream(&mut self, key: Key<UpstreamConnection>, stat: telemetry::stats::Counter<ClusterStat>) {
+        if let Some(connection) = self.ups.get(key)
+            && let Some(pool) = self.upstreams.pools.get(connection.pool)
+            && let Some(cluster) = self.upstreams.get(pool.at)
+        {
+            cluster.cells.counters.inc(stat);
+        }
+    }
+
+    /// Something is to be written at the end of the turn.
+    #[inline]
+    pub(crate) fn mark_upstream(&mut self, key: Key<UpstreamConnection>) {
+        if let Some(connection) = self.ups.get_mut(key)
+            && !connection.is_dirty
+        {
+            connection.is_dirty = true;
+            self.dirty_ups.push(key);
+        }
+    }
+
+    pub(crate) fn wake_upstream(&mut self, key: Key<UpstreamConnection>) {
+        if let Some(connection) = self.ups.get_mut(key)
+            && !connection.is_ready
+        {
+            connection.is_ready = true;
+            self.ready_ups.push(key);
+        }
+    }
+
+    pub(crate) fn flush_upstream(&mut self, key: Key<UpstreamConnection>) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        connection.is_dirty = false;
+        match connection.io.flush(&mut self.buffers) {
+            // The peer may have answered before it closed: what it said is read first.
+            FlushResult::Failed(_) => {
+                connection.io.output.clear(&mut self.buffers);
+                (connection.io.readable, connection.io.fin_seen) = (true, true);
+                self.wake_upstream(key);
+            }
+            FlushResult::Done | FlushResult::Blocked => self.upstream_has_room(key),
+        }
+    }
+
+    /// Makes sure the connection is looked at by its next deadline.
+    pub(crate) fn arm_upstream(&mut self, key: Key<UpstreamConnection>) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        let deadline = connection.deadline();
+        if deadline != u64::MAX {
+            self.wheel.arm(&mut connection.timer, Owner::Upstream(key).token(), deadline);
+        }
+    }
+
+    pub(crate) fn upstream_timer(&mut self, key: Key<UpstreamConnection>) {
+        let now = self.clock.now_ns();
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        TimerWheel::fired(&mut connection.timer);
+        if connection.connect_deadline_ns <= now {
+            return self.close_upstream(key, ResetReason::ConnectionTimeout, true);
+        }
+        if connection.streams.is_empty() && !connection.is_connecting() && connection.deadline() <= now {
+            self.count_upstream(key, ClusterStat::UPSTREAM_CX_IDLE_TIMEOUT);
+            return self.close_upstream(key, ResetReason::ConnectionTermination, true);
+        }
+        self.arm_upstream(key);
+    }
+}
+
+impl UpstreamConnection {
+    fn deadline(&self) -> u64 {
+        if self.is_connecting() {
+            return self.connect_deadline_ns;
+        }
+        if !self.streams.is_empty() {
+            return u64::MAX;
+        }
+        let http = &self.cluster.config.http;
+        after(self.idle_since_ns, http.idle_timeout).min(after(self.opened_ns, http.max_connection_duration))
+    }
+
+    /// May it take another request after this one?
+    pub(super) fn is_reusable(&self, now_ns: u64) -> bool {
+        let http = &self.cluster.config.http;
+        self.codec.free_streams() > 0
+            && !self.codec.must_close()
+            && !self.io.eof
+            && http.max_requests_per_connection.is_none_or(|most| self.requests < most)
+            && after(self.opened_ns, http.max_connection_duration) > now_ns
+    }
+}

@@ -1,0 +1,180 @@
+//! Step 15: a worker's connections to one host. Streams take what is idle, or wait in line for what is being opened.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use telemetry::stats::sets::Cluster as ClusterStat;
+
+use super::cluster::Cluster;
+use super::config::ClusterRef;
+use super::connection::UpstreamConnection;
+use super::host::Host;
+use crate::arena::Key;
+use crate::http::stream::Stream;
+use crate::router::{Attempt, ResetReason};
+use crate::worker::Worker;
+
+/// Connections to one host.
+#[derive(Debug)]
+pub struct Pool {
+    /// The cluster's slot.
+    pub at: ClusterRef,
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// The host.
+    pub host: Arc<Host>,
+    /// Connections that can take a stream; the last one used is taken first, so that the others may time out.
+    pub available: Vec<Key<UpstreamConnection>>,
+    /// Connections that are being opened.
+    pub connecting: u32,
+    /// All connections.
+    pub connections: u32,
+    /// Streams that wait, oldest first.
+    pub waiting: VecDeque<Key<Box<Stream>>>,
+    /// No new streams; connections are closed as they fall idle.
+    pub is_draining: bool,
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub fn new(at: ClusterRef, cluster: Arc<Cluster>, host: Arc<Host>) -> Self {
+        Self {
+            at,
+            cluster,
+            host,
+            available: Vec::new(),
+            connecting: 0,
+            connections: 0,
+            waiting: VecDeque::new(),
+            is_draining: false,
+        }
+    }
+}
+
+impl Worker {
+    /// Gets a stream a connection: one that is there, or one to be opened.
+    pub(crate) fn acquire(&mut self, stream_key: Key<Box<Stream>>, pool_key: Option<Key<Pool>>) {
+        let Some(pool_key) = pool_key else {
+            return self.attempt_failed(stream_key, ResetReason::ConnectionFailure, None);
+        };
+        let (Some(stream), Some(pool)) = (self.streams.get_mut(stream_key), self.upstreams.pools.get_mut(pool_key))
+        else {
+            return;
+        };
+        stream.info.upstream_host = Some(Arc::clone(&pool.host));
+        let (thresholds, breakers) = pool.cluster.priority(stream.router.priority);
+        if breakers.requests.is_exhausted(thresholds.max_requests) {
+            return self.overflowed(stream_key, pool_key, ClusterStat::UPSTREAM_RQ_PENDING_OVERFLOW);
+        }
+        if let Some(connection) = pool.available.pop() {
+            return self.attach(stream_key, connection);
+        }
+        if !breakers.pending.try_acquire(thresholds.max_pending_requests) {
+            return self.overflowed(stream_key, pool_key, ClusterStat::UPSTREAM_RQ_PENDING_OVERFLOW);
+        }
+        pool.waiting.push_back(stream_key);
+        stream.router.attempt = Attempt::Waiting(pool_key);
+        let may_open = pool.connections == 0 || !breakers.connections.is_exhausted(thresholds.max_connections);
+        let wants_one = (pool.connecting as usize) < pool.waiting.len();
+        if let Some(cluster) = self.upstreams.get(self.upstreams.pools.get(pool_key).map_or(ClusterRef::NONE, |p| p.at)) {
+            cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_PENDING_TOTAL);
+            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_PENDING_ACTIVE, 1);
+            if !may_open {
+                cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_OVERFLOW);
+            }
+        }
+        if may_open && wants_one {
+            self.connect_upstream(pool_key);
+        }
+    }
+
+    fn overflowed(
+        &mut self,
+        stream: Key<Box<Stream>>,
+        pool: Key<Pool>,
+        stat: telemetry::stats::Counter<ClusterStat>,
+    ) {
+        if let Some(pool) = self.upstreams.pools.get(pool)
+            && let Some(cluster) = self.upstreams.get(pool.at)
+        {
+            cluster.cells.counters.inc(stat);
+        }
+        self.attempt_failed(stream, ResetReason::Overflow, None);
+    }
+
+    /// A stream does not wait any more (it was given a connection, or gave up).
+    pub(crate) fn left_queue(&mut self, pool_key: Key<Pool>, priority: usize) {
+        let Some(pool) = self.upstreams.pools.get(pool_key) else { return };
+        pool.cluster.priority(priority).1.pending.release();
+        if let Some(cluster) = self.upstreams.get(pool.at) {
+            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_PENDING_ACTIVE, -1);
+        }
+    }
+
+    /// A connection can take a stream: the one that waits longest, or it rests in the pool.
+    pub(crate) fn connection_available(&mut self, key: Key<UpstreamConnection>) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        connection.idle_since_ns = self.clock.now_ns();
+        let pool_key = connection.pool;
+        let Some(pool) = self.upstreams.pools.get_mut(pool_key) else { return };
+        while let Some(stream_key) = pool.waiting.pop_front() {
+            // Streams that gave up left the line; a stale key costs nothing.
+            if let Some(stream) = self.streams.get(stream_key)
+                && stream.router.attempt == Attempt::Waiting(pool_key)
+            {
+                let priority = stream.router.priority;
+                self.left_queue(pool_key, priority);
+                return self.attach(stream_key, key);
+            }
+        }
+        if pool.is_draining {
+            return self.close_upstream(key, ResetReason::ConnectionTermination, true);
+        }
+        pool.available.push(key);
+        self.arm_upstream(key);
+    }
+
+    /// A connection could not be opened: everyone who waits hears of it (Envoy fails the whole line, too).
+    pub(crate) fn fail_waiting(&mut self, pool_key: Key<Pool>, reason: ResetReason, detail: Option<&str>) {
+        let Some(pool) = self.upstreams.pools.get_mut(pool_key) else { return };
+        let waiting = std::mem::take(&mut pool.waiting);
+        for stream_key in waiting {
+            if let Some(stream) = self.streams.get(stream_key)
+                && stream.router.attempt == Attempt::Waiting(pool_key)
+            {
+                let priority = stream.router.priority;
+                self.left_queue(pool_key, priority);
+                self.note_outcome(stream_key, super::outlier::Outcome::LocalFailure);
+                self.attempt_failed(stream_key, reason, detail);
+            }
+        }
+    }
+
+    /// A pool takes no new streams: what is idle is closed, the rest as it falls idle; who waits goes elsewhere.
+    pub(crate) fn drain_pool(&mut self, pool_key: Key<Pool>) {
+        let Some(pool) = self.upstreams.pools.get_mut(pool_key) else { return };
+        pool.is_draining = true;
+        let idle = std::mem::take(&mut pool.available);
+        let waiting = std::mem::take(&mut pool.waiting);
+        for key in idle {
+            self.close_upstream(key, ResetReason::ConnectionTermination, true);
+        }
+        for stream_key in waiting {
+            if let Some(stream) = self.streams.get_mut(stream_key)
+                && stream.router.attempt == Attempt::Waiting(pool_key)
+            {
+                stream.router.attempt = Attempt::None;
+                let priority = stream.router.priority;
+                self.left_queue(pool_key, priority);
+                self.begin_attempt(stream_key);
+            }
+        }
+        self.forget_empty_pool(pool_key);
+    }
+
+    pub(crate) fn forget_empty_pool(&mut self, pool_key: Key<Pool>) {
+        if self.upstreams.pools.get(pool_key).is_some_and(|pool| pool.is_draining && pool.connections == 0) {
+            self.upstreams.pools.remove(pool_key);
+        }
+    }
+}
