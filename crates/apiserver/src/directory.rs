@@ -1,0 +1,1 @@
+//! A directory of YAML as a source of objects.

@@ -1,0 +1,311 @@
+//! What a workload that is run on this machine needs before it can join: a WorkloadGroup, a Service that selects it,
+//! an address and a token.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use resources::field::FieldErrors;
+use resources::kinds::Kind;
+use resources::kinds::core::service::{Service, TargetPort};
+use resources::kinds::networking::workload_group::WorkloadGroup;
+use resources::object::{Object, ObjectKey};
+use resources::rules::label::{label_key, label_value};
+use resources::rules::name::{dns_label, dns_subdomain};
+use resources::selector::has_all;
+use resources::store::{Filter, Patch, Store, StoreError, WriteOptions};
+use serde_json::json;
+
+use crate::addresses::{self, AddressError, Holder};
+use crate::control_socket::protocol::{MeshInfo, Registered, Registration};
+use crate::tokens::{self, Tokens, TokensError};
+
+/// Marks the WorkloadGroups and Services that a registration made, and may change again.
+pub const MADE_BY_LABEL: &str = "outrigger.dev/made-by";
+const MADE_BY_RUN: &str = "run";
+const MANAGER: &str = "outrigger-run";
+
+/// Why a workload may not join.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationError {
+    /// What it says of itself is not valid.
+    #[error("{0}")]
+    Invalid(String),
+    /// The group that it names is not there.
+    #[error("there is no WorkloadGroup {0}")]
+    NoGroup(String),
+    /// The group that it names is not valid.
+    #[error("WorkloadGroup {group}: {errors}")]
+    BadGroup {
+        /// The group.
+        group: String,
+        /// What is wrong with it.
+        errors: FieldErrors,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// There is no token.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+}
+
+/// Makes what a workload needs and says what it got. Only the mesh's owner may ask: it creates groups.
+pub async fn register(
+    store: &dyn Store,
+    tokens: &Tokens,
+    mesh: &MeshInfo,
+    wish: &Registration,
+) -> Result<Registered, RegistrationError> {
+    check(wish)?;
+    let group_name = wish.group.clone().unwrap_or_else(|| match &wish.version {
+        Some(version) => format!("{}-{version}", wish.name),
+        None => wish.name.clone(),
+    });
+    let group = find_or_make_group(store, wish, &group_name).await?;
+    let labels = labels_of(&group);
+    let (mut services, mut ports) = selecting(store, &wish.namespace, &labels, &group).await?;
+    let mut service_made = None;
+    if services.is_empty() && wish.group.is_none() && !wish.ports.is_empty() {
+        make_service(store, wish).await?;
+        service_made = Some(wish.name.clone());
+        services.push(wish.name.clone());
+    }
+    ports.extend(group.template.ports.values());
+    ports.extend(&wish.ports);
+    let ports: Vec<u16> = ports.into_iter().collect();
+    let holder = Holder {
+        namespace: wish.namespace.clone(),
+        group: group_name.clone(),
+        instance: wish.instance.clone(),
+    };
+    let allotted = addresses::allot(store, &mesh.root_namespace, &holder, &ports).await?;
+    let service_account = match group.template.service_account.as_str() {
+        "" => "default".to_owned(),
+        account => account.to_owned(),
+    };
+    Ok(Registered {
+        token: tokens.issue(&wish.namespace, &service_account)?,
+        token_expires_in_seconds: tokens::LIFETIME.as_secs(),
+        namespace: wish.namespace.clone(),
+        group: group_name,
+        instance: allotted.instance,
+        service_account,
+        labels,
+        address: allotted.address.into(),
+        ports,
+        services,
+        service_made,
+        mesh: mesh.clone(),
+    })
+}
+
+fn check(wish: &Registration) -> Result<(), RegistrationError> {
+    let bad = |what: &str, value: &str, error: String| {
+        RegistrationError::Invalid(format!("{what} {value:?} {error}"))
+    };
+    dns_label(&wish.namespace).map_err(|error| bad("namespace", &wish.namespace, error))?;
+    match &wish.group {
+        Some(group) => dns_subdomain(group).map_err(|error| bad("group", group, error))?,
+        None => dns_label(&wish.name).map_err(|error| bad("name", &wish.name, error))?,
+    }
+    if let Some(account) = &wish.service_account {
+        dns_subdomain(account).map_err(|error| bad("service account", account, error))?;
+    }
+    if let Some(version) = &wish.version {
+        dns_label(version).map_err(|error| bad("version", version, error))?;
+    }
+    if let Some(instance) = &wish.instance {
+        dns_label(instance).map_err(|error| bad("instance", instance, error))?;
+    }
+    for (key, value) in &wish.labels {
+        label_key(key).map_err(|error| bad("label", key, error))?;
+        label_value(value).map_err(|error| bad("label value", value, error))?;
+    }
+    match wish.ports.contains(&0) {
+        true => Err(RegistrationError::Invalid("a port must be between 1 and 65535".to_owned())),
+        false => Ok(()),
+    }
+}
+
+async fn find_or_make_group(
+    store: &dyn Store,
+    wish: &Registration,
+    name: &str,
+) -> Result<WorkloadGroup, RegistrationError> {
+    let key = ObjectKey::new(WorkloadGroup::INFO.collection.clone(), &*wish.namespace, name);
+    let there = match store.get(&key).await {
+        Ok(group) => Some(group),
+        Err(StoreError::NotFound(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let may_change =
+        there.as_ref().is_none_or(|group| group.label(MADE_BY_LABEL) == Some(MADE_BY_RUN));
+    let group = match (there, &wish.group) {
+        (None, Some(group)) => {
+            return Err(RegistrationError::NoGroup(format!("{}/{group}", wish.namespace)));
+        }
+        // A group that a person wrote is the truth about its workloads.
+        (Some(group), _) if wish.group.is_some() || !may_change => group,
+        _ => {
+            let patch = Patch::Apply { object: group_of(wish, name), force: true };
+            store.patch(key, patch, WriteOptions::by(MANAGER)).await?
+        }
+    };
+    let parsed = WorkloadGroup::parse(&group);
+    let bad = |errors| RegistrationError::BadGroup {
+        group: format!("{}/{name}", wish.namespace),
+        errors,
+    };
+    Ok(parsed.map_err(bad)?.view)
+}
+
+fn group_of(wish: &Registration, name: &str) -> Object {
+    let mut labels = wish.labels.clone();
+    labels.entry("app".to_owned()).or_insert_with(|| wish.name.clone());
+    if let Some(version) = &wish.version {
+        labels.entry("version".to_owned()).or_insert_with(|| version.clone());
+    }
+    let ports: BTreeMap<String, u16> =
+        wish.ports.iter().map(|port| (format!("http-{port}"), *port)).collect();
+    let account = wish.service_account.as_ref().unwrap_or(&wish.name);
+    let mut group = Object::new("networking.istio.io/v1", "WorkloadGroup", &wish.namespace, name)
+        .with(
+            "spec",
+            json!({
+                "metadata": {"labels": labels},
+                "template": {"labels": labels, "serviceAccount": account, "ports": ports},
+            }),
+        );
+    group.set_label(MADE_BY_LABEL, MADE_BY_RUN);
+    group
+}
+
+/// Labels of a group's workloads.
+pub fn labels_of(group: &WorkloadGroup) -> BTreeMap<String, String> {
+    let mut labels = group.labels.clone();
+    labels.extend(group.template.labels.clone());
+    labels
+}
+
+/// The services that select a workload, and the workload ports that they name.
+async fn selecting(
+    store: &dyn Store,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    group: &WorkloadGroup,
+) -> Result<(Vec<String>, BTreeSet<u16>), RegistrationError> {
+    let filter = Filter { namespace: Some(namespace.to_owned()), ..Filter::default() };
+    let listed = store.list(&Service::INFO.collection, &filter).await?;
+    let (mut names, mut ports) = (Vec::new(), BTreeSet::new());
+    for object in listed.items {
+        let Ok(service) = Service::parse(&object) else { continue };
+        if service.view.selector.is_empty() || !has_all(labels, &service.view.selector) {
+            continue;
+        }
+        names.push(service.meta.name);
+        ports.extend(service.view.ports.iter().filter_map(|port| match &port.target_port {
+            TargetPort::Number(number) => Some(*number),
+            TargetPort::Name(name) => group.template.ports.get(name).copied(),
+        }));
+    }
+    Ok((names, ports))
+}
+
+async fn make_service(store: &dyn Store, wish: &Registration) -> Result<(), RegistrationError> {
+    let ports = wish
+        .ports
+        .iter()
+        .map(|port| json!({"name": format!("http-{port}"), "port": port, "targetPort": port}));
+    let mut service = Object::new("v1", "Service", &wish.namespace, &wish.name)
+        .with("spec", json!({"selector": {"app": wish.name}, "ports": ports.collect::<Vec<_>>()}));
+    service.set_label("app", &wish.name);
+    service.set_label(MADE_BY_LABEL, MADE_BY_RUN);
+    let key = ObjectKey::new(Service::INFO.collection.clone(), &*wish.namespace, &*wish.name);
+    let patch = Patch::Apply { object: service, force: true };
+    store.patch(key, patch, WriteOptions::by(MANAGER)).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resources::store::Versioned;
+
+    async fn world() -> (Versioned, Tokens, MeshInfo) {
+        let store = Versioned::in_memory().unwrap();
+        let tokens = Tokens::load_or_create(&store, "istio-system").await.unwrap();
+        let mesh = MeshInfo {
+            mesh: "test".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            root_namespace: "istio-system".to_owned(),
+            root_certificate: String::new(),
+            xds_address: "127.0.0.1:15012".to_owned(),
+        };
+        (store, tokens, mesh)
+    }
+
+    fn wish(name: &str, version: Option<&str>) -> Registration {
+        Registration {
+            name: name.to_owned(),
+            namespace: "default".to_owned(),
+            version: version.map(str::to_owned),
+            ports: vec![9080],
+            ..Registration::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_makes_a_service_and_the_second_finds_it() {
+        let (store, tokens, mesh) = world().await;
+        let first = register(&store, &tokens, &mesh, &wish("reviews", Some("v1"))).await.unwrap();
+        assert_eq!(
+            (first.group.as_str(), first.service_account.as_str()),
+            ("reviews-v1", "reviews")
+        );
+        assert_eq!(first.service_made.as_deref(), Some("reviews"));
+        let second = register(&store, &tokens, &mesh, &wish("reviews", Some("v2"))).await.unwrap();
+        assert_eq!((second.service_made, second.services), (None, vec!["reviews".to_owned()]));
+        assert_ne!(first.address, second.address);
+        assert_eq!(second.ports, [9080]);
+        for (key, object) in store.objects() {
+            let findings = (resources::kinds::kind_of(&object).unwrap().check)(&object);
+            assert_eq!(findings.errors, [], "{key}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_that_a_person_wrote_is_the_truth() {
+        let (store, tokens, mesh) = world().await;
+        let key = ObjectKey::new(WorkloadGroup::INFO.collection.clone(), "default", "reviews-v1");
+        let object = Object::new("networking.istio.io/v1", "WorkloadGroup", "default", "reviews-v1").with(
+            "spec",
+            json!({"template": {"serviceAccount": "own", "labels": {"app": "r"}, "ports": {"http": 81}}}),
+        );
+        let before = store.create(key.clone(), object, WriteOptions::by("person")).await.unwrap();
+        let service = Object::new("v1", "Service", "default", "r").with(
+            "spec",
+            json!({"selector": {"app": "r"}, "ports": [{"port": 80, "targetPort": "http"}]}),
+        );
+        let service_key = ObjectKey::new(Service::INFO.collection.clone(), "default", "r");
+        store.create(service_key, service, WriteOptions::by("person")).await.unwrap();
+        let mut wish = wish("reviews", Some("v1"));
+        wish.ports.clear();
+        let got = register(&store, &tokens, &mesh, &wish).await.unwrap();
+        assert_eq!((got.service_account.as_str(), got.ports), ("own", vec![81]));
+        assert_eq!(got.services, ["r"]);
+        assert_eq!(store.get(&key).await.unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_valid_or_not_there_is_refused() {
+        let (store, tokens, mesh) = world().await;
+        let bad = register(&store, &tokens, &mesh, &wish("../x", None)).await;
+        assert!(matches!(bad, Err(RegistrationError::Invalid(_))), "{bad:?}");
+        let mut absent = wish("x", None);
+        absent.group = Some("nobody".to_owned());
+        let absent = register(&store, &tokens, &mesh, &absent).await.unwrap_err();
+        assert_eq!(absent.to_string(), "there is no WorkloadGroup default/nobody");
+    }
+}
