@@ -28,9 +28,33 @@ pub trait AccessLogger: Send + Sync + fmt::Debug {
     fn opened(&self, _record: &LogRecord<'_>) {}
 }
 
-/// In a stream's filter state: the ALPN protocols to offer upstream instead of the cluster's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamAlpn(pub Arc<[Vec<u8>]>);
+/// In a stream's filter state: the ALPN protocols to offer upstream instead of the cluster's own, by the protocol that
+/// will be spoken there; `None` leaves the cluster's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamAlpn {
+    /// For HTTP/1.0.
+    pub http10: Option<Arc<[Vec<u8>]>>,
+    /// For HTTP/1.1.
+    pub http11: Option<Arc<[Vec<u8>]>>,
+    /// For HTTP/2.
+    pub http2: Option<Arc<[Vec<u8>]>>,
+}
+
+impl UpstreamAlpn {
+    /// What to offer to a host of that cluster; clusters can opt out by `istio.alpn_override: "false"` in their metadata.
+    pub fn for_cluster(&self, protocol: Version, cluster: &Cluster) -> Option<&Arc<[Vec<u8>]>> {
+        let metadata = cluster.config.metadata.as_ref();
+        let choice = metadata.and_then(|map| map.get("istio")?.get("alpn_override")?.as_str());
+        if choice == Some("false") {
+            return None;
+        }
+        match protocol {
+            Version::Http10 => self.http10.as_ref(),
+            Version::Http11 => self.http11.as_ref(),
+            Version::Http2 => self.http2.as_ref(),
+        }
+    }
+}
 
 /// All that can be said of an ended stream.
 #[derive(Debug)]
