@@ -124,6 +124,8 @@ pub struct Proxy {
     pub auto_register_group: Option<String>,
     /// What software it says it is.
     pub version: String,
+    /// Whether its labels are the registry's, not its own word: only then is it given secrets.
+    pub is_registered: bool,
 }
 
 /// A destination that a workload calls by TCP, on its own address.
@@ -224,6 +226,7 @@ impl Proxy {
             },
             auto_register_group: metadata.text("AUTO_REGISTER_GROUP").map(str::to_owned),
             version: metadata.text("ISTIO_VERSION").unwrap_or_default().to_owned(),
+            is_registered: false,
         })
     }
 }

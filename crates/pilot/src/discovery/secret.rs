@@ -27,10 +27,10 @@ const SCHEME: &str = "kubernetes://";
 /// Ends the name of a credential's roots.
 const ROOTS_SUFFIX: &str = "-cacert";
 
-/// Secrets of the gateway's own namespace that its Gateways name. Only a gateway with a credential of its own gets any:
-/// on the plaintext port there is no telling who asks.
+/// Secrets of the gateway's own namespace that its Gateways name. Only a gateway that the registry knows by its own
+/// credential gets any: labels that a node gives itself select no Gateway for it to take keys from.
 fn of_proxy(caches: &mut Caches, context: &PushContext, proxy: &Proxy, _: &ViewKey) -> Vec<Resource> {
-    if proxy.kind != ProxyKind::Router || proxy.service_account.is_empty() {
+    if proxy.kind != ProxyKind::Router || !proxy.is_registered {
         return Vec::new();
     }
     let gateways = context.gateways.selecting(&proxy.labels);

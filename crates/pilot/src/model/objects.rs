@@ -95,6 +95,11 @@ macro_rules! tables {
                 count
             }
 
+            /// Leaves out what is as it was but for status and bookkeeping, and deletions of what is not there.
+            pub fn drop_unchanged(&mut self, objects: &Objects) {
+                $(drop_unchanged(&mut self.$field, &objects.$field);)*
+            }
+
             /// Adds a later change; it wins where both are of one object.
             pub fn merge(&mut self, later: ChangeSet) {
                 $(self.$field.extend(later.$field);)*
@@ -184,4 +189,18 @@ fn apply<T>(table: &mut Arc<Table<T>>, changes: &BTreeMap<Name, Option<Arc<Parse
         };
     }
     *table = Arc::new(next);
+}
+
+fn drop_unchanged<T: PartialEq>(changes: &mut BTreeMap<Name, Option<Arc<Parsed<T>>>>, table: &Table<T>) {
+    changes.retain(|name, change| match (change, table.get(name)) {
+        (None, None) => false,
+        (Some(new), Some(old)) => {
+            new.view != old.view
+                || new.meta.labels != old.meta.labels
+                || new.meta.annotations != old.meta.annotations
+                || new.meta.creation_timestamp != old.meta.creation_timestamp
+                || new.meta.uid != old.meta.uid
+        }
+        _ => true,
+    });
 }

@@ -1,0 +1,181 @@
+//! What all streams share: the discovery, the registry of workloads, the status of proxies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::counters::Counters;
+use crate::model::objects::{ChangeSet, Name};
+use crate::model::registration::GROUP_ANNOTATION;
+use crate::model::registry::entry_labels;
+use crate::proxy::{Peer, Proxy};
+use crate::push::{Client, Discovery, ProxyId, PushReport};
+use crate::registration::Registrations;
+use crate::status::{MeshStatus, StatusBoard};
+
+/// How long a good-bye waits for its effect.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How far the control plane is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phase {
+    /// Every kind has been read.
+    pub ready: bool,
+    /// It ends.
+    pub stopping: bool,
+    /// The newest context.
+    pub number: u64,
+}
+
+/// The control plane but for its sockets.
+pub struct Plane {
+    discovery: Mutex<Discovery>,
+    /// Workloads that register themselves.
+    pub registrations: Arc<Registrations>,
+    /// Connected proxies.
+    pub board: StatusBoard,
+    /// What was pushed and rejected.
+    pub counters: Counters,
+    phase: watch::Sender<Phase>,
+}
+
+impl Plane {
+    /// A control plane that has read nothing yet.
+    pub fn new(discovery: Discovery, registrations: Arc<Registrations>) -> Arc<Plane> {
+        Arc::new(Plane {
+            discovery: Mutex::new(discovery),
+            registrations,
+            board: StatusBoard::default(),
+            counters: Counters::default(),
+            phase: watch::Sender::new(Phase::default()),
+        })
+    }
+
+    /// Takes a change in and wakes whom it touches.
+    pub fn push(&self, mut changes: ChangeSet) -> PushReport {
+        let mut discovery = self.discovery.lock();
+        changes.drop_unchanged(&discovery.context().objects);
+        if changes.is_empty() {
+            return PushReport { number: discovery.context().number, ..Default::default() };
+        }
+        let report = discovery.push(&changes);
+        drop(discovery);
+        self.phase.send_modify(|phase| phase.number = report.number);
+        tracing::debug!(objects = changes.len(), ?report, "took a change in");
+        report
+    }
+
+    /// Every kind has been read: streams are answered from now on, and workloads that do not come back are forgotten.
+    pub fn become_ready(&self) {
+        let orphans: Vec<Name> = {
+            let discovery = self.discovery.lock();
+            let entries = discovery.context().objects.workload_entries.iter();
+            let registered = entries.filter(|(_, entry)| entry.meta.annotations.contains_key(GROUP_ANNOTATION));
+            registered.map(|(name, _)| name.clone()).collect()
+        };
+        self.registrations.expire_orphans(orphans.into_iter());
+        self.phase.send_modify(|phase| phase.ready = true);
+    }
+
+    /// Ends every stream.
+    pub fn stop(&self) {
+        self.phase.send_modify(|phase| phase.stopping = true);
+    }
+
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Waits until every kind has been read: before that, answers would take away what proxies have.
+    pub async fn wait_until_ready(&self) -> Result<(), Status> {
+        let mut phase = self.phase.subscribe();
+        match phase.wait_for(|phase| phase.ready || phase.stopping).await {
+            Ok(phase) if !phase.stopping => Ok(()),
+            _ => Err(Status::unavailable("the control plane is shutting down")),
+        }
+    }
+
+    /// Waits until the control plane ends.
+    pub async fn stopping(&self) {
+        let mut phase = self.phase.subscribe();
+        let _ = phase.wait_for(|phase| phase.stopping).await;
+    }
+
+    /// Waits until a workload's entry is gone from the model, or a little while.
+    pub async fn wait_until_gone(&self, entry: &Name) {
+        let mut phase = self.phase.subscribe();
+        let gone = async {
+            while self.discovery.lock().context().objects.workload_entries.contains_key(entry) {
+                if phase.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, gone).await;
+    }
+
+    /// Adds a proxy. What it sees is made on a thread of its own: for the first of its kind that is the whole mesh.
+    pub async fn connect(self: &Arc<Self>, proxy: Proxy, peer: Option<&Peer>) -> Arc<Client> {
+        let plane = Arc::clone(self);
+        let for_board = proxy.clone();
+        let connected = tokio::task::spawn_blocking(move || plane.discovery.lock().connect(proxy)).await;
+        let client = match connected {
+            Ok(client) => client,
+            // The thread panicked: do it here, so that the panic is this stream's.
+            Err(_) => self.discovery.lock().connect(for_board.clone()),
+        };
+        self.board.connected(client.id, &for_board, peer);
+        client
+    }
+
+    /// Removes a proxy.
+    pub fn disconnect(&self, id: ProxyId) {
+        self.board.disconnected(id);
+        self.discovery.lock().disconnect(id);
+    }
+
+    /// Gives a proxy that does not register itself the labels of its entry or pod, if the registry has one at its
+    /// address with its credential's service account.
+    pub fn identify(&self, proxy: &mut Proxy, peer: Option<&Peer>) {
+        let Some(peer) = peer else { return };
+        if let Some(labels) = registry_labels(&self.discovery.lock(), proxy, peer) {
+            proxy.labels = Arc::new(labels);
+            proxy.is_registered = true;
+        }
+    }
+
+    /// The whole mesh at this moment.
+    pub fn status(&self) -> MeshStatus {
+        let phase = self.phase();
+        MeshStatus { ready: phase.ready, changes: phase.number, proxies: self.board.proxies() }
+    }
+
+    /// Reads the discovery.
+    pub fn with_discovery<T>(&self, read: impl FnOnce(&Discovery) -> T) -> T {
+        read(&self.discovery.lock())
+    }
+}
+
+fn registry_labels(discovery: &Discovery, proxy: &Proxy, peer: &Peer) -> Option<BTreeMap<String, String>> {
+    let address = proxy.address.to_string();
+    let objects = &discovery.context().objects;
+    let entry = objects.workload_entries.iter().find(|(name, entry)| {
+        *name.namespace == *peer.namespace
+            && entry.view.address == address
+            && entry.view.service_account == peer.service_account
+    });
+    if let Some((_, entry)) = entry {
+        return Some(entry_labels(entry));
+    }
+    let pod = objects.pods.iter().find(|(name, pod)| {
+        *name.namespace == *peer.namespace
+            && pod.view.ips.contains(&address)
+            && pod.view.spec.service_account == peer.service_account
+    });
+    pod.map(|(_, pod)| pod.meta.labels.clone())
+}
