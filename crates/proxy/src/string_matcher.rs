@@ -1,7 +1,10 @@
 //! How a configured pattern meets a string: Envoy's `type.matcher.v3.StringMatcher`, compiled.
 
+mod re2;
+
 use std::fmt;
 
+use regex_automata::MatchKind;
 use regex_automata::meta::Regex;
 
 /// What the subject is compared with.
@@ -88,13 +91,55 @@ impl StringMatcher {
 /// Compiles a pattern that must match the whole subject, as Envoy's `safe_regex` does.
 ///
 /// # Errors
-/// When the pattern does not compile or is too large.
+/// When the pattern does not compile, is not RE2, or is too large.
 pub fn full_match_regex(pattern: &str) -> Result<Regex, RegexError> {
+    full_match_regexes(&[pattern], MatchKind::LeftmostFirst)
+}
+
+/// As [`full_match_regex`], for several patterns in one automaton.
+///
+/// # Errors
+/// As [`full_match_regex`]; the error names the first pattern if it is not known which one is at fault.
+pub fn full_match_regexes(patterns: &[&str], kind: MatchKind) -> Result<Regex, RegexError> {
+    let anchored: Vec<String> =
+        patterns.iter().map(|pattern| Ok(format!(r"\A(?:{})\z", to_rust(pattern)?))).collect::<Result<_, RegexError>>()?;
+    build(&anchored, kind).map_err(|reason| refused(patterns.first().unwrap_or(&""), reason))
+}
+
+/// Compiles a pattern that may match anywhere in the subject: for substitutions.
+///
+/// # Errors
+/// As [`full_match_regex`].
+pub fn search_regex(pattern: &str) -> Result<Regex, RegexError> {
+    build(&[to_rust(pattern)?], MatchKind::LeftmostFirst).map_err(|reason| refused(pattern, reason))
+}
+
+fn to_rust(pattern: &str) -> Result<String, RegexError> {
+    re2::translate(pattern).map_err(|reason| refused(pattern, reason))
+}
+
+fn refused(pattern: &str, reason: String) -> RegexError {
+    RegexError { pattern: pattern.to_owned(), reason }
+}
+
+fn build(patterns: &[String], kind: MatchKind) -> Result<Regex, String> {
+    /// An automaton is compiled from configuration, which comes from others: it must not eat the memory.
+    const NFA_BYTES: usize = 4 << 20;
+    /// Of lazily built states, per worker that searches.
+    const CACHE_BYTES: usize = 512 << 10;
+
+    let config = Regex::config()
+        .nfa_size_limit(Some(NFA_BYTES))
+        .hybrid_cache_capacity(CACHE_BYTES)
+        .match_kind(kind);
     Regex::builder()
-        .configure(Regex::config().nfa_size_limit(Some(4 << 20)))
+        .configure(config)
         .syntax(regex_automata::util::syntax::Config::new().utf8(false))
-        .build(&format!(r"\A(?:{pattern})\z"))
-        .map_err(|error| RegexError { pattern: pattern.to_owned(), reason: error.to_string() })
+        .build_many(patterns)
+        .map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            format!("{error}{cause}")
+        })
 }
 
 impl fmt::Debug for StringMatcher {

@@ -1,80 +1,336 @@
-//! A compiled route table.
+//! What a route table is compiled from: Envoy's `RouteConfiguration` as plain data, defaults resolved and levels merged.
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
-use codec::headers::RequestHead;
+use codec::headers::HeaderName;
 
+use crate::http::header_mutation::HeaderMutations;
 use crate::router::config::{ClusterChoice, RoutePolicy};
+use crate::stream_info::Metadata;
+use crate::string_matcher::StringMatcher;
 
-/// A compiled table of virtual hosts.
-#[derive(Debug, Default)]
-pub struct RouteTable {
-    /// The table's name.
+/// What a whole table says beside its virtual hosts.
+#[derive(Clone, Debug, Default)]
+pub struct TableConfig {
+    /// The table's name: what route discovery knows it by.
     pub name: Arc<str>,
-    /// In order.
-    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// Compare hosts without their port.
+    pub ignore_port_in_host_matching: bool,
+    /// Header changes go from the table to the route, so that the route's have the last word; else the other way round.
+    pub most_specific_header_mutations_wins: bool,
+    /// Changes of every request that matches a route.
+    pub request_headers: HeaderMutations,
+    /// Changes of every response to one.
+    pub response_headers: HeaderMutations,
+    /// Removed from requests of external origin.
+    pub internal_only_headers: Vec<HeaderName>,
 }
 
 /// One virtual host.
-#[derive(Debug)]
-pub struct VirtualHost {
-    /// Its name.
+#[derive(Clone, Debug, Default)]
+pub struct VirtualHostConfig {
+    /// Its name, unique within the table.
     pub name: Arc<str>,
-    /// Routes in order.
-    pub routes: Vec<Route>,
+    /// `example.com`, `*.example.com`, `example.*`, `*`.
+    pub domains: Vec<String>,
+    /// Routes; the first that matches is taken.
+    pub routes: Vec<RouteConfig>,
+    /// Whether plaintext requests are redirected.
+    pub require_tls: RequireTls,
+    /// Changes of every request that matches one of its routes.
+    pub request_headers: HeaderMutations,
+    /// Changes of every response to one.
+    pub response_headers: HeaderMutations,
+}
+
+/// `VirtualHost.require_tls`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequireTls {
+    /// Plaintext is welcome.
+    #[default]
+    None,
+    /// Redirect external plaintext requests to https.
+    ExternalOnly,
+    /// Redirect every plaintext request.
+    All,
 }
 
 /// One route.
-#[derive(Debug)]
-pub struct Route {
-    /// Its name.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// Its name, maybe empty.
     pub name: Arc<str>,
-    /// Path prefix.
-    pub prefix: Box<str>,
-    /// What it does.
+    /// Which requests it takes.
+    pub criteria: Criteria,
+    /// What it does with them.
     pub action: Action,
+    /// Changes of its requests.
+    pub request_headers: HeaderMutations,
+    /// Changes of their responses.
+    pub response_headers: HeaderMutations,
+    /// `Route.metadata`.
+    pub metadata: Metadata,
+    /// `typed_per_filter_config`, merged over the virtual host's and the table's.
+    pub filter_overrides: FilterOverrides,
+}
+
+impl RouteConfig {
+    /// A route without a name that changes no headers.
+    pub fn new(criteria: Criteria, action: Action) -> RouteConfig {
+        RouteConfig {
+            name: "".into(),
+            criteria,
+            action,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            metadata: None,
+            filter_overrides: FilterOverrides::default(),
+        }
+    }
+}
+
+/// `RouteMatch`: all of it must hold.
+#[derive(Clone, Debug)]
+pub struct Criteria {
+    /// On the path without query and fragment.
+    pub path: PathMatch,
+    /// Whether the case of the path counts (Envoy: true). Regular expressions say so themselves.
+    pub case_sensitive: bool,
+    /// On headers.
+    pub headers: Vec<HeaderMatcher>,
+    /// On the query.
+    pub query: Vec<QueryMatcher>,
+    /// Takes only so many requests.
+    pub fraction: Option<Fraction>,
+    /// Takes gRPC requests only.
+    pub grpc: bool,
+    /// On the client's certificate.
+    pub tls: Option<TlsCriteria>,
+}
+
+impl Criteria {
+    /// Takes every request of a path.
+    pub fn path(path: PathMatch) -> Criteria {
+        Criteria {
+            path,
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+            fraction: None,
+            grpc: false,
+            tls: None,
+        }
+    }
+}
+
+/// `RouteMatch.path_specifier`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// The path begins so.
+    Prefix(Box<str>),
+    /// The path is this.
+    Exact(Box<str>),
+    /// The path is this, or goes on with `/`.
+    SeparatedPrefix(Box<str>),
+    /// The whole path matches, RE2 syntax.
+    Regex(Box<str>),
+    /// CONNECT.
+    Connect,
+}
+
+/// `HeaderMatcher`. Of a header that occurs more than once, one matching value is enough (and with `invert`, spoils it).
+#[derive(Clone, Debug)]
+pub struct HeaderMatcher {
+    /// Which header; `:method`, `:path`, `:authority`, `:scheme` are headers too.
+    pub name: HeaderName,
+    /// What it must be.
+    pub value: ValueMatch,
+    /// Turns the verdict around, but for absent headers, which do not match either way.
+    pub invert: bool,
+    /// An absent header counts as an empty one.
+    pub treat_missing_as_empty: bool,
+}
+
+/// What a header must be.
+#[derive(Clone, Debug)]
+pub enum ValueMatch {
+    /// There (true), or not there.
+    Present(bool),
+    /// As the pattern says.
+    String(StringMatcher),
+    /// A whole number, from the first, below the second.
+    Range(i64, i64),
+}
+
+/// `QueryParameterMatcher`: on the first parameter of the name, as it stands in the query.
+#[derive(Clone, Debug)]
+pub struct QueryMatcher {
+    /// Which parameter.
+    pub name: Box<str>,
+    /// What it must be; `None`: anything, as long as it is there.
+    pub value: Option<StringMatcher>,
+}
+
+/// `FractionalPercent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fraction {
+    /// So many
+    pub numerator: u32,
+    /// of so many: 100, 10 000 or 1 000 000.
+    pub denominator: u32,
+}
+
+impl Fraction {
+    /// Whether a random number is within the fraction.
+    pub fn admits(self, random: u64) -> bool {
+        random % u64::from(self.denominator.max(1)) < u64::from(self.numerator)
+    }
+}
+
+/// `RouteMatch.tls_context`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsCriteria {
+    /// Whether the client has presented a certificate.
+    pub presented: Option<bool>,
+    /// Whether it has been validated.
+    pub validated: Option<bool>,
 }
 
 /// What a route does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Action {
     /// Sends the request on.
-    Route(ClusterChoice, RoutePolicy),
+    Route(Box<RouteAction>),
     /// Answers with a redirect.
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
+    /// Answers.
+    Direct(DirectResponse),
 }
 
-/// A redirect.
-#[derive(Debug)]
+/// `RouteAction`.
+#[derive(Clone, Debug)]
+pub struct RouteAction {
+    /// Where to.
+    pub cluster: ClusterChoice,
+    /// What the entries of weighted clusters change, in the same order. May be shorter.
+    pub weighted: Vec<WeightedEntry>,
+    /// Timeouts, retries and the like: what the router carries out.
+    pub policy: RoutePolicy,
+    /// How the path changes.
+    pub path_rewrite: Option<PathRewrite>,
+    /// How the authority changes (`auto` is in the policy).
+    pub host_rewrite: Option<HostRewrite>,
+}
+
+impl RouteAction {
+    /// Sends everything to a cluster as it is.
+    pub fn new(cluster: ClusterChoice) -> RouteAction {
+        RouteAction {
+            cluster,
+            weighted: Vec::new(),
+            policy: RoutePolicy::default(),
+            path_rewrite: None,
+            host_rewrite: None,
+        }
+    }
+}
+
+/// What an entry of weighted clusters changes.
+#[derive(Clone, Debug, Default)]
+pub struct WeightedEntry {
+    /// Changes of requests.
+    pub request_headers: HeaderMutations,
+    /// Changes of responses.
+    pub response_headers: HeaderMutations,
+    /// `host_rewrite_literal`.
+    pub host_rewrite: Option<Box<str>>,
+    /// `typed_per_filter_config`, merged over the route's.
+    pub filter_overrides: Option<FilterOverrides>,
+}
+
+/// How a path changes. The query stays.
+#[derive(Clone, Debug)]
+pub enum PathRewrite {
+    /// `prefix_rewrite`: instead of what the route matched: the prefix, or the whole path.
+    Prefix(Box<str>),
+    /// `regex_rewrite`.
+    Regex(Substitution),
+}
+
+/// How an authority changes.
+#[derive(Clone, Debug)]
+pub enum HostRewrite {
+    /// `host_rewrite_literal`.
+    Literal(Box<str>),
+    /// `host_rewrite_header`: this header's value, if there is one.
+    Header(HeaderName),
+    /// `host_rewrite_path_regex`: the path without its query, rewritten.
+    PathRegex(Substitution),
+}
+
+pub use super::substitution::Substitution;
+
+/// `RedirectAction`.
+#[derive(Clone, Debug)]
 pub struct Redirect {
-    /// Its status.
+    /// 301, 302, 303, 307 or 308.
     pub status: u16,
+    /// `https_redirect` is `https`.
+    pub scheme: Option<Box<str>>,
+    /// Instead of the request's host.
+    pub host: Option<Box<str>>,
+    /// Instead of the request's port.
+    pub port: Option<u16>,
+    /// Instead of the request's path.
+    pub path: Option<RedirectPath>,
+    /// Leaves the query out, unless it stands in `path`.
+    pub strip_query: bool,
 }
 
-/// A route found: pins its virtual host.
-#[derive(Debug, Clone)]
-pub struct RouteMatch {
-    host: Arc<VirtualHost>,
-    index: u32,
-}
-
-impl RouteMatch {
-    /// What the route does.
-    pub fn action(&self) -> &Action {
-        &self.host.routes[self.index as usize].action
-    }
-
-    /// The route's name, maybe empty.
-    pub fn name(&self) -> &Arc<str> {
-        &self.host.routes[self.index as usize].name
+impl Default for Redirect {
+    fn default() -> Self {
+        Redirect { status: 301, scheme: None, host: None, port: None, path: None, strip_query: false }
     }
 }
 
-impl RouteTable {
-    /// The first route that matches.
-    pub fn route(&self, head: &RequestHead) -> Option<RouteMatch> {
-        let host = self.virtual_hosts.first()?;
-        let index = host.routes.iter().position(|route| head.path().starts_with(route.prefix.as_bytes()))?;
-        Some(RouteMatch { host: Arc::clone(host), index: index as u32 })
+/// `RedirectAction.path_rewrite_specifier`.
+#[derive(Clone, Debug)]
+pub enum RedirectPath {
+    /// The whole path, and maybe a query, which then replaces the request's.
+    Full(Box<str>),
+    /// As a route's.
+    Rewrite(PathRewrite),
+}
+
+/// `DirectResponseAction`.
+#[derive(Clone, Debug, Default)]
+pub struct DirectResponse {
+    /// 200 to 599.
+    pub status: u16,
+    /// Empty for none.
+    pub body: Arc<[u8]>,
+}
+
+/// Configuration of HTTP filters for one route, by the name a filter has in its chain.
+#[derive(Clone, Default)]
+pub struct FilterOverrides(Arc<[(Arc<str>, Arc<dyn Any + Send + Sync>)]>);
+
+impl FilterOverrides {
+    /// Names and compiled configurations; of a name given twice the first counts.
+    pub fn new(entries: Vec<(Arc<str>, Arc<dyn Any + Send + Sync>)>) -> FilterOverrides {
+        FilterOverrides(entries.into())
+    }
+
+    /// The configuration for the filter of this name, if it is a `T`.
+    pub fn get<T: 'static>(&self, filter: &str) -> Option<&T> {
+        self.0.iter().find(|(name, _)| **name == *filter)?.1.downcast_ref()
+    }
+}
+
+impl fmt::Debug for FilterOverrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
