@@ -1,0 +1,1 @@
+//! A whole mesh: `outrigger up` over a directory of YAML.
