@@ -66,10 +66,7 @@ fn a_chain_is_leaf_first_root_last_one_certificate_a_text() {
         assert_eq!(issued.certificates.last().unwrap().trim(), ca.root_pem().trim());
         let roots = TrustRoots::from_pem(ca.root_pem()).unwrap();
         let chain = decode_pem(&issued.certificates.concat()).unwrap();
-        assert_eq!(
-            verify_workload(&chain, &roots, "cluster.local", now()).unwrap(),
-            workload()
-        );
+        assert_eq!(verify_workload(&chain, &roots, "cluster.local", now()).unwrap(), workload());
     }
 }
 
@@ -134,7 +131,10 @@ fn parts_that_do_not_belong_together_are_refused_by_name() {
         "ca-cert.pem does not belong to ca-key.pem"
     );
     let late = now() + Duration::from_secs(7200);
-    assert!(matches!(CertificateAuthority::from_material(good.clone(), late), Err(CaError::Expired)));
+    assert!(matches!(
+        CertificateAuthority::from_material(good.clone(), late),
+        Err(CaError::Expired)
+    ));
 }
 
 #[test]

@@ -103,6 +103,7 @@ fn certificate_error(error: webpki::Error) -> Error {
     Error::InvalidCertificate(match error {
         Webpki::CertExpired { .. } => CertificateError::Expired,
         Webpki::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        Webpki::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         Webpki::UnknownIssuer => CertificateError::UnknownIssuer,
         Webpki::CertRevoked => CertificateError::Revoked,
         Webpki::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,

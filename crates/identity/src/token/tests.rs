@@ -60,11 +60,8 @@ fn nobody_gets_more_than_an_hour() {
     // Not even with the mesh's own signature.
     let mut long = claims();
     long.exp = long.iat + HOUR.as_secs() + 1;
-    let judged = issuer.verifier().unwrap().verify(
-        &sign(&issuer, &long),
-        CONTROL_PLANE_AUDIENCE,
-        now(),
-    );
+    let judged =
+        issuer.verifier().unwrap().verify(&sign(&issuer, &long), CONTROL_PLANE_AUDIENCE, now());
     assert!(matches!(judged, Err(TokenError::TooLong)));
 }
 
@@ -141,7 +138,6 @@ fn a_changed_token_is_refused() {
     let body = serde_json::to_string(&other).unwrap();
     let body = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(body);
     parts[1] = &body;
-    let judged =
-        issuer.verifier().unwrap().verify(&parts.join("."), CONTROL_PLANE_AUDIENCE, now());
+    let judged = issuer.verifier().unwrap().verify(&parts.join("."), CONTROL_PLANE_AUDIENCE, now());
     assert!(matches!(judged, Err(TokenError::Signature(_))));
 }
