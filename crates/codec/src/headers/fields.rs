@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::names::{self, KnownName};
+use super::names::{self, KnownName, NameSet};
 
 /// A place in the buffer of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -292,9 +292,58 @@ impl Fields {
 
     /// Adds a field at the end, whether or not there is one of that name.
     pub fn append<'n>(&mut self, name: impl Into<NameRef<'n>>, value: &[u8]) {
-        let (name_start, known, name_len) = self.store_name(name.into());
+        self.append_with(name.into(), |out| out.extend_from_slice(value));
+    }
+
+    /// Adds to the first value of a field, after a separator; adds the field if it was absent.
+    pub fn append_to<'n>(&mut self, name: impl Into<NameRef<'n>>, separator: &[u8], value: &[u8]) {
+        self.append_to_with(name, separator, |out| out.extend_from_slice(value));
+    }
+
+    /// As [`append_to`](Fields::append_to), for a value that `write` appends to what it is given.
+    pub fn append_to_with<'n>(
+        &mut self,
+        name: impl Into<NameRef<'n>>,
+        separator: &[u8],
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let name = name.into();
+        let Some(first) = self.position(name, 0) else {
+            self.append_with(name, write);
+            return;
+        };
+        let old = self.entries[first];
+        let start = self.buffer.len();
+        self.buffer.extend_from_within(
+            old.value_start as usize..(old.value_start + old.value_len) as usize,
+        );
+        self.buffer.extend_from_slice(separator);
+        write(&mut self.buffer);
+        make_safe(&mut self.buffer[start..]);
+        self.replace_value(first, Span::new(start, self.buffer.len() - start));
+    }
+
+    /// As [`set`](Fields::set), for a value that `write` appends to what it is given.
+    pub fn set_with<'n>(&mut self, name: impl Into<NameRef<'n>>, write: impl FnOnce(&mut Vec<u8>)) {
+        let name = name.into();
+        let Some(first) = self.position(name, 0) else {
+            self.append_with(name, write);
+            return;
+        };
+        let start = self.buffer.len();
+        write(&mut self.buffer);
+        make_safe(&mut self.buffer[start..]);
+        self.replace_value(first, Span::new(start, self.buffer.len() - start));
+        self.remove_from(name, first + 1);
+    }
+
+    fn append_with(&mut self, name: NameRef<'_>, write: impl FnOnce(&mut Vec<u8>)) {
+        let (name_start, known, name_len) = self.store_name(name);
         self.buffer.extend_from_slice(b": ");
-        let span = self.store_value(value);
+        let start = self.buffer.len();
+        write(&mut self.buffer);
+        make_safe(&mut self.buffer[start..]);
+        let span = Span::new(start, self.buffer.len() - start);
         self.buffer.extend_from_slice(b"\r\n");
         self.push(Entry {
             name_start,
@@ -306,22 +355,16 @@ impl Fields {
         });
     }
 
-    /// Adds to the first value of a field, after a separator; adds the field if it was absent.
-    pub fn append_to<'n>(&mut self, name: impl Into<NameRef<'n>>, separator: &[u8], value: &[u8]) {
-        let name = name.into();
-        let Some(first) = self.position(name, 0) else {
-            self.append(name, value);
+    /// Removes every field whose name is in the set, in one pass; a pass is made only if there may be one.
+    pub fn remove_any(&mut self, names: NameSet) {
+        if self.seen & names.0 == 0 {
             return;
-        };
-        let old = self.entries[first];
-        let start = self.buffer.len();
-        self.buffer.extend_from_within(
-            old.value_start as usize..(old.value_start + old.value_len) as usize,
-        );
-        self.buffer.extend_from_slice(separator);
-        self.buffer.extend_from_slice(value);
-        make_safe(&mut self.buffer[start..]);
-        self.replace_value(first, Span::new(start, self.buffer.len() - start));
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_visible()) {
+            if names.contains(entry.known) {
+                entry.flags |= REMOVED;
+            }
+        }
     }
 
     /// Sets a field to a decimal number.
@@ -512,5 +555,51 @@ impl std::fmt::Debug for Fields {
             map.entry(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
         }
         map.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(fields: &Fields) -> String {
+        let mut out = Vec::new();
+        fields.write_lines(&mut out, |_| false);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn edits_keep_order_and_the_rest() {
+        let mut fields = Fields::new();
+        for (name, value) in [("a", "1"), ("via", "x"), ("a", "2"), ("b", "3")] {
+            fields.append(name, value.as_bytes());
+        }
+        fields.set("a", b"4");
+        fields.append_to("b", b", ", b"5");
+        fields.append_to("c", b", ", b"6");
+        fields.set_with(names::VIA, |out| out.extend_from_slice(b"y"));
+        fields.set_with("d", |out| out.extend_from_slice(b"7\r\n8"));
+        assert_eq!(lines(&fields), "a: 4\r\nvia: y\r\nb: 3, 5\r\nc: 6\r\nd: 7  8\r\n");
+        assert_eq!(fields.len(), 5);
+        assert_eq!(fields.get_all("a").collect::<Vec<_>>(), [b"4"]);
+        assert!(fields.remove("a") && !fields.remove("a"));
+        fields.remove_any(NameSet::of(&[names::VIA, names::HOST]));
+        fields.retain(|name, _| name != NameRef::from("c"));
+        assert_eq!(lines(&fields), "b: 3, 5\r\nd: 7  8\r\n");
+        assert_eq!(fields.byte_size(), "b3, 5d7  8".len());
+        assert!(!fields.contains(names::VIA) && fields.get("c").is_none());
+    }
+
+    #[test]
+    fn names_of_configuration_are_checked() {
+        for bad in ["", ":", "a b", "a:", "a\n", "\u{e9}"] {
+            assert!(HeaderName::parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(HeaderName::parse("X-Request-ID"), Ok(HeaderName::Known(names::X_REQUEST_ID)));
+        assert_eq!(
+            HeaderName::parse("X-Foo").map(|name| name.as_str().to_owned()),
+            Ok("x-foo".to_owned())
+        );
+        assert!(HeaderName::parse(":Path").is_ok_and(|name| name.is_pseudo()));
     }
 }

@@ -13,6 +13,6 @@ pub mod names;
 
 pub use fields::{Fields, HeaderName, InvalidHeaderName, NameRef};
 pub use head::{Method, RequestHead, ResponseHead, Version};
-pub use names::KnownName;
+pub use names::{KnownName, NameSet};
 
 pub(crate) use fields::{Span, is_token_byte};

@@ -25,6 +25,28 @@ impl std::fmt::Debug for KnownName {
     }
 }
 
+/// A set of numbered names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameSet(pub(super) u128);
+
+impl NameSet {
+    /// The set of these names.
+    pub const fn of(names: &[KnownName]) -> NameSet {
+        let mut bits = 0;
+        let mut at = 0;
+        while at < names.len() {
+            bits |= 1 << names[at].0;
+            at += 1;
+        }
+        NameSet(bits)
+    }
+
+    /// Whether the name is in the set.
+    pub const fn contains(self, name: KnownName) -> bool {
+        self.0 & 1 << name.0 != 0
+    }
+}
+
 macro_rules! known_names {
     ($($constant:ident = $spelling:literal,)*) => {
         #[repr(u8)]

@@ -175,7 +175,11 @@ fn request_lines<'b>(
     head: &mut RequestHead,
 ) -> Result<Progress, Refusal> {
     let mut request = httparse::Request::new(&mut []);
-    let len = match request.parse_with_uninit_headers(lines, headers).map_err(refusal)? {
+    let parsed = request.parse_with_uninit_headers(lines, headers);
+    if parsed == Err(httparse::Error::Version) && has_other_version(lines) {
+        return Err(OTHER_VERSION);
+    }
+    let len = match parsed.map_err(refusal)? {
         httparse::Status::Complete(len) => len,
         httparse::Status::Partial => return Ok(Progress::Partial),
     };
@@ -212,6 +216,24 @@ fn request_lines<'b>(
         place_target(head, target);
     }
     Ok(Progress::Complete(len))
+}
+
+/// Envoy's answer to whatever is well formed and neither 1.0 nor 1.1.
+const OTHER_VERSION: Refusal = Refusal {
+    status: 426,
+    details: "low_version",
+    reason: "an HTTP version other than 1.0 and 1.1",
+};
+
+/// Whether the request line is three words, the last one `HTTP/` digit `.` digit.
+fn has_other_version(lines: &[u8]) -> bool {
+    let end = memchr::memchr(b'\n', lines).unwrap_or_default();
+    let line = lines[..end].strip_suffix(b"\r").unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    let has_version =
+        matches!(version, Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']));
+    has_version && words.next().is_none() && ![method, target].contains(&Some(b""))
 }
 
 /// The one Host field becomes the authority.
