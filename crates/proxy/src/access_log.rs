@@ -21,4 +21,4 @@ pub use filter::{Comparison, Filter, HeaderCondition, ThresholdOperator};
 pub use format::{Environment, Format, FormatError};
 pub use json::{JsonFormat, JsonTemplate};
 pub use logger::{Layout, Log};
-pub use operators::{DEFAULT_FORMAT, UNSUPPORTED, supported_operators};
+pub use operators::{DEFAULT_FORMAT, UNSUPPORTED, grpc_number as grpc_status, supported_operators};

@@ -4,8 +4,9 @@ mod arguments;
 mod read;
 
 use arguments::{Argument, Arguments};
+pub use read::grpc_number;
+pub(super) use read::log_type;
 use read::*;
-pub(super) use read::{grpc_number, log_type};
 
 use super::format::{Command, Environment, FormatError};
 use super::output::Output;

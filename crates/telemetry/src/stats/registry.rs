@@ -18,12 +18,13 @@ use super::template::{StatSet, Template};
 /// set. A scrape adds the threads' cells up in place.
 #[derive(Clone, Default)]
 pub struct Registry {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Default)]
 pub(super) struct Inner {
     tables: Mutex<Tables>,
+    pub(super) kept: Mutex<Kept>,
     texts: Mutex<BTreeMap<String, String>>,
 }
 
@@ -37,6 +38,17 @@ struct Tables {
     /// Grows with every block made, so that a recorder sees when a slot has a new owner.
     generation: u32,
 }
+
+/// Blocks that outlive their users, and how many of them make it worth looking for those that can go.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// With the sum of all cells when last looked at.
+    blocks: Vec<(Arc<BlockData>, u64)>,
+    pub(super) sweep_at: usize,
+}
+
+/// So many kept blocks are not looked at for expiry.
+const MIN_KEPT: usize = 4096;
 
 /// One set of statistics in one scope. It exists as long as someone holds a `Block`; asking for the same set in the same
 /// scope again gives the same one, so numbers survive config updates. Cheap to clone and to share between threads.
@@ -148,6 +160,24 @@ impl BlockData {
     }
 }
 
+impl Kept {
+    /// Takes out what nobody holds and nothing changed.
+    fn sweep(&mut self) -> Vec<Arc<BlockData>> {
+        let mut scratch = Vec::new();
+        let mut expired = Vec::new();
+        self.blocks.retain_mut(|(data, before)| {
+            data.read(&mut scratch);
+            let now = scratch.iter().fold(0_u64, |sum, cell| sum.wrapping_add(*cell));
+            let idle = Arc::strong_count(data) == 1 && now == std::mem::replace(before, now);
+            if idle {
+                expired.push(Arc::clone(data));
+            }
+            !idle
+        });
+        expired
+    }
+}
+
 impl Registry {
     /// An empty registry.
     pub fn new() -> Self {
@@ -204,6 +234,24 @@ impl Registry {
         let mut name = String::new();
         scope.write_name(leaf, &mut name);
         self.inner.texts.lock().insert(name, value.to_owned());
+    }
+
+    /// Keeps a block although nobody holds it: label sets that connections come back to. When there are many, those that
+    /// nobody holds and that did not change since the last look are let go.
+    pub fn keep<S>(&self, block: &Block<S>) {
+        let mut expired = Vec::new();
+        let mut kept = self.inner.kept.lock();
+        if kept.blocks.iter().any(|(data, _)| Arc::ptr_eq(data, &block.data)) {
+            return;
+        }
+        if kept.blocks.len() >= kept.sweep_at.max(MIN_KEPT) {
+            expired = kept.sweep();
+            kept.sweep_at = kept.blocks.len() * 2;
+        }
+        kept.blocks.push((Arc::clone(&block.data), 0));
+        drop(kept);
+        // Freed outside the lock.
+        drop(expired);
     }
 
     /// Starts all counters at zero again, as `POST /reset_counters` does; gauges and histograms stay.

@@ -264,3 +264,27 @@ fn promtool_accepts_the_output() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[test]
+fn kept_blocks_stay_until_there_are_too_many_that_nobody_uses() {
+    let registry = Registry::new();
+    let recorder = registry.recorder();
+    let held = cluster(&registry, "held");
+    registry.keep(&held);
+    let count = || registry.blocks().len();
+    for i in 0..4095 {
+        let block = cluster(&registry, &format!("c{i}"));
+        recorder.inc(&block, Cluster::UPSTREAM_RQ_TOTAL);
+        registry.keep(&block);
+    }
+    assert_eq!(count(), 4096);
+    assert_eq!(registry.counter_value("cluster.c7.upstream_rq_total"), Some(1));
+    // The first look only remembers what had values; the one that never had any is held.
+    let used = cluster(&registry, "used");
+    registry.keep(&used);
+    assert_eq!(count(), 4097);
+    registry.inner.kept.lock().sweep_at = 0;
+    recorder.inc(&used, Cluster::UPSTREAM_RQ_TOTAL);
+    registry.keep(&cluster(&registry, "last"));
+    assert_eq!(count(), 3, "held, used and last are left");
+}

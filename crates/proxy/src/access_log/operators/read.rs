@@ -473,7 +473,7 @@ pub(super) fn grpc_status(
 }
 
 /// The gRPC status of a gRPC request: from the trailers, the head, or the HTTP status.
-pub(crate) fn grpc_number(record: &LogRecord<'_>) -> Option<u64> {
+pub fn grpc_number(record: &LogRecord<'_>) -> Option<u64> {
     let content_type = record.request?.get(names::CONTENT_TYPE)?;
     if !content_type.starts_with(b"application/grpc") {
         return None;
