@@ -11,6 +11,8 @@ const MAX_IDLE: usize = 256;
 #[derive(Debug, Default)]
 pub struct BufferPool {
     idle: Vec<Vec<u8>>,
+    /// Where TLS records are made; lent to one connection at a time.
+    records: Vec<u8>,
 }
 
 impl BufferPool {
@@ -27,6 +29,22 @@ impl BufferPool {
             buffer.clear();
             self.idle.push(buffer);
         }
+    }
+
+    /// Room for records of at least `len` bytes.
+    #[inline]
+    pub fn take_records(&mut self, len: usize) -> Vec<u8> {
+        let mut records = std::mem::take(&mut self.records);
+        if records.len() < len {
+            records.resize(len, 0);
+        }
+        records
+    }
+
+    /// Gives that room back.
+    #[inline]
+    pub fn give_records(&mut self, records: Vec<u8>) {
+        self.records = records;
     }
 }
 

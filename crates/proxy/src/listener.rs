@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod config;
 pub mod filter_chain;
+pub mod inspection;
 pub mod update;
 
 use std::io;

@@ -6,6 +6,7 @@ pub mod config;
 pub mod connection;
 pub mod host;
 pub mod load_balancing;
+pub mod opening;
 pub mod outlier;
 pub mod pool;
 pub mod stats;

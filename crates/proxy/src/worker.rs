@@ -27,7 +27,9 @@ use crate::http::header_mutation::MutationScratch;
 use crate::http::stream::Stream;
 use crate::listener::ActiveListener;
 use crate::network::downstream::Downstream;
+use crate::network::io::ReadScratch;
 use crate::route_table::RouteScratch;
+use crate::tcp_proxy::upstream::TcpUpstream;
 use crate::timer_wheel::{TimerHandle, TimerWheel};
 use crate::upstream::Upstreams;
 use crate::upstream::connection::UpstreamConnection;
@@ -108,12 +110,13 @@ pub struct Worker {
     pub(crate) wheel: TimerWheel,
     pub(crate) buffers: BufferPool,
     /// Where every read lands.
-    pub(crate) scratch: Vec<u8>,
+    pub(crate) scratch: ReadScratch,
     pub(crate) cx: WorkerContext,
 
     pub(crate) listeners: Arena<ActiveListener>,
     pub(crate) downs: Arena<Downstream>,
     pub(crate) ups: Arena<UpstreamConnection>,
+    pub(crate) tcp_ups: Arena<TcpUpstream>,
     pub(crate) streams: Arena<Box<Stream>>,
     pub(crate) upstreams: Upstreams,
     pub(crate) tables: commit::RouteTables,
@@ -134,9 +137,11 @@ pub struct Worker {
     /// Connections with something to write at the end of the turn.
     pub(crate) dirty_downs: Vec<Key<Downstream>>,
     pub(crate) dirty_ups: Vec<Key<UpstreamConnection>>,
+    pub(crate) dirty_tcp_ups: Vec<Key<TcpUpstream>>,
     /// Connections that have more to read or to decode without a new event.
     pub(crate) ready_downs: Vec<Key<Downstream>>,
     pub(crate) ready_ups: Vec<Key<UpstreamConnection>>,
+    pub(crate) ready_tcp_ups: Vec<Key<TcpUpstream>>,
     pub(crate) ready_listeners: Vec<Key<ActiveListener>>,
     /// Something to be done once nothing is being decoded any more.
     pub(crate) due: Vec<u64>,
@@ -157,11 +162,12 @@ impl Worker {
             random: Random::new(seed),
             clock,
             buffers: BufferPool::default(),
-            scratch: vec![0; READ_SIZE],
+            scratch: ReadScratch::new(READ_SIZE),
             cx: WorkerContext { index: options.index, recorder: options.registry.recorder() },
             listeners: Arena::default(),
             downs: Arena::default(),
             ups: Arena::default(),
+            tcp_ups: Arena::default(),
             streams: Arena::default(),
             upstreams: Upstreams::default(),
             tables: commit::RouteTables::default(),
@@ -177,8 +183,10 @@ impl Worker {
             next_id: (options.index as u64) << 48,
             dirty_downs: Vec::new(),
             dirty_ups: Vec::new(),
+            dirty_tcp_ups: Vec::new(),
             ready_downs: Vec::new(),
             ready_ups: Vec::new(),
+            ready_tcp_ups: Vec::new(),
             ready_listeners: Vec::new(),
             due: Vec::new(),
             chores: TimerHandle::default(),
@@ -207,7 +215,11 @@ impl Worker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready_downs.is_empty() || !self.ready_ups.is_empty() || !self.ready_listeners.is_empty() {
+        let is_ready = !self.ready_downs.is_empty()
+            || !self.ready_ups.is_empty()
+            || !self.ready_tcp_ups.is_empty()
+            || !self.ready_listeners.is_empty();
+        if is_ready {
             return Some(Duration::ZERO);
         }
         let next = self.wheel.next_ns()?;
@@ -220,6 +232,7 @@ impl Worker {
             let owner = Owner::from_token(event.token().0 as u64);
             match owner {
                 Owner::Upstream(key) => self.upstream_event(key, event),
+                Owner::TcpUpstream(key) => self.tcp_upstream_event(key, event),
                 _ => others = true,
             }
         }
@@ -238,7 +251,7 @@ impl Worker {
                 Owner::Downstream(key) => self.downstream_event(key, event),
                 Owner::Listener(key) => self.accept(key),
                 Owner::Mailbox => has_mail = true,
-                Owner::Upstream(_) | Owner::Stream(_) | Owner::Chores => {}
+                Owner::Upstream(_) | Owner::TcpUpstream(_) | Owner::Stream(_) | Owner::Chores => {}
             }
         }
         if has_mail {
@@ -251,12 +264,16 @@ impl Worker {
     /// Goes on where something stopped without the socket being drained. What becomes ready meanwhile waits for the
     /// next turn, so that nobody starves the others.
     fn continue_ready(&mut self) {
-        let (ups, downs, listeners) =
-            (self.ready_ups.len(), self.ready_downs.len(), self.ready_listeners.len());
+        let (ups, tcp_ups) = (self.ready_ups.len(), self.ready_tcp_ups.len());
+        let (downs, listeners) = (self.ready_downs.len(), self.ready_listeners.len());
         for index in 0..ups {
             self.upstream_ready(self.ready_ups[index]);
         }
         self.ready_ups.drain(..ups);
+        for index in 0..tcp_ups {
+            self.tcp_upstream_ready(self.ready_tcp_ups[index]);
+        }
+        self.ready_tcp_ups.drain(..tcp_ups);
         for index in 0..downs {
             self.downstream_ready(self.ready_downs[index]);
         }
@@ -274,6 +291,7 @@ impl Worker {
             match Owner::from_token(token) {
                 Owner::Downstream(key) => self.downstream_timer(key),
                 Owner::Upstream(key) => self.upstream_timer(key),
+                Owner::TcpUpstream(key) => self.tcp_upstream_timer(key),
                 Owner::Stream(key) => self.stream_timer(key),
                 Owner::Listener(key) => self.listener_timer(key),
                 Owner::Chores => self.chores(),
@@ -285,12 +303,15 @@ impl Worker {
 
     /// Writes everything. A failed write closes its connection, which may give others something to write.
     fn flush_all(&mut self) {
-        while !self.dirty_ups.is_empty() || !self.dirty_downs.is_empty() {
-            while let Some(key) = self.dirty_ups.pop() {
+        loop {
+            if let Some(key) = self.dirty_ups.pop() {
                 self.flush_upstream(key);
-            }
-            while let Some(key) = self.dirty_downs.pop() {
+            } else if let Some(key) = self.dirty_tcp_ups.pop() {
+                self.flush_tcp_upstream(key);
+            } else if let Some(key) = self.dirty_downs.pop() {
                 self.flush_downstream(key);
+            } else {
+                return;
             }
         }
     }

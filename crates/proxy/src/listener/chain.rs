@@ -58,6 +58,12 @@ impl std::fmt::Debug for HttpState {
     }
 }
 
+impl std::fmt::Debug for TcpState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpState").field("stat_prefix", &self.config.stat_prefix).finish_non_exhaustive()
+    }
+}
+
 impl Worker {
     /// Makes a chain ready to serve.
     pub(super) fn activate(&self, listener: &Arc<ListenerConfig>, chain: &Arc<FilterChain>) -> Rc<ActiveChain> {

@@ -12,6 +12,9 @@ use crate::arena::Key;
 use crate::http::conn_manager::HttpConnection;
 use crate::listener::ActiveListener;
 use crate::listener::chain::{ActiveChain, ActiveTerminal};
+use crate::listener::inspection::Inspection;
+use crate::network::handshake::Handshake;
+use crate::tcp_proxy::session::TcpSession;
 use crate::stream_info::ConnectionInfo;
 use crate::timer_wheel::{TimerHandle, TimerWheel};
 use crate::worker::token::Owner;
@@ -46,6 +49,12 @@ pub struct Downstream {
 /// What a connection's bytes are to us.
 #[derive(Debug)]
 pub enum Kind {
+    /// The first bytes, which decide who serves it.
+    Inspecting(Box<Inspection>),
+    /// A TLS handshake.
+    Handshaking(Box<Handshake>),
+    /// Whatever they are, for one host.
+    Tcp(Box<TcpSession>),
     /// HTTP requests.
     Http(HttpConnection),
     /// Everything is said; we wait for the peer to hear it.
@@ -75,17 +84,12 @@ impl Worker {
     ) {
         let id = self.unique_id();
         let Some(listener) = self.listeners.get(listener_key) else { return };
-        let Some(chain) = listener.chains.first().cloned() else {
-            self.connection_closed(listener_key);
-            return;
-        };
         let info = Rc::new(ConnectionInfo {
             id,
             remote_address: peer,
             direct_remote_address: peer,
             local_address: local,
             listener_name: listener.config.name.clone(),
-            filter_chain_name: chain.config.name.clone(),
             start_ns: self.clock.now_ns(),
             ..ConnectionInfo::default()
         });
@@ -112,20 +116,21 @@ impl Worker {
             is_ready: false,
         });
         self.gauges.connections.store(self.downs.len(), std::sync::atomic::Ordering::Relaxed);
-        self.serve(key, chain);
+        self.begin_inspection(key);
     }
 
-    /// The chain is chosen: the connection becomes what the chain makes of it.
-    fn serve(&mut self, key: Key<Downstream>, chain: Rc<ActiveChain>) {
+    /// The chain is chosen and the transport is ready: the connection becomes what the chain makes of it.
+    pub(super) fn enter_terminal(&mut self, key: Key<Downstream>) {
+        let now = self.clock.now_ns();
         let Some(down) = self.downs.get_mut(key) else { return };
+        let Some(chain) = down.chain.clone() else { return };
         match &chain.terminal {
             ActiveTerminal::Http(state) => {
-                down.kind = Kind::Http(HttpConnection::new(state, self.clock.now_ns()));
+                down.kind = Kind::Http(HttpConnection::new(state, now));
+                self.arm_downstream(key);
             }
-            ActiveTerminal::Tcp(_) => {}
+            ActiveTerminal::Tcp(state) => self.open_tcp(key, state),
         }
-        down.chain = Some(chain);
-        self.arm_downstream(key);
     }
 
     pub(crate) fn downstream_event(&mut self, key: Key<Downstream>, event: &Event) {
@@ -165,8 +170,15 @@ impl Worker {
                 self.wake_downstream(key);
                 break;
             }
-            match down.io.read(&mut scratch) {
-                ReadResult::Data(count) => self.downstream_bytes(key, &scratch[..count]),
+            let result = down.io.read(&mut scratch, &mut self.buffers);
+            if down.io.handshake_has_ended() {
+                self.downstream_secured(key);
+            } else if down.io.has_records() {
+                self.mark_downstream(key);
+            }
+            match result {
+                ReadResult::Data(bytes) => self.downstream_bytes(key, bytes),
+                ReadResult::Nothing => {}
                 ReadResult::WouldBlock => break,
                 ReadResult::Eof => self.downstream_eof(key),
                 ReadResult::Failed(_) => self.close_downstream(key, CloseReason::Remote),
@@ -178,6 +190,10 @@ impl Worker {
     /// Bytes have been read: what is not consumed is kept.
     fn downstream_bytes(&mut self, key: Key<Downstream>, bytes: &[u8]) {
         let Some(down) = self.downs.get_mut(key) else { return };
+        if matches!(down.kind, Kind::Inspecting(_)) {
+            down.io.input.writer(&mut self.buffers).extend_from_slice(bytes);
+            return self.inspect(key);
+        }
         if !down.io.input.is_empty() {
             down.io.input.writer(&mut self.buffers).extend_from_slice(bytes);
             self.deliver_pending(key);
@@ -191,7 +207,7 @@ impl Worker {
         }
     }
 
-    fn deliver_pending(&mut self, key: Key<Downstream>) {
+    pub(super) fn deliver_pending(&mut self, key: Key<Downstream>) {
         let Some(down) = self.downs.get_mut(key) else { return };
         let mut input = std::mem::take(&mut down.io.input);
         let used = self.deliver(key, input.as_slice());
@@ -206,13 +222,20 @@ impl Worker {
     fn deliver(&mut self, key: Key<Downstream>, bytes: &[u8]) -> usize {
         match self.downs.get(key).map(|down| &down.kind) {
             Some(Kind::Http(_)) => self.http_input(key, bytes),
+            Some(Kind::Tcp(_)) => self.tcp_input(key, bytes),
+            // Looking takes no bytes, and the handshake's are below us.
+            Some(Kind::Inspecting(_) | Kind::Handshaking(_)) => 0,
             Some(Kind::Lingering) | None => bytes.len(),
         }
     }
 
     fn downstream_eof(&mut self, key: Key<Downstream>) {
         match self.downs.get(key).map(|down| &down.kind) {
-            Some(Kind::Http(_) | Kind::Lingering) => self.close_downstream(key, CloseReason::Remote),
+            Some(Kind::Tcp(_)) => self.tcp_downstream_ended(key),
+            Some(Kind::Inspecting(_)) => self.inspection_ended(key),
+            Some(Kind::Http(_) | Kind::Handshaking(_) | Kind::Lingering) => {
+                self.close_downstream(key, CloseReason::Remote);
+            }
             None => {}
         }
     }
@@ -244,6 +267,10 @@ impl Worker {
         match down.io.flush(&mut self.buffers) {
             FlushResult::Failed(_) => self.close_downstream(key, CloseReason::Remote),
             FlushResult::Done if down.close_after_flush => self.finish_downstream(key),
+            FlushResult::Done if matches!(down.kind, Kind::Tcp(_)) => {
+                self.check_low_watermark(key);
+                self.tcp_check_end(key);
+            }
             FlushResult::Done | FlushResult::Blocked => self.check_low_watermark(key),
         }
     }
@@ -258,8 +285,10 @@ impl Worker {
     }
 
     fn downstream_has_room(&mut self, key: Key<Downstream>) {
-        if let Some(Kind::Http(_)) = self.downs.get(key).map(|down| &down.kind) {
-            self.http_has_room(key);
+        match self.downs.get(key).map(|down| &down.kind) {
+            Some(Kind::Http(_)) => self.http_has_room(key),
+            Some(Kind::Tcp(_)) => self.tcp_downstream_has_room(key),
+            _ => {}
         }
     }
 
@@ -302,6 +331,9 @@ impl Worker {
         let Some(down) = self.downs.get_mut(key) else { return };
         match std::mem::replace(&mut down.kind, Kind::Lingering) {
             Kind::Http(http) => self.http_closed(key, http, reason),
+            Kind::Tcp(session) => self.tcp_closed(key, *session, reason),
+            Kind::Inspecting(_) => self.inspection_closed(key, reason),
+            Kind::Handshaking(handshake) => self.handshake_closed(key, &handshake, reason),
             Kind::Lingering => {}
         }
     }
@@ -326,6 +358,9 @@ impl Worker {
         let Some(down) = self.downs.get(key) else { return u64::MAX };
         let kind = match &down.kind {
             Kind::Http(http) => self.http_deadline(http),
+            Kind::Tcp(session) => session.deadline(),
+            Kind::Inspecting(inspection) => inspection.deadline_ns,
+            Kind::Handshaking(handshake) => handshake.deadline_ns,
             Kind::Lingering => u64::MAX,
         };
         kind.min(down.close_deadline_ns)
@@ -339,8 +374,12 @@ impl Worker {
             self.close_downstream(key, CloseReason::Local);
             return;
         }
-        if matches!(down.kind, Kind::Http(_)) {
-            self.http_timer(key, now);
+        match &down.kind {
+            Kind::Http(_) => self.http_timer(key, now),
+            Kind::Tcp(_) => self.tcp_timer(key, now),
+            Kind::Inspecting(inspection) if inspection.deadline_ns <= now => self.inspection_timed_out(key),
+            Kind::Handshaking(handshake) if handshake.deadline_ns <= now => self.handshake_timed_out(key),
+            Kind::Inspecting(_) | Kind::Handshaking(_) | Kind::Lingering => {}
         }
         self.arm_downstream(key);
     }
@@ -351,7 +390,8 @@ impl Downstream {
     fn wants_input(&self) -> bool {
         match &self.kind {
             Kind::Http(http) => !http.read_paused,
-            Kind::Lingering => true,
+            Kind::Tcp(session) => !session.read_paused,
+            Kind::Inspecting(_) | Kind::Handshaking(_) | Kind::Lingering => true,
         }
     }
 }

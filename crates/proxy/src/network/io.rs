@@ -6,9 +6,10 @@
 use std::io::{self, IoSlice};
 
 use super::socket::Socket;
+use super::tls::session::{TlsFailure, TlsSession};
 use crate::buffer::{BufferPool, Pending};
 
-/// A connection's bytes.
+/// A connection's bytes. `input` and `output` are plaintext.
 #[derive(Debug)]
 pub struct Io {
     /// The socket.
@@ -25,17 +26,50 @@ pub struct Io {
     pub fin_seen: bool,
     /// Everything the peer sent has been read.
     pub eof: bool,
+    /// Reading ended in an error: the peer reset the connection or cut it.
+    pub is_broken: bool,
     /// Shut the write side down once `output` is empty.
     pub shutdown_after_flush: bool,
     /// The write side has been shut down.
     pub write_shut: bool,
+    /// TLS between the bytes and the socket.
+    tls: Option<Box<Tls>>,
+}
+
+/// TLS at work.
+#[derive(Debug)]
+struct Tls {
+    session: TlsSession,
+    /// Records that the socket has not taken yet.
+    sealed: Pending,
+    /// Application bytes wait for the handshake.
+    is_handshaking: bool,
+    has_said_goodbye: bool,
+    failure: Option<TlsFailure>,
+}
+
+/// Where reads land; a worker has one, and lends it to the connection at work.
+#[derive(Debug, Default)]
+pub struct ReadScratch {
+    socket: Vec<u8>,
+    plaintext: Vec<u8>,
+    replies: Vec<u8>,
+}
+
+impl ReadScratch {
+    /// Room for reads of `size` bytes.
+    pub fn new(size: usize) -> Self {
+        Self { socket: vec![0; size], ..Self::default() }
+    }
 }
 
 /// What a read came to.
 #[derive(Debug)]
-pub enum ReadResult {
-    /// So many bytes.
-    Data(usize),
+pub enum ReadResult<'s> {
+    /// Some bytes.
+    Data(&'s [u8]),
+    /// Bytes that were the transport's own: there may be more.
+    Nothing,
     /// Nothing for now.
     WouldBlock,
     /// The peer has finished in an orderly way.
@@ -49,11 +83,14 @@ pub enum ReadResult {
 pub enum FlushResult {
     /// Everything is written.
     Done,
-    /// The socket is full; the poller will tell when it is not.
+    /// The socket is full, or TLS is not ready; the poller will tell when to go on.
     Blocked,
     /// The connection is dead.
     Failed(io::Error),
 }
+
+/// So much plaintext is made into records at a time: what the socket does not take stays plaintext.
+const SEAL_AT_ONCE: usize = 64 * 1024;
 
 impl Io {
     /// A connection; `connected` sockets may be read and written at once.
@@ -66,24 +103,91 @@ impl Io {
             writable: connected,
             fin_seen: false,
             eof: false,
+            is_broken: false,
             shutdown_after_flush: false,
             write_shut: false,
+            tls: None,
         }
     }
 
-    /// Reads into `buffer`.
+    /// From here on the socket's bytes are TLS. What is in `input` already is taken for records.
+    ///
+    /// # Errors
+    /// When the peer's first bytes are no handshake, or rustls cannot begin one.
+    pub fn secure(&mut self, session: TlsSession, pool: &mut BufferPool) -> Result<(), TlsFailure> {
+        let mut records = std::mem::take(&mut self.input);
+        let tls = self.tls.insert(Box::new(Tls {
+            session,
+            sealed: Pending::default(),
+            is_handshaking: true,
+            has_said_goodbye: false,
+            failure: None,
+        }));
+        let (mut plaintext, mut replies) = (Vec::new(), Vec::new());
+        let mut first = records.as_slice().to_vec();
+        let opened = tls.session.open(&mut first, &mut plaintext, &mut replies);
+        records.clear(pool);
+        if !replies.is_empty() {
+            tls.sealed.writer(pool).extend_from_slice(&replies);
+        }
+        if !plaintext.is_empty() {
+            self.input.writer(pool).extend_from_slice(&plaintext);
+        }
+        opened
+    }
+
+    /// The TLS session, if there is one.
+    pub fn tls(&self) -> Option<&TlsSession> {
+        self.tls.as_deref().map(|tls| &tls.session)
+    }
+
+    /// Why TLS failed, if it did.
+    pub fn tls_failure(&self) -> Option<&TlsFailure> {
+        self.tls.as_deref()?.failure.as_ref()
+    }
+
+    /// The handshake has ended since this was last asked.
+    pub fn handshake_has_ended(&mut self) -> bool {
+        match &mut self.tls {
+            Some(tls) if tls.is_handshaking && !tls.session.is_handshaking() => {
+                tls.is_handshaking = false;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The transport has something of its own to write.
+    pub fn has_records(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.sealed.is_empty())
+    }
+
+    /// Reads.
     #[inline]
-    pub fn read(&mut self, buffer: &mut [u8]) -> ReadResult {
+    pub fn read<'s>(&mut self, scratch: &'s mut ReadScratch, pool: &mut BufferPool) -> ReadResult<'s> {
+        if let Some(tls) = &self.tls
+            && tls.session.peer_has_closed()
+        {
+            (self.readable, self.eof) = (false, true);
+            return ReadResult::Eof;
+        }
         loop {
-            return match self.socket.read(buffer) {
+            return match self.socket.read(&mut scratch.socket) {
                 Ok(0) => {
-                    self.readable = false;
-                    self.eof = true;
-                    ReadResult::Eof
+                    (self.readable, self.eof) = (false, true);
+                    // Without a close_notify this is a truncation (RFC 8446 §6.1).
+                    self.is_broken = self.tls.is_some();
+                    match &self.tls {
+                        Some(_) => ReadResult::Failed(io::ErrorKind::UnexpectedEof.into()),
+                        None => ReadResult::Eof,
+                    }
                 }
                 Ok(count) => {
-                    self.readable = count == buffer.len() || self.fin_seen;
-                    ReadResult::Data(count)
+                    self.readable = count == scratch.socket.len() || self.fin_seen;
+                    match self.tls {
+                        None => ReadResult::Data(&scratch.socket[..count]),
+                        Some(_) => self.open(scratch, count, pool),
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.readable = false;
@@ -91,48 +195,101 @@ impl Io {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    self.readable = false;
-                    self.eof = true;
+                    (self.readable, self.eof, self.is_broken) = (false, true, true);
                     ReadResult::Failed(error)
                 }
             };
         }
     }
 
+    /// Takes records apart.
+    fn open<'s>(&mut self, scratch: &'s mut ReadScratch, count: usize, pool: &mut BufferPool) -> ReadResult<'s> {
+        let ReadScratch { socket, plaintext, replies } = scratch;
+        let Some(tls) = &mut self.tls else { return ReadResult::Nothing };
+        plaintext.clear();
+        replies.clear();
+        let opened = tls.session.open(&mut socket[..count], plaintext, replies);
+        if !replies.is_empty() {
+            tls.sealed.writer(pool).extend_from_slice(replies);
+        }
+        // The peer's end is told by the next read, socket or not.
+        self.readable |= tls.session.peer_has_closed();
+        if let Err(failure) = opened {
+            (self.readable, self.eof, self.is_broken) = (false, true, true);
+            let error = io::Error::other(failure.to_string());
+            tls.failure = Some(failure);
+            // Best effort: the alert tells the peer why.
+            let _ = self.socket.write(tls.sealed.as_slice());
+            tls.sealed.clear(pool);
+            return ReadResult::Failed(error);
+        }
+        if plaintext.is_empty() { ReadResult::Nothing } else { ReadResult::Data(plaintext) }
+    }
+
     /// Writes `output`.
     #[inline]
     pub fn flush(&mut self, pool: &mut BufferPool) -> FlushResult {
-        while !self.output.is_empty() {
-            if !self.writable {
-                return FlushResult::Blocked;
-            }
-            let pending = self.output.as_slice();
-            match self.socket.write(pending) {
-                Ok(count) => {
-                    self.writable = count == pending.len();
-                    self.output.consume(count, pool);
-                }
-                Err(error) => {
-                    if let Some(result) = self.write_failed(error) {
-                        return result;
-                    }
-                }
-            }
+        if self.tls.is_some() {
+            return self.flush_sealed(pool);
         }
+        let result = write_pending(&self.socket, &mut self.output, &mut self.writable, pool);
+        if matches!(result, FlushResult::Done) {
+            self.shut_if_asked();
+        }
+        result
+    }
+
+    fn shut_if_asked(&mut self) {
         if self.shutdown_after_flush && !self.write_shut {
             self.write_shut = true;
             self.socket.shutdown_write();
         }
+    }
+
+    fn flush_sealed(&mut self, pool: &mut BufferPool) -> FlushResult {
+        let Some(tls) = &mut self.tls else { return FlushResult::Done };
+        loop {
+            match write_pending(&self.socket, &mut tls.sealed, &mut self.writable, pool) {
+                FlushResult::Done => {}
+                other => return other,
+            }
+            if tls.session.is_handshaking() {
+                return if self.output.is_empty() { FlushResult::Done } else { FlushResult::Blocked };
+            }
+            if self.output.is_empty() {
+                if !self.shutdown_after_flush || tls.has_said_goodbye {
+                    break;
+                }
+                tls.has_said_goodbye = true;
+                tls.session.close(tls.sealed.writer(pool));
+                continue;
+            }
+            let plaintext = self.output.as_slice();
+            let plaintext = &plaintext[..plaintext.len().min(SEAL_AT_ONCE)];
+            let written = seal_and_write(&self.socket, tls, plaintext, &mut self.writable, pool);
+            self.output.consume(plaintext.len(), pool);
+            if let Err(error) = written {
+                return FlushResult::Failed(error);
+            }
+        }
+        self.shut_if_asked();
         FlushResult::Done
     }
 
     /// Writes what is pending, then `body`, then `tail`, in one system call; what does not fit becomes pending.
     pub fn write_through(&mut self, body: &[u8], tail: &[u8], pool: &mut BufferPool) -> FlushResult {
+        if self.tls.is_some() {
+            let writer = self.output.writer(pool);
+            writer.extend_from_slice(body);
+            writer.extend_from_slice(tail);
+            return self.flush_sealed(pool);
+        }
         while self.writable {
             let head = self.output.as_slice();
             let total = head.len() + body.len() + tail.len();
             let slices = [IoSlice::new(head), IoSlice::new(body), IoSlice::new(tail)];
-            match self.socket.write_vectored(&slices) {
+            let parts = if head.is_empty() && tail.is_empty() { &slices[1..2] } else { &slices[..] };
+            match self.socket.write_vectored(parts) {
                 Ok(count) => {
                     self.writable = count == total;
                     let from_head = count.min(head.len());
@@ -142,7 +299,7 @@ impl Io {
                     return self.keep(&body[from_body..], &tail[from_tail..], pool);
                 }
                 Err(error) => {
-                    if let Some(FlushResult::Failed(error)) = self.write_failed(error) {
+                    if let Some(FlushResult::Failed(error)) = write_failed(error, &mut self.writable) {
                         return FlushResult::Failed(error);
                     }
                 }
@@ -161,24 +318,89 @@ impl Io {
         FlushResult::Blocked
     }
 
-    /// `None` is "try again".
-    fn write_failed(&mut self, error: io::Error) -> Option<FlushResult> {
-        match error.kind() {
-            io::ErrorKind::Interrupted => None,
-            io::ErrorKind::WouldBlock => {
-                self.writable = false;
-                Some(FlushResult::Blocked)
+    /// The connection is about to be closed: a TLS peer that can still hear is told that this is the end. Gives all
+    /// memory back.
+    pub fn release(&mut self, pool: &mut BufferPool) {
+        if let Some(tls) = &mut self.tls {
+            if !tls.has_said_goodbye && self.writable && tls.sealed.is_empty() {
+                let mut goodbye = Vec::new();
+                tls.session.close(&mut goodbye);
+                // Best effort: the socket is closed next.
+                let _ = self.socket.write(&goodbye);
             }
-            _ => {
-                self.writable = false;
-                Some(FlushResult::Failed(error))
+            tls.sealed.clear(pool);
+        }
+        self.input.clear(pool);
+        self.output.clear(pool);
+    }
+}
+
+/// Seals plaintext into the pool's scratch and writes from there; only what the socket does not take is kept.
+fn seal_and_write(
+    socket: &Socket,
+    tls: &mut Tls,
+    plaintext: &[u8],
+    writable: &mut bool,
+    pool: &mut BufferPool,
+) -> io::Result<()> {
+    let mut records = pool.take_records(TlsSession::sealed_len(SEAL_AT_ONCE));
+    let sealed = tls.session.seal(plaintext, &mut records).map_err(|failure| io::Error::other(failure.to_string()));
+    let result = sealed.and_then(|len| {
+        let mut written = 0;
+        while *writable && written < len {
+            match socket.write(&records[written..len]) {
+                Ok(count) => {
+                    written += count;
+                    *writable = written == len;
+                }
+                Err(error) => {
+                    if let Some(FlushResult::Failed(error)) = write_failed(error, writable) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        if written < len {
+            tls.sealed.writer(pool).extend_from_slice(&records[written..len]);
+        }
+        Ok(())
+    });
+    pool.give_records(records);
+    result
+}
+
+fn write_pending(socket: &Socket, pending: &mut Pending, writable: &mut bool, pool: &mut BufferPool) -> FlushResult {
+    while !pending.is_empty() {
+        if !*writable {
+            return FlushResult::Blocked;
+        }
+        let bytes = pending.as_slice();
+        match socket.write(bytes) {
+            Ok(count) => {
+                *writable = count == bytes.len();
+                pending.consume(count, pool);
+            }
+            Err(error) => {
+                if let Some(result) = write_failed(error, writable) {
+                    return result;
+                }
             }
         }
     }
+    FlushResult::Done
+}
 
-    /// Gives all memory back.
-    pub fn release(&mut self, pool: &mut BufferPool) {
-        self.input.clear(pool);
-        self.output.clear(pool);
+/// `None` is "try again".
+fn write_failed(error: io::Error, writable: &mut bool) -> Option<FlushResult> {
+    match error.kind() {
+        io::ErrorKind::Interrupted => None,
+        io::ErrorKind::WouldBlock => {
+            *writable = false;
+            Some(FlushResult::Blocked)
+        }
+        _ => {
+            *writable = false;
+            Some(FlushResult::Failed(error))
+        }
     }
 }

@@ -7,7 +7,10 @@ use std::sync::atomic::Ordering;
 use codec::headers::names;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes, Outliers};
 
+use super::cluster::Cluster;
+use super::config::ClusterRef;
 use super::connection::UpstreamConnection;
+use super::host::Host;
 use super::outlier::{Outcome, may_eject};
 use crate::arena::Key;
 use crate::http::stream::Stream;
@@ -346,12 +349,22 @@ impl Worker {
         if outcome == Outcome::LocalFailure {
             host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
         }
+        if shared.config.outlier.is_none() {
+            return;
+        }
+        let (shared, host) = (Arc::clone(shared), Arc::clone(host));
+        if let Some(at) = stream.router.cluster {
+            self.note_host_outcome(at, &shared, &host, outcome);
+        }
+    }
+
+    /// Tells outlier detection what a host did; the last straw ejects it.
+    pub(crate) fn note_host_outcome(&mut self, at: ClusterRef, shared: &Cluster, host: &Host, outcome: Outcome) {
         let Some(config) = &shared.config.outlier else { return };
         if host.outlier.record(config, outcome).is_none() {
             return;
         }
-        let (shared, host) = (Arc::clone(shared), Arc::clone(host));
-        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster)) else { return };
+        let Some(cluster) = self.upstreams.get(at) else { return };
         let stats = self.cx.recorder.local(&shared.stats.outliers);
         stats.inc(Outliers::EJECTIONS_DETECTED_CONSECUTIVE_5XX);
         let set = cluster.balancer.host_set();

@@ -13,6 +13,7 @@ use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes};
 
 use super::cluster::Cluster;
 use super::host::Host;
+use super::opening::{Opening, Progress};
 use super::pool::Pool;
 use crate::arena::Key;
 use crate::http::conn_manager::{StreamTable, after};
@@ -41,7 +42,9 @@ pub struct UpstreamConnection {
     pub host: Arc<Host>,
     /// What is known of it; made when it is open.
     pub info: Rc<ConnectionInfo>,
-    /// Until it is open: when to give up. `u64::MAX` once it is.
+    /// How far it is from being open.
+    pub opening: Opening,
+    /// Until it is open: when to give up.
     pub connect_deadline_ns: u64,
     /// Since when it has been idle.
     pub idle_since_ns: u64,
@@ -59,7 +62,7 @@ const READS_PER_TURN: usize = 4;
 
 impl UpstreamConnection {
     fn is_connecting(&self) -> bool {
-        self.connect_deadline_ns != u64::MAX
+        self.opening.is_pending()
     }
 }
 
@@ -106,6 +109,7 @@ impl Worker {
             cluster,
             host,
             info: Rc::default(),
+            opening: Opening::Connecting,
             connect_deadline_ns,
             idle_since_ns: now,
             requests: 0,
@@ -136,7 +140,7 @@ impl Worker {
     pub(crate) fn upstream_event(&mut self, key: Key<UpstreamConnection>, event: &Event) {
         let Some(connection) = self.ups.get_mut(key) else { return };
         let ends = event.is_read_closed() || event.is_error() || event.is_write_closed();
-        if connection.is_connecting() {
+        if matches!(connection.opening, Opening::Connecting) {
             if event.is_writable() || ends {
                 self.connect_finished(key);
             }
@@ -156,26 +160,26 @@ impl Worker {
     }
 
     fn connect_finished(&mut self, key: Key<UpstreamConnection>) {
-        let now = self.clock.now_ns();
         let Some(connection) = self.ups.get_mut(key) else { return };
-        if let Err(error) = connection.io.socket.take_error() {
-            tracing::debug!(host = %connection.host.address_text, %error, "connect failed");
-            return self.close_upstream(key, ResetReason::ConnectionFailure, false);
+        let host = Arc::clone(&connection.host);
+        match connection.opening.connect_ended(&mut connection.io, &host, &mut self.buffers) {
+            Progress::Pending => self.mark_upstream(key),
+            Progress::Opened => self.connection_opened(key),
+            Progress::Failed(reason) => {
+                tracing::debug!(host = %host.address_text, reason, "connect failed");
+                self.close_unopened(key, ResetReason::ConnectionFailure, Some(&reason));
+            }
         }
+    }
+
+    /// TCP and, where it is wanted, TLS are there: the connection can serve.
+    fn connection_opened(&mut self, key: Key<UpstreamConnection>) {
+        let now = self.clock.now_ns();
+        let id = self.unique_id();
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        let UpstreamConnection { opening, io, host, opened_ns, .. } = connection;
+        connection.info = Rc::new(opening.finish(io, host, id, *opened_ns, now));
         connection.connect_deadline_ns = u64::MAX;
-        (connection.io.readable, connection.io.writable) = (true, true);
-        let id = self.next_id + 1;
-        self.next_id = id;
-        connection.info = Rc::new(ConnectionInfo {
-            id,
-            remote_address: match &connection.host.address {
-                super::host::HostAddress::Tcp(address) => Some(*address),
-                super::host::HostAddress::Pipe(_) => None,
-            },
-            local_address: connection.io.socket.local_address(),
-            start_ns: connection.opened_ns,
-            ..ConnectionInfo::default()
-        });
         let connect_ms = (now - connection.opened_ns) / 1_000_000;
         if let Some(pool) = self.upstreams.pools.get_mut(connection.pool) {
             pool.connecting -= 1;
@@ -184,6 +188,7 @@ impl Worker {
                 cluster.cells.times.record(ClusterTimes::UPSTREAM_CX_CONNECT_MS, connect_ms);
             }
         }
+        self.mark_upstream(key);
         self.connection_available(key);
     }
 
@@ -208,11 +213,19 @@ impl Worker {
                 self.wake_upstream(key);
                 break;
             }
-            match connection.io.read(&mut scratch) {
-                ReadResult::Data(count) => self.upstream_bytes(key, &scratch[..count]),
+            let result = connection.io.read(&mut scratch, &mut self.buffers);
+            let has_records = connection.io.has_records();
+            if connection.opening.handshake_step(&mut connection.io) {
+                self.connection_opened(key);
+            } else if has_records {
+                self.mark_upstream(key);
+            }
+            match result {
+                ReadResult::Data(bytes) => self.upstream_bytes(key, bytes),
+                ReadResult::Nothing => {}
                 ReadResult::WouldBlock => break,
                 ReadResult::Eof => self.upstream_eof(key),
-                ReadResult::Failed(_) => self.close_upstream(key, ResetReason::ConnectionTermination, false),
+                ReadResult::Failed(error) => self.upstream_broken(key, &error),
             }
         }
         self.scratch = scratch;
@@ -310,6 +323,17 @@ impl Worker {
         }
     }
 
+    /// The connection broke: while it was being opened that is a failure to connect.
+    fn upstream_broken(&mut self, key: Key<UpstreamConnection>, error: &std::io::Error) {
+        let Some(connection) = self.ups.get(key) else { return };
+        if connection.is_connecting() {
+            let reason = error.to_string();
+            self.close_unopened(key, ResetReason::ConnectionFailure, Some(&reason));
+        } else {
+            self.close_upstream(key, ResetReason::ConnectionTermination, false);
+        }
+    }
+
     /// The host sends nothing more: perhaps that is how its response ends.
     fn upstream_eof(&mut self, key: Key<UpstreamConnection>) {
         let Some(connection) = self.ups.get_mut(key) else { return };
@@ -322,6 +346,21 @@ impl Worker {
 
     /// Ends a connection with everything on it. `local` when it is our decision.
     pub(crate) fn close_upstream(&mut self, key: Key<UpstreamConnection>, reason: ResetReason, local: bool) {
+        self.close_with(key, reason, local, None);
+    }
+
+    /// Gives up a connection that did not open; `detail` says why.
+    fn close_unopened(&mut self, key: Key<UpstreamConnection>, reason: ResetReason, detail: Option<&str>) {
+        self.close_with(key, reason, false, detail);
+    }
+
+    fn close_with(
+        &mut self,
+        key: Key<UpstreamConnection>,
+        reason: ResetReason,
+        local: bool,
+        detail: Option<&str>,
+    ) {
         let Some(mut connection) = self.ups.remove(key) else { return };
         self.wheel.cancel(&mut connection.timer);
         connection.io.release(&mut self.buffers);
@@ -340,7 +379,7 @@ impl Worker {
         self.count_close(&connection, reason, local);
         if failed_to_open {
             connection.host.counters.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
-            self.fail_waiting(pool_key, reason, None);
+            self.fail_waiting(pool_key, reason, detail);
         }
         for stream in connection.streams.keys() {
             self.connection_lost(stream, &connection, reason);

@@ -4,6 +4,7 @@ use crate::arena::Key;
 use crate::http::stream::Stream;
 use crate::listener::ActiveListener;
 use crate::network::downstream::Downstream;
+use crate::tcp_proxy::upstream::TcpUpstream;
 use crate::upstream::connection::UpstreamConnection;
 
 /// The owner of a socket or of a timer.
@@ -17,6 +18,8 @@ pub enum Owner {
     Upstream(Key<UpstreamConnection>),
     /// A stream's own timer (those without a client's connection).
     Stream(Key<Box<Stream>>),
+    /// An L4 session's connection to its host.
+    TcpUpstream(Key<TcpUpstream>),
     /// The worker's own chores.
     Chores,
     /// The mailbox.
@@ -35,6 +38,7 @@ impl Owner {
             Self::Upstream(key) => (2, key.index(), key.generation()),
             Self::Stream(key) => (3, key.index(), key.generation()),
             Self::Chores => (4, 0, 0),
+            Self::TcpUpstream(key) => (5, key.index(), key.generation()),
             Self::Mailbox => return MAILBOX,
         };
         kind << 60 | u64::from(generation) << 32 | u64::from(index)
@@ -49,6 +53,7 @@ impl Owner {
             2 => Self::Upstream(Key::from_parts(index, generation)),
             3 => Self::Stream(Key::from_parts(index, generation)),
             4 => Self::Chores,
+            5 => Self::TcpUpstream(Key::from_parts(index, generation)),
             _ => Self::Mailbox,
         }
     }
@@ -66,6 +71,7 @@ mod tests {
             Owner::Upstream(Key::from_parts(0, 1)),
             Owner::Stream(Key::from_parts(7, 0)),
             Owner::Chores,
+            Owner::TcpUpstream(Key::from_parts(1, 2)),
             Owner::Mailbox,
         ] {
             assert_eq!(Owner::from_token(owner.token()), owner);

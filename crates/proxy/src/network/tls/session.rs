@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use codec::tls_client_hello::ClientHelloParser;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -19,6 +20,9 @@ pub struct TlsSession {
     /// Part of a record, or of a handshake message over several.
     pending: Vec<u8>,
     peer_has_closed: bool,
+    /// What the client asked for, once its hello is whole; rustls keeps it to itself.
+    server_name: Option<String>,
+    hello: ClientHelloParser,
 }
 
 enum Side {
@@ -53,7 +57,7 @@ impl TlsSession {
     /// When rustls does not accept the configuration.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, TlsFailure> {
         let connection = UnbufferedServerConnection::new(config).map_err(failure)?;
-        Ok(Self { side: Side::Server(connection), pending: Vec::new(), peer_has_closed: false })
+        Ok(Self { side: Side::Server(connection), pending: Vec::new(), peer_has_closed: false, server_name: None, hello: ClientHelloParser::new() })
     }
 
     /// The client's end: `open` without input makes the `ClientHello`.
@@ -62,7 +66,7 @@ impl TlsSession {
     /// When rustls does not accept the configuration for this name.
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsFailure> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(failure)?;
-        Ok(Self { side: Side::Client(connection), pending: Vec::new(), peer_has_closed: false })
+        Ok(Self { side: Side::Client(connection), pending: Vec::new(), peer_has_closed: false, server_name: None, hello: ClientHelloParser::new() })
     }
 
     /// Versions, suites, certificates; complete once the handshake is done.
@@ -71,6 +75,11 @@ impl TlsSession {
             Side::Server(connection) => connection,
             Side::Client(connection) => connection,
         }
+    }
+
+    /// The server's name that the client has sent, lower case (RFC 6066 §3). Servers only.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
     }
 
     /// The handshake is not done yet: nothing can be sealed.
@@ -116,6 +125,13 @@ impl TlsSession {
         plaintext: &mut Vec<u8>,
         replies: &mut Vec<u8>,
     ) -> (usize, Result<(), TlsFailure>) {
+        if matches!(self.side, Side::Server(_))
+            && self.server_name.is_none()
+            && self.is_handshaking()
+            && let Ok(Some(hello)) = self.hello.parse(records)
+        {
+            self.server_name = hello.server_name;
+        }
         let mut done = 0;
         let mut failed = None;
         loop {

@@ -74,6 +74,7 @@ fn bytes_cross_both_ways_however_they_are_split() {
             let (mut server, mut client) = pair(version);
             handshake(&mut server, &mut client, piece).unwrap();
             assert!(!server.session.is_handshaking() && !client.session.is_handshaking());
+            assert_eq!(server.session.server_name(), Some("a.example"));
             let long: Vec<u8> = (0..40_000_u32).map(|n| n as u8).collect();
             let records = client.say(&long);
             server.hear(&records, piece.max(100)).unwrap();
