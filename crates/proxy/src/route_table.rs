@@ -19,7 +19,8 @@ mod virtual_host;
 #[cfg(test)]
 mod tests;
 
-pub use apply::ApplyOptions;
+pub(crate) use domains::port_start;
+pub use apply::{ApplyOptions, set_authority};
 pub use config::{Action, DirectResponse, Redirect, RouteAction};
 pub use criteria::RouteInput;
 pub use path_index::RouteScratch;
