@@ -62,13 +62,7 @@ const INPUTS: &[Input] = &[
     ),
     same("no host", "GET / HTTP/1.1\r\n\r\n", Status(400)),
     same("HTTP/1.0", "GET / HTTP/1.0\r\nhost: a\r\n\r\n", Status(426)),
-    stricter(
-        "HTTP/2 in words",
-        "HTTP/2.0 in words",
-        "GET / HTTP/2.0\r\nhost: a\r\n\r\n",
-        Status(400),
-        Status(426),
-    ),
+    same("HTTP/2 in words", "GET / HTTP/2.0\r\nhost: a\r\n\r\n", Status(426)),
     same(
         "length and chunks",
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -111,7 +105,7 @@ const INPUTS: &[Input] = &[
     ),
     stricter(
         "a bare CR in a value",
-        "bare CR",
+        "a bare CR within a value",
         "GET / HTTP/1.1\r\nhost: a\r\nx: a\rb\r\n\r\n",
         Status(400),
         Status(200),
@@ -127,7 +121,7 @@ const INPUTS: &[Input] = &[
     ),
     stricter(
         "a chunk longer than it says",
-        "longer than its size",
+        "a chunk longer than its size",
         "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nabc\r\n0\r\n\r\n",
         Status(400),
         Status(200),

@@ -1,5 +1,17 @@
 //! The whole-process tests, in one binary so that they link once.
 
+mod bookinfo;
 mod bootstrap;
+mod drain;
 mod http1_inputs;
+mod mesh_security;
 mod proxy_smoke;
+mod tls;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Meshes hand out the same loopback addresses and fill two cores: one after the other.
+fn one_mesh_at_a_time() -> MutexGuard<'static, ()> {
+    static MESH: Mutex<()> = Mutex::new(());
+    MESH.lock().unwrap_or_else(PoisonError::into_inner)
+}
