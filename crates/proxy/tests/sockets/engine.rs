@@ -1,0 +1,217 @@
+//! An engine with one worker, and what tests give it.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use identity::chain::TrustRoots;
+use identity::tls::{Certificate, Validation};
+use identity::{CertificateAuthority, CertificateRequest, PrivateKey};
+use proxy::listener::config::{
+    FilterChain, FilterChainMatch, ListenAddress, ListenerConfig, ListenerFilter, TerminalFilter,
+};
+use proxy::listener::filter_chain::FilterChainIndex;
+use proxy::network::tls::{
+    DownstreamTls, DownstreamTlsSettings, Secrets, UpstreamTls, UpstreamTlsSettings,
+};
+use proxy::tcp_proxy::{Config, Destination};
+use proxy::upstream::cluster::Cluster;
+use proxy::upstream::config::{ClusterConfig, ClusterRef};
+use proxy::upstream::host::{Host, HostAddress, HostOptions, HostSet};
+use proxy::upstream::stats::ClusterBlocks;
+use proxy::worker::{Change, ListenerId, Message, WorkerHandle, WorkerOptions, spawn};
+use telemetry::stats::{Registry, Scope};
+
+/// Nothing on loopback takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One worker and its registry.
+pub struct Engine {
+    worker: Option<WorkerHandle>,
+    pub registry: Registry,
+    slots: AtomicU32,
+}
+
+/// What a chain is made of.
+pub struct Chain {
+    pub criteria: FilterChainMatch,
+    pub tls: Option<Arc<DownstreamTls>>,
+    pub cluster: ClusterRef,
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Chain {
+    pub fn to(cluster: ClusterRef) -> Self {
+        Self { criteria: FilterChainMatch::default(), tls: None, cluster, idle_timeout: None }
+    }
+}
+
+impl Engine {
+    pub fn start() -> Self {
+        let registry = Registry::new();
+        let worker =
+            spawn(WorkerOptions { index: 0, registry: registry.clone(), cpu: None }).unwrap();
+        Self { worker: Some(worker), registry, slots: AtomicU32::new(0) }
+    }
+
+    fn send(&self, message: Message) {
+        self.worker.as_ref().unwrap().mailbox.send(message);
+    }
+
+    /// A cluster of these hosts.
+    pub fn cluster(&self, hosts: &[SocketAddr], tls: Option<Arc<UpstreamTls>>) -> ClusterRef {
+        let slot = self.slots.fetch_add(1, Ordering::Relaxed);
+        let at = ClusterRef { slot, generation: 0 };
+        let name = format!("c{slot}");
+        let cluster =
+            Cluster::new(ClusterConfig::new(&name), ClusterBlocks::new(&self.registry, &name));
+        let hosts = hosts
+            .iter()
+            .map(|address| {
+                let options = HostOptions { tls: tls.clone(), ..HostOptions::default() };
+                Arc::new(Host::new(HostAddress::Tcp(*address), options))
+            })
+            .collect();
+        let changes = [
+            Change::Cluster(at, Some(Arc::new(cluster))),
+            Change::Hosts(at, Arc::new(HostSet::new(hosts))),
+        ];
+        self.send(Message::Commit { changes: changes.into(), ack: None });
+        at
+    }
+
+    /// A listener with TCP-proxy chains; says where it listens.
+    pub fn listen(&self, filters: Vec<ListenerFilter>, chains: Vec<Chain>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let chains: Vec<_> = chains.into_iter().map(|chain| self.tcp_chain(chain)).collect();
+        let stat_prefix = address.to_string().replace(':', "_");
+        let config = ListenerConfig {
+            name: "test".into(),
+            stats: self.registry.block(&Scope::listener(&stat_prefix)),
+            stat_prefix: stat_prefix.into(),
+            address: ListenAddress::Tcp(address),
+            index: FilterChainIndex::build(&chains).unwrap(),
+            filter_chains: chains,
+            default_filter_chain: None,
+            listener_filters: filters,
+            listener_filters_timeout: Some(PATIENCE),
+            continue_on_listener_filters_timeout: false,
+            per_connection_buffer_limit: 64 * 1024,
+            connection_limit: None,
+            traffic_direction: Default::default(),
+            access_loggers: Vec::new(),
+            max_accepts_per_turn: 8,
+        };
+        let id = ListenerId(u64::from(address.port()));
+        let socket = Some(listener.into());
+        self.send(Message::AddListener { id, config: Arc::new(config), socket, ack: None });
+        address
+    }
+
+    fn tcp_chain(&self, chain: Chain) -> Arc<FilterChain> {
+        let config = Config {
+            stat_prefix: "tcp".into(),
+            stats: self.registry.block(&Scope::tcp("tcp")),
+            destination: Destination::Cluster(chain.cluster),
+            idle_timeout: chain.idle_timeout,
+            max_connect_attempts: 1,
+            max_downstream_connection_duration: None,
+            access_loggers: Vec::new(),
+        };
+        Arc::new(FilterChain {
+            name: "".into(),
+            criteria: chain.criteria,
+            fingerprint: 0,
+            tls: chain.tls,
+            transport_socket_connect_timeout: None,
+            terminal: TerminalFilter::Tcp(Arc::new(config)),
+        })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.mailbox.send(Message::Shutdown);
+            worker.join();
+        }
+    }
+}
+
+/// Connects with patience for reads.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Serves every connection with `serve`, in a thread of its own.
+pub fn backend(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, serve) = (stream.unwrap(), Arc::clone(&serve));
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+/// An address where nobody listens.
+pub fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Everything until the end.
+pub fn read_all(mut stream: impl Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    all
+}
+
+/// An authority and what it vouches for.
+pub struct Authority(CertificateAuthority);
+
+impl Authority {
+    pub fn new() -> Self {
+        Self(CertificateAuthority::self_signed("test", std::time::SystemTime::now()).unwrap())
+    }
+
+    pub fn certificate(&self, name: &str) -> Certificate {
+        let key = PrivateKey::generate().unwrap();
+        let request = CertificateRequest::of_own_key(&key).unwrap();
+        let now = std::time::SystemTime::now();
+        let issued = self.0.issue_server(&request, &[name], Duration::from_secs(600), now).unwrap();
+        Certificate::from_pem(&issued.certificates.concat(), &key.to_pem()).unwrap()
+    }
+
+    pub fn validation(&self) -> Validation {
+        let roots = Some(TrustRoots::from_pem(self.0.root_pem()).unwrap());
+        Validation { roots, ..Validation::default() }
+    }
+
+    pub fn server(&self, names: &[&str]) -> Arc<DownstreamTls> {
+        let context = DownstreamTls::new(DownstreamTlsSettings::default());
+        let certificates = names.iter().map(|name| self.certificate(name)).collect();
+        context.set(context.prepare(Secrets { certificates, validation: None }).unwrap());
+        Arc::new(context)
+    }
+
+    pub fn client(&self, sni: &str) -> Arc<UpstreamTls> {
+        let settings = UpstreamTlsSettings {
+            sni: Some(sni.into()),
+            match_server_name: true,
+            ..UpstreamTlsSettings::default()
+        };
+        let context = UpstreamTls::new(settings);
+        let secrets = Secrets { certificates: Vec::new(), validation: Some(self.validation()) };
+        context.set(context.prepare(secrets).unwrap());
+        Arc::new(context)
+    }
+}

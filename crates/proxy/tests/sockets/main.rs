@@ -1,0 +1,6 @@
+//! The engine on real sockets: one worker, configuration built by hand, peers in threads.
+#![allow(clippy::unwrap_used)]
+
+mod engine;
+mod tcp;
+mod tls;
