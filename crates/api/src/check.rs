@@ -121,8 +121,9 @@ impl Walk<'_> {
     fn fields(&mut self, message: Message, fields: &[Set<'_>]) {
         for field in message.fields() {
             let set = fields.iter().find(|set| set.field == field);
-            let rules = self.checker.schema.rules(field);
-            if let Some(rules) = rules {
+            // Of a oneof only the field that is set has rules.
+            let judged = set.is_some() || field.oneof().is_none();
+            if let Some(rules) = self.checker.schema.rules(field).filter(|_| judged) {
                 let broken = rules::broken(field, rules, set.map(|set| &set.values[..]));
                 for (index, text) in broken {
                     let segment = index.map_or(String::new(), |index| format!("[{index}]"));

@@ -9,6 +9,7 @@
 //! * The well-known types are `envoy-types`' own ([`google::protobuf::Any`], `Duration`, `Struct`, ...), not those of
 //!   `prost-types`.
 
+pub mod canonical;
 pub mod check;
 pub mod dump;
 pub mod schema;

@@ -47,3 +47,9 @@ pub mod timer_wheel;
 pub mod string_matcher;
 
 pub mod config_sync;
+
+pub mod bootstrap;
+
+pub mod server;
+
+pub mod snapshot;

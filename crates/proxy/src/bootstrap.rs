@@ -1,0 +1,333 @@
+//! The bootstrap: read from text or made by a program, checked whole, and loaded into a [`Snapshot`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use api::check::Checker;
+use api::envoy::config::bootstrap::v3::{self as proto, Bootstrap as Message};
+use api::envoy::config::core::v3::{ApiConfigSource, ConfigSource, Node};
+use api::google::protobuf::{Struct, value::Kind};
+use api::schema::Schema;
+use api::text::{Loaded, Problem, Sources, Spans};
+use prost::Message as _;
+
+use crate::config_sync::sink::{GrpcSource, ResourceKind};
+use crate::snapshot::compile::{Compile, Environment};
+use crate::snapshot::node::NodeInfo;
+use crate::snapshot::registry::Extensions;
+use crate::snapshot::slots::Slots;
+use crate::snapshot::source::Fetch;
+use crate::snapshot::values;
+use crate::snapshot::{Binder, Snapshot, source};
+
+/// The type of the document.
+const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
+/// A bootstrap that has passed the schema's checks.
+#[derive(Debug)]
+pub struct Bootstrap {
+    /// The message.
+    pub message: Message,
+    /// Where each part of it stands in the text, if it is from one.
+    spans: Spans,
+    sources: Sources,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone)]
+pub struct ConfigError {
+    /// Each problem, in the order of the text.
+    pub problems: Vec<Problem>,
+    sources: Sources,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "error: {}", self.sources.render(problem))?;
+        }
+        let count = self.problems.len();
+        write!(f, "\n{count} {} found", if count == 1 { "error" } else { "errors" })
+    }
+}
+
+impl Bootstrap {
+    /// Reads YAML or JSON; later sources lie over earlier ones.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text and by the schema.
+    pub fn read(
+        schema: &Schema,
+        extensions: &Extensions,
+        sources: Sources,
+    ) -> Result<Self, ConfigError> {
+        let Some(descriptor) = schema.message(BOOTSTRAP) else {
+            let problems = vec![Problem::new("", "the schema has no bootstrap")];
+            return Err(ConfigError { problems, sources });
+        };
+        let Loaded { bytes, spans, mut problems } = api::text::load(schema, descriptor, &sources);
+        let knows = |name: &str| extensions.knows(name);
+        let report = Checker::new(schema, &knows).check(descriptor, &bytes);
+        // What is missing because it could not be read is no news.
+        let spoilt: Vec<String> =
+            problems.iter().map(|problem| parent(&problem.path).to_owned()).collect();
+        let news = report.problems.into_iter().filter(|problem| {
+            !spoilt.iter().any(|path| *path == parent(&problem.path) || *path == problem.path)
+        });
+        problems.extend(news.map(|problem| spans.locate(problem)));
+        for path in report.deprecated {
+            tracing::warn!("{path} is deprecated");
+        }
+        match Message::decode(bytes.as_slice()) {
+            Ok(message) if problems.is_empty() => Ok(Self { message, spans, sources }),
+            Ok(_) => Err(ConfigError::new(problems, sources)),
+            Err(error) => {
+                problems.push(Problem::new("", error.to_string()));
+                Err(ConfigError::new(problems, sources))
+            }
+        }
+    }
+
+    /// Takes a bootstrap that a program made; it is checked like any other.
+    ///
+    /// # Errors
+    /// Everything that is wrong by the schema.
+    pub fn from_message(
+        schema: &Schema,
+        extensions: &Extensions,
+        message: Message,
+    ) -> Result<Self, ConfigError> {
+        let sources = Sources::default();
+        let knows = |name: &str| extensions.knows(name);
+        let report = schema
+            .message(BOOTSTRAP)
+            .map(|descriptor| {
+                Checker::new(schema, &knows).check(descriptor, &message.encode_to_vec())
+            })
+            .unwrap_or_default();
+        if report.problems.is_empty() {
+            Ok(Self { message, spans: Spans::default(), sources })
+        } else {
+            Err(ConfigError::new(report.problems, sources))
+        }
+    }
+
+    /// Who this proxy is; what the command line gives wins where the bootstrap says nothing.
+    pub fn node(&self) -> NodeInfo {
+        let node = self.message.node.clone().unwrap_or_default();
+        let locality = node.locality.unwrap_or_default();
+        NodeInfo {
+            id: node.id.as_str().into(),
+            cluster: node.cluster.as_str().into(),
+            region: locality.region.as_str().into(),
+            zone: locality.zone.as_str().into(),
+            sub_zone: locality.sub_zone.as_str().into(),
+            metadata: node.metadata.as_ref().map(values::json_object).unwrap_or_default().into(),
+            client_features: node.client_features,
+        }
+    }
+
+    /// The node's message, to be changed by the command line.
+    pub fn node_mut(&mut self) -> &mut Node {
+        self.message.node.get_or_insert_default()
+    }
+
+    /// Where the admin interface listens.
+    ///
+    /// # Errors
+    /// When the address is none that can be bound.
+    pub fn admin_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let Some(admin) = &self.message.admin else { return Ok(None) };
+        let Some(address) = &admin.address else { return Ok(None) };
+        use api::envoy::config::core::v3::address::Address;
+        use api::envoy::config::core::v3::socket_address::PortSpecifier;
+        let problem = |message: &str| self.error(vec![Problem::new("admin.address", message)]);
+        let Some(Address::SocketAddress(socket)) = &address.address else {
+            return Err(problem("only `socket_address` is supported here"));
+        };
+        let port = match socket.port_specifier {
+            Some(PortSpecifier::PortValue(port)) => u16::try_from(port).unwrap_or_default(),
+            _ => 0,
+        };
+        match socket.address.parse() {
+            Ok(ip) => Ok(Some(SocketAddr::new(ip, port))),
+            Err(_) => Err(problem(&format!("`{}` is no IP address", socket.address))),
+        }
+    }
+
+    /// Connections a listener may have, by name, from the static layers of the runtime. The last layer wins.
+    ///
+    /// # Errors
+    /// Every key that has no meaning here.
+    pub fn listener_limits(&self) -> Result<BTreeMap<String, u64>, ConfigError> {
+        let mut limits = BTreeMap::new();
+        let mut problems = Vec::new();
+        let layers = self.message.layered_runtime.iter().flat_map(|runtime| &runtime.layers);
+        for (index, layer) in layers.enumerate() {
+            let Some(proto::runtime_layer::LayerSpecifier::StaticLayer(values)) =
+                &layer.layer_specifier
+            else {
+                continue;
+            };
+            let path = format!("layered_runtime.layers[{index}].static_layer");
+            let mut keys = Vec::new();
+            flatten(values, "", &mut keys);
+            for (key, value) in keys {
+                match runtime_key(&key, value) {
+                    Some(RuntimeKey::ListenerLimit(name, limit)) => {
+                        drop(limits.insert(name, limit))
+                    }
+                    Some(RuntimeKey::Harmless) => {}
+                    None => problems.push(Problem::new(
+                        &path,
+                        format!("runtime key `{key}` is not supported yet"),
+                    )),
+                }
+            }
+        }
+        if problems.is_empty() { Ok(limits) } else { Err(self.error(problems)) }
+    }
+
+    /// Loads everything static into `snapshot` and tells it where discovery is.
+    ///
+    /// # Errors
+    /// Everything that cannot be compiled or bound.
+    pub fn load(
+        &self,
+        snapshot: &mut Snapshot,
+        binder: &mut dyn Binder,
+        now: Instant,
+    ) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let resources = self.message.static_resources.clone().unwrap_or_default();
+        let mut take = |kind, list: &str, index: usize, name: &str, bytes: Vec<u8>| {
+            let path = format!("static_resources.{list}[{index}]");
+            if let Err(found) = snapshot.take_static(kind, name, bytes, binder, now) {
+                problems.extend(found.into_iter().map(|problem| problem.under(&path)));
+            }
+        };
+        for (index, secret) in resources.secrets.iter().enumerate() {
+            take(ResourceKind::Secret, "secrets", index, &secret.name, secret.encode_to_vec());
+        }
+        for (index, cluster) in resources.clusters.iter().enumerate() {
+            take(ResourceKind::Cluster, "clusters", index, &cluster.name, cluster.encode_to_vec());
+        }
+        for (index, listener) in resources.listeners.iter().enumerate() {
+            take(
+                ResourceKind::Listener,
+                "listeners",
+                index,
+                &listener.name,
+                listener.encode_to_vec(),
+            );
+        }
+        let (ads, cds, lds) = self.discovery(snapshot.environment(), &mut problems);
+        for source in [&ads].into_iter().flatten() {
+            if !resources.clusters.iter().any(|cluster| cluster.name == source.cluster) {
+                let message =
+                    format!("there is no cluster `{}` in static_resources", source.cluster);
+                problems.push(Problem::new(
+                    "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name",
+                    message,
+                ));
+            }
+        }
+        snapshot.discover(ads, cds, lds);
+        if problems.is_empty() { Ok(()) } else { Err(self.error(problems)) }
+    }
+
+    fn discovery(
+        &self,
+        env: &Environment,
+        problems: &mut Vec<Problem>,
+    ) -> (Option<GrpcSource>, Option<Fetch>, Option<Fetch>) {
+        let dynamic = self.message.dynamic_resources.clone().unwrap_or_default();
+        let mut slots = Slots::default();
+        let mut cx = Compile::new(env, &mut slots);
+        let mut fetch = |field: &str, source: &Option<ConfigSource>| {
+            cx.at(&format!("dynamic_resources.{field}"), |cx| source::fetch(cx, source.as_ref()))
+        };
+        let cds = fetch("cds_config", &dynamic.cds_config);
+        let lds = fetch("lds_config", &dynamic.lds_config);
+        let grpc = |cx: &mut Compile<'_>, source: &ApiConfigSource| source::grpc(cx, source);
+        let ads = dynamic
+            .ads_config
+            .as_ref()
+            .and_then(|source| cx.at("dynamic_resources.ads_config", |cx| grpc(cx, source)));
+        let uses_ads = [&cds, &lds]
+            .into_iter()
+            .flatten()
+            .any(|fetch| fetch.source == crate::config_sync::sink::Source::Ads);
+        if uses_ads && dynamic.ads_config.is_none() {
+            cx.problem_at("dynamic_resources", "`ads` is used, but there is no `ads_config`");
+        }
+        problems.append(&mut cx.problems);
+        (ads, cds, lds)
+    }
+
+    /// Problems with paths from the root, shown with their places.
+    pub fn error(&self, problems: Vec<Problem>) -> ConfigError {
+        let problems = problems.into_iter().map(|problem| self.spans.locate(problem)).collect();
+        ConfigError::new(problems, self.sources.clone())
+    }
+
+    /// Lets go of the text and the places in it: they are of use only until everything static is loaded.
+    pub fn forget_text(&mut self) {
+        self.spans = Spans::default();
+        self.sources = Sources::default();
+    }
+}
+
+impl ConfigError {
+    fn new(mut problems: Vec<Problem>, sources: Sources) -> Self {
+        problems.sort_by_key(|problem| {
+            problem.place.map(|place| (place.source, place.line, place.column))
+        });
+        problems.dedup();
+        Self { problems, sources }
+    }
+}
+
+/// The path of what encloses `path`.
+fn parent(path: &str) -> &str {
+    path.rfind(['.', '[']).map_or("", |end| &path[..end])
+}
+
+/// What a runtime key means here.
+enum RuntimeKey {
+    ListenerLimit(String, u64),
+    /// It sets what holds anyway.
+    Harmless,
+}
+
+fn runtime_key(key: &str, value: &Kind) -> Option<RuntimeKey> {
+    let limit = key
+        .strip_prefix("envoy.resource_limits.listener.")
+        .and_then(|rest| rest.strip_suffix(".connection_limit"));
+    if let (Some(name), Kind::NumberValue(number)) = (limit, value) {
+        return Some(RuntimeKey::ListenerLimit(name.to_owned(), *number as u64));
+    }
+    // Patterns have a limit of their own (see `string_matcher`), whatever RE2's would be.
+    key.starts_with("re2.max_program_size.").then_some(RuntimeKey::Harmless)
+}
+
+/// Dotted keys of nested objects, sorted.
+fn flatten<'a>(values: &'a Struct, prefix: &str, out: &mut Vec<(String, &'a Kind)>) {
+    let mut fields: Vec<_> = values.fields.iter().collect();
+    fields.sort_by_key(|(name, _)| *name);
+    for (name, value) in fields {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match &value.kind {
+            Some(Kind::StructValue(inner)) => flatten(inner, &key, out),
+            Some(kind) => out.push((key, kind)),
+            None => {}
+        }
+    }
+}

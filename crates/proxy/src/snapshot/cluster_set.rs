@@ -1,0 +1,424 @@
+//! Every cluster there is: warm ones serve, warming ones wait for endpoints and secrets.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::text::{Problem, closest};
+
+use super::clusters::{CompiledCluster, Discovery};
+use super::compile::{ClusterUse, Environment, Needs};
+use super::endpoints::Assignment;
+use super::slots::Slots;
+use super::source::Fetch;
+use super::tls::TlsStore;
+use super::{DnsTask, Effects, Version};
+use crate::config_sync::sink::GrpcTarget;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::config::{ClusterConfig, UpstreamProtocol};
+use crate::upstream::host::HostSet;
+use crate::upstream::stats::ClusterBlocks;
+use crate::worker::Change;
+
+/// Every cluster, and every assignment of the endpoint discovery service.
+#[derive(Debug, Default)]
+pub struct ClusterSet {
+    entries: BTreeMap<Arc<str>, Entry>,
+    assignments: BTreeMap<Arc<str>, (Version, Arc<Assignment>)>,
+    /// Which clusters take which assignment.
+    users: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// Clusters that were touched since the last settling.
+    touched: BTreeSet<Arc<str>>,
+    removed: Vec<Arc<str>>,
+}
+
+/// One name's cluster.
+#[derive(Debug, Default)]
+struct Entry {
+    active: Option<Active>,
+    warming: Option<Warming>,
+    /// What DNS said last.
+    addresses: Option<HashMap<String, Vec<IpAddr>>>,
+    dns: Option<DnsTask>,
+}
+
+/// A cluster that serves.
+#[derive(Debug)]
+pub struct Active {
+    /// Its configuration as it came.
+    pub version: Version,
+    /// What workers read.
+    pub cluster: Arc<Cluster>,
+    /// Its endpoints.
+    pub hosts: Arc<HostSet>,
+    discovery: Discovery,
+    needs: Needs,
+}
+
+/// A cluster that waits.
+#[derive(Debug)]
+pub struct Warming {
+    /// Its configuration as it came.
+    pub version: Version,
+    config: ClusterConfig,
+    discovery: Discovery,
+    needs: Needs,
+    deadline: Option<Instant>,
+}
+
+impl ClusterSet {
+    /// Is this what there is already? An error when the name belongs to the bootstrap.
+    pub fn is_current(&self, name: &str, version: &Version) -> Result<bool, Vec<Problem>> {
+        let Some(entry) = self.entries.get(name) else { return Ok(false) };
+        let newest = entry.warming.as_ref().map(|warming| &warming.version);
+        let Some(newest) = newest.or(entry.active.as_ref().map(|active| &active.version)) else {
+            return Ok(false);
+        };
+        if newest.is_static && version.is_static {
+            return Err(vec![Problem::new("name", format!("there are two clusters `{name}`"))]);
+        }
+        if newest.is_static {
+            return Err(vec![Problem::new(
+                "name",
+                format!("`{name}` is a cluster of the bootstrap"),
+            )]);
+        }
+        Ok(newest.fingerprint == version.fingerprint)
+    }
+
+    /// What is wrong with a reference to a cluster.
+    pub fn misuse(&self, used: &ClusterUse) -> Option<Problem> {
+        let Some(entry) = self.entries.get(&used.name) else {
+            let hint = closest(&used.name, self.entries.keys().map(|name| &**name));
+            let hint = hint.map_or(String::new(), |name| format!(", did you mean `{name}`?"));
+            let message = format!("there is no cluster `{}`{hint}", used.name);
+            return used.must_exist.then(|| Problem::new(used.path.clone(), message));
+        };
+        let config = entry.warming.as_ref().map(|warming| &warming.config);
+        let config = config.or(entry.active.as_ref().map(|active| &active.cluster.config))?;
+        (used.http && config.http.protocol != UpstreamProtocol::Http1).then(|| {
+            let message = format!(
+                "cluster `{}` speaks HTTP/2, to which requests are not supported yet",
+                used.name
+            );
+            Problem::new(used.path.clone(), message)
+        })
+    }
+
+    /// Takes a compiled cluster; it waits until the next settling at least.
+    pub fn insert(
+        &mut self,
+        name: &str,
+        version: Version,
+        compiled: CompiledCluster,
+        needs: Needs,
+        now: Instant,
+    ) -> Result<(), Vec<Problem>> {
+        if !version.is_static && compiled.config.http.protocol != UpstreamProtocol::Http1 {
+            let message = "HTTP/2 towards a cluster is not supported yet";
+            return Err(vec![Problem::new("typed_extension_protocol_options", message)]);
+        }
+        let name: Arc<str> = name.into();
+        let CompiledCluster { config, discovery } = compiled;
+        let timeouts = needs.secrets.values().chain(match &discovery {
+            Discovery::Eds(_, fetch) => Some(fetch),
+            _ => None,
+        });
+        let deadline = deadline(timeouts, now);
+        if let Discovery::Eds(service, _) = &discovery {
+            self.users.entry(Arc::clone(service)).or_default().insert(Arc::clone(&name));
+        }
+        let entry = self.entries.entry(Arc::clone(&name)).or_default();
+        entry.warming = Some(Warming { version, config, discovery, needs, deadline });
+        self.touched.insert(name);
+        Ok(())
+    }
+
+    /// Takes endpoints that were discovered.
+    pub fn insert_assignment(&mut self, service: &str, version: Version, assignment: Assignment) {
+        if self
+            .assignments
+            .get(service)
+            .is_some_and(|(known, _)| known.fingerprint == version.fingerprint)
+        {
+            return;
+        }
+        self.assignments.insert(service.into(), (version, Arc::new(assignment)));
+        self.touched.extend(self.users.get(service).into_iter().flatten().cloned());
+    }
+
+    /// The endpoints are gone.
+    pub fn remove_assignment(&mut self, service: &str) {
+        if let Some((version, assignment)) = self.assignments.get_mut(service) {
+            *assignment = Arc::default();
+            version.fingerprint = super::fingerprint::of("removed");
+            self.touched.extend(self.users.get(service).into_iter().flatten().cloned());
+        }
+    }
+
+    /// The cluster is gone.
+    pub fn remove(&mut self, name: &str) {
+        let Some((name, entry)) = self.entries.remove_entry(name) else { return };
+        let is_static = entry.active.as_ref().is_some_and(|active| active.version.is_static);
+        if is_static {
+            self.entries.insert(name, entry);
+            return;
+        }
+        self.touched.remove(&name);
+        self.removed.push(name);
+        self.forget_unused_assignments();
+    }
+
+    fn forget_unused_assignments(&mut self) {
+        let mut used: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
+        for (name, entry) in &self.entries {
+            for service in entry.services() {
+                used.entry(Arc::clone(service)).or_default().insert(Arc::clone(name));
+            }
+        }
+        self.assignments.retain(|service, _| used.contains_key(service));
+        self.users = used;
+    }
+
+    /// What DNS says.
+    pub fn resolved(&mut self, name: &str, addresses: HashMap<String, Vec<IpAddr>>) {
+        if let Some((name, entry)) = self.entries.get_key_value(name) {
+            if entry.addresses.as_ref() == Some(&addresses) {
+                return;
+            }
+            let name = Arc::clone(name);
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.addresses = Some(addresses);
+            }
+            self.touched.insert(name);
+        }
+    }
+
+    /// Puts what is ready into use.
+    pub fn settle(
+        &mut self,
+        slots: &mut Slots,
+        tls: &TlsStore,
+        env: &Environment,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        for name in std::mem::take(&mut self.removed) {
+            if !self.entries.contains_key(&name) {
+                effects.changes.push(Change::Cluster(slots.cluster(&name), None));
+                effects.dns.push((name, None));
+            }
+        }
+        // What waits for a secret or a deadline is not touched by its coming, so it is looked at every time.
+        let mut names = std::mem::take(&mut self.touched);
+        names.extend(
+            self.entries
+                .iter()
+                .filter(|(_, entry)| entry.warming.is_some())
+                .map(|(name, _)| Arc::clone(name)),
+        );
+        for name in names {
+            if let Some(entry) = self.entries.get_mut(&name) {
+                let settling =
+                    Settling { name: &name, assignments: &self.assignments, tls, env, now };
+                settling.settle(entry, slots, effects);
+            }
+        }
+    }
+
+    /// Does every cluster serve that ever was configured?
+    pub fn are_warm(&self) -> bool {
+        self.entries.values().all(|entry| entry.active.is_some())
+    }
+
+    /// When something that waits goes on without.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.entries.values().filter_map(|entry| entry.warming.as_ref()?.deadline).min()
+    }
+
+    /// Calls `each` with every assignment that is wanted.
+    pub fn each_endpoint_source(&self, mut each: impl FnMut(&Arc<str>, &Fetch)) {
+        for entry in self.entries.values() {
+            for discovery in entry.discoveries() {
+                if let Discovery::Eds(service, fetch) = discovery {
+                    each(service, fetch);
+                }
+            }
+        }
+    }
+
+    /// Calls `each` with what every cluster needs.
+    pub fn each_need(&self, mut each: impl FnMut(&Needs)) {
+        for entry in self.entries.values() {
+            entry.active.iter().for_each(|active| each(&active.needs));
+            entry.warming.iter().for_each(|warming| each(&warming.needs));
+        }
+    }
+
+    /// How a cluster is reached by the main thread.
+    pub fn grpc_target(&self, name: &str) -> Option<GrpcTarget> {
+        let active = self.entries.get(name)?.active.as_ref()?;
+        let tls = active.cluster.config.tls.as_ref();
+        Some(GrpcTarget {
+            addresses: active.hosts.hosts.iter().map(|host| host.address.clone()).collect(),
+            tls: tls.and_then(|tls| tls.current()).map(|side| Arc::clone(&side.config)),
+            sni: tls.and_then(|tls| tls.settings().sni.as_ref()).map(|sni| sni.to_string()),
+            authority: name.to_owned(),
+        })
+    }
+
+    /// Every cluster that serves.
+    pub fn active(&self) -> impl Iterator<Item = (&Arc<str>, &Active)> {
+        self.entries.iter().filter_map(|(name, entry)| Some((name, entry.active.as_ref()?)))
+    }
+
+    /// Every cluster that waits.
+    pub fn warming(&self) -> impl Iterator<Item = (&Arc<str>, &Warming)> {
+        self.entries.iter().filter_map(|(name, entry)| Some((name, entry.warming.as_ref()?)))
+    }
+
+    /// Every assignment that was discovered.
+    pub fn assignments(&self) -> impl Iterator<Item = (&Arc<str>, &Version)> {
+        self.assignments.iter().map(|(name, (version, _))| (name, version))
+    }
+}
+
+/// The earliest moment at which waiting for any of these ends; `None` when one of them is waited for for ever.
+pub fn deadline<'a>(fetches: impl Iterator<Item = &'a Fetch>, now: Instant) -> Option<Instant> {
+    let mut latest = now;
+    for fetch in fetches {
+        latest = latest.max(now + fetch.initial_timeout?);
+    }
+    Some(latest)
+}
+
+impl Entry {
+    fn discoveries(&self) -> impl Iterator<Item = &Discovery> {
+        let active = self.active.iter().map(|active| &active.discovery);
+        active.chain(self.warming.iter().map(|warming| &warming.discovery))
+    }
+
+    fn services(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.discoveries().filter_map(|discovery| match discovery {
+            Discovery::Eds(service, _) => Some(service),
+            _ => None,
+        })
+    }
+}
+
+/// One cluster's turn.
+struct Settling<'a> {
+    name: &'a Arc<str>,
+    assignments: &'a BTreeMap<Arc<str>, (Version, Arc<Assignment>)>,
+    tls: &'a TlsStore,
+    env: &'a Environment,
+    now: Instant,
+}
+
+impl Settling<'_> {
+    fn settle(&self, entry: &mut Entry, slots: &mut Slots, effects: &mut Effects) {
+        self.resolve(entry, effects);
+        if let Some(warming) =
+            entry.warming.take_if(|warming| self.is_ready(warming, entry.addresses.is_some()))
+        {
+            self.activate(entry, warming, slots, effects);
+        } else if let Some(active) = &mut entry.active {
+            let hosts = hosts(
+                self.assignments,
+                &active.discovery,
+                &active.cluster.config,
+                &entry.addresses,
+                &active.hosts,
+            );
+            active.hosts = Arc::new(hosts);
+            effects
+                .changes
+                .push(Change::Hosts(slots.cluster(self.name), Arc::clone(&active.hosts)));
+        }
+    }
+
+    /// Starts, changes or ends the resolution of names.
+    fn resolve(&self, entry: &mut Entry, effects: &mut Effects) {
+        let newest = entry.warming.as_ref().map(|warming| &warming.discovery);
+        let task = match newest.or(entry.active.as_ref().map(|active| &active.discovery)) {
+            Some(Discovery::StrictDns(assignment, options)) => {
+                Some(DnsTask { names: assignment.names(), options: options.clone() })
+            }
+            _ => None,
+        };
+        let task = task.filter(|task| !task.names.is_empty());
+        if task == entry.dns {
+            return;
+        }
+        if task.is_some() {
+            entry.addresses = None;
+        }
+        effects.dns.push((Arc::clone(self.name), task.clone()));
+        entry.dns = task;
+    }
+
+    fn is_ready(&self, warming: &Warming, resolved: bool) -> bool {
+        let discovered = match &warming.discovery {
+            Discovery::Static(_) => true,
+            // Resolution tells even when it fails, so there is no deadline.
+            Discovery::StrictDns(assignment, _) if !resolved => {
+                return assignment.names().is_empty();
+            }
+            Discovery::StrictDns(..) => true,
+            Discovery::Eds(service, _) => self.assignments.contains_key(service),
+        };
+        let secrets = warming.needs.secrets.keys().all(|name| self.tls.has(name));
+        discovered && secrets || warming.deadline.is_some_and(|deadline| deadline <= self.now)
+    }
+
+    fn activate(
+        &self,
+        entry: &mut Entry,
+        warming: Warming,
+        slots: &mut Slots,
+        effects: &mut Effects,
+    ) {
+        let Warming { version, config, discovery, needs, .. } = warming;
+        let previous = entry.active.take();
+        let empty = Arc::default();
+        let old_hosts = previous.as_ref().map_or(&empty, |active| &active.hosts);
+        let hosts = hosts(self.assignments, &discovery, &config, &entry.addresses, old_hosts);
+        let stats = ClusterBlocks::new(&self.env.registry, &config.stat_name);
+        let cluster = match &previous {
+            Some(active) => active.cluster.successor(config, stats),
+            None => Cluster::new(config, stats),
+        };
+        let active = Active {
+            version,
+            cluster: Arc::new(cluster),
+            hosts: Arc::new(hosts),
+            discovery,
+            needs,
+        };
+        let slot = slots.cluster(self.name);
+        effects.changes.push(Change::Cluster(slot, Some(Arc::clone(&active.cluster))));
+        effects.changes.push(Change::Hosts(slot, Arc::clone(&active.hosts)));
+        entry.active = Some(active);
+    }
+}
+
+fn hosts(
+    assignments: &BTreeMap<Arc<str>, (Version, Arc<Assignment>)>,
+    discovery: &Discovery,
+    config: &ClusterConfig,
+    addresses: &Option<HashMap<String, Vec<IpAddr>>>,
+    previous: &HostSet,
+) -> HostSet {
+    let none = HashMap::new();
+    let addresses = addresses.as_ref().unwrap_or(&none);
+    match discovery {
+        Discovery::Static(assignment) | Discovery::StrictDns(assignment, _) => {
+            assignment.host_set(config, addresses, previous)
+        }
+        Discovery::Eds(service, _) => match assignments.get(service) {
+            Some((_, assignment)) => assignment.host_set(config, addresses, previous),
+            None => HostSet::default(),
+        },
+    }
+}

@@ -1,0 +1,577 @@
+//! `config.route.v3.RouteConfiguration` → route tables. The unit is the virtual host: what did not change is not
+//! compiled again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use api::envoy::config::core::v3::{HeaderValueOption, RoutingPriority};
+use api::envoy::config::route::v3 as proto;
+use api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use codec::headers::HeaderName;
+use proto::header_matcher::HeaderMatchSpecifier;
+use proto::query_parameter_matcher::QueryParameterMatchSpecifier;
+use proto::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
+use proto::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+use proto::route_match::PathSpecifier;
+use proto::virtual_host::TlsRequirementType;
+
+use super::compile::Compile;
+use super::values;
+use crate::http::header_mutation::{AppendAction, HeaderMutations};
+use crate::route_table::config::{
+    Action, Criteria, DirectResponse, Fraction, HeaderMatcher, HostRewrite, PathMatch, PathRewrite,
+    QueryMatcher, Redirect, RedirectPath, RequireTls, RouteAction, RouteConfig, Substitution,
+    TableConfig, ValueMatch, VirtualHostConfig, WeightedEntry,
+};
+use crate::router::config::{ClusterChoice, RetryOn, RetryPolicy, RoutePolicy, WeightedChoice};
+use crate::string_matcher::{StringMatcher, StringPattern};
+
+/// Envoy's `max_direct_response_body_size_bytes`.
+const MAX_DIRECT_RESPONSE: usize = 4096;
+
+/// What a virtual host takes from its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TableSettings {
+    /// The largest body of a direct response, in bytes.
+    pub max_direct_response: usize,
+}
+
+/// Compiles what a table says beside its virtual hosts.
+pub fn table(
+    cx: &mut Compile<'_>,
+    message: &proto::RouteConfiguration,
+) -> (TableConfig, TableSettings) {
+    let (request_headers, response_headers) = mutations(
+        cx,
+        &message.request_headers_to_add,
+        &message.request_headers_to_remove,
+        &message.response_headers_to_add,
+        &message.response_headers_to_remove,
+    );
+    let config = TableConfig {
+        name: message.name.as_str().into(),
+        ignore_port_in_host_matching: message.ignore_port_in_host_matching,
+        most_specific_header_mutations_wins: message.most_specific_header_mutations_wins,
+        request_headers,
+        response_headers,
+        internal_only_headers: cx.each(
+            "internal_only_headers",
+            &message.internal_only_headers,
+            |cx, name| header_name(cx, name),
+        ),
+    };
+    let max = message.max_direct_response_body_size_bytes;
+    let max_direct_response = max.map_or(MAX_DIRECT_RESPONSE, |max| max.value as usize);
+    (config, TableSettings { max_direct_response })
+}
+
+/// Compiles a virtual host.
+pub fn virtual_host(
+    cx: &mut Compile<'_>,
+    message: &proto::VirtualHost,
+    settings: TableSettings,
+) -> Option<VirtualHostConfig> {
+    let before = cx.problems.len();
+    let (request_headers, response_headers) = mutations(
+        cx,
+        &message.request_headers_to_add,
+        &message.request_headers_to_remove,
+        &message.response_headers_to_add,
+        &message.response_headers_to_remove,
+    );
+    let retry = match &message.retry_policy {
+        None => None,
+        Some(policy) => cx.at("retry_policy", |cx| retry_policy(cx, policy)).map(Arc::new),
+    };
+    let inherited = Inherited { host: message, retry, settings };
+    let config = VirtualHostConfig {
+        name: message.name.as_str().into(),
+        domains: message.domains.clone(),
+        routes: cx.each("routes", &message.routes, |cx, route| self::route(cx, route, &inherited)),
+        require_tls: match message.require_tls() {
+            TlsRequirementType::None => RequireTls::None,
+            TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
+            TlsRequirementType::All => RequireTls::All,
+        },
+        request_headers,
+        response_headers,
+    };
+    (cx.problems.len() == before).then_some(config)
+}
+
+/// What a route takes from its virtual host.
+struct Inherited<'a> {
+    host: &'a proto::VirtualHost,
+    retry: Option<Arc<RetryPolicy>>,
+    settings: TableSettings,
+}
+
+fn route(
+    cx: &mut Compile<'_>,
+    message: &proto::Route,
+    inherited: &Inherited<'_>,
+) -> Option<RouteConfig> {
+    use proto::route::Action as ProtoAction;
+    let criteria = cx.at("match", |cx| criteria(cx, message.r#match.as_ref()?));
+    let action = match &message.action {
+        Some(ProtoAction::Route(action)) => cx
+            .at("route", |cx| route_action(cx, action, message, inherited))
+            .map(|action| Action::Route(action.into())),
+        Some(ProtoAction::Redirect(action)) => cx
+            .at("redirect", |cx| redirect(cx, action))
+            .map(|action| Action::Redirect(action.into())),
+        Some(ProtoAction::DirectResponse(action)) => cx
+            .at("direct_response", |cx| direct(cx, action, inherited.settings))
+            .map(Action::Direct),
+        _ => {
+            cx.problem("one of `route`, `redirect`, `direct_response` is required");
+            None
+        }
+    };
+    let (request_headers, response_headers) = mutations(
+        cx,
+        &message.request_headers_to_add,
+        &message.request_headers_to_remove,
+        &message.response_headers_to_add,
+        &message.response_headers_to_remove,
+    );
+    Some(RouteConfig {
+        name: message.name.as_str().into(),
+        request_headers,
+        response_headers,
+        metadata: values::metadata(message.metadata.as_ref()),
+        ..RouteConfig::new(criteria?, action?)
+    })
+}
+
+fn criteria(cx: &mut Compile<'_>, message: &proto::RouteMatch) -> Option<Criteria> {
+    let path = match message.path_specifier.as_ref()? {
+        PathSpecifier::Prefix(prefix) => PathMatch::Prefix(prefix.as_str().into()),
+        PathSpecifier::Path(path) => PathMatch::Exact(path.as_str().into()),
+        PathSpecifier::PathSeparatedPrefix(prefix) => {
+            PathMatch::SeparatedPrefix(prefix.as_str().into())
+        }
+        PathSpecifier::SafeRegex(regex) => {
+            cx.at("safe_regex.regex", |cx| regex_compiles(cx, &regex.regex))?;
+            PathMatch::Regex(regex.regex.as_str().into())
+        }
+        _ => {
+            cx.problem("this way of matching a path is not supported yet");
+            return None;
+        }
+    };
+    let fraction = message.runtime_fraction.as_ref().and_then(|fraction| fraction.default_value);
+    Some(Criteria {
+        case_sensitive: message.case_sensitive.is_none_or(|sensitive| sensitive.value),
+        headers: cx.each("headers", &message.headers, header_matcher),
+        query: cx.each("query_parameters", &message.query_parameters, query_matcher),
+        fraction: fraction.map(|percent| Fraction {
+            numerator: percent.numerator,
+            denominator: values::denominator(&percent),
+        }),
+        grpc: message.grpc.is_some(),
+        tls: None,
+        path,
+    })
+}
+
+fn regex_compiles(cx: &mut Compile<'_>, pattern: &str) -> Option<StringMatcher> {
+    StringMatcher::regex(pattern).map_err(|error| cx.problem(error.to_string())).ok()
+}
+
+fn header_name(cx: &mut Compile<'_>, name: &str) -> Option<HeaderName> {
+    HeaderName::parse(name).map_err(|error| cx.problem(error.to_string())).ok()
+}
+
+/// Compiles a `HeaderMatcher`.
+pub fn header_matcher(
+    cx: &mut Compile<'_>,
+    message: &proto::HeaderMatcher,
+) -> Option<HeaderMatcher> {
+    let name = cx.at("name", |cx| header_name(cx, &message.name));
+    let literal = |pattern| Some(ValueMatch::String(StringMatcher::new(pattern, false)));
+    #[allow(deprecated)]
+    let value = match &message.header_match_specifier {
+        None => Some(ValueMatch::Present(true)),
+        Some(HeaderMatchSpecifier::PresentMatch(present)) => Some(ValueMatch::Present(*present)),
+        Some(HeaderMatchSpecifier::StringMatch(matcher)) => {
+            cx.at("string_match", |cx| values::string_matcher(cx, matcher)).map(ValueMatch::String)
+        }
+        Some(HeaderMatchSpecifier::RangeMatch(range)) => {
+            Some(ValueMatch::Range(range.start, range.end))
+        }
+        Some(HeaderMatchSpecifier::ExactMatch(text)) => {
+            literal(StringPattern::Exact(text.as_str().into()))
+        }
+        Some(HeaderMatchSpecifier::PrefixMatch(text)) => {
+            literal(StringPattern::Prefix(text.as_str().into()))
+        }
+        Some(HeaderMatchSpecifier::SuffixMatch(text)) => {
+            literal(StringPattern::Suffix(text.as_str().into()))
+        }
+        Some(HeaderMatchSpecifier::ContainsMatch(text)) => {
+            literal(StringPattern::Contains(text.as_str().into()))
+        }
+        Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => cx
+            .at("safe_regex_match.regex", |cx| regex_compiles(cx, &regex.regex))
+            .map(ValueMatch::String),
+    };
+    Some(HeaderMatcher {
+        name: name?,
+        value: value?,
+        invert: message.invert_match,
+        treat_missing_as_empty: message.treat_missing_header_as_empty,
+    })
+}
+
+fn query_matcher(
+    cx: &mut Compile<'_>,
+    message: &proto::QueryParameterMatcher,
+) -> Option<QueryMatcher> {
+    let value = match &message.query_parameter_match_specifier {
+        None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => None,
+        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => {
+            cx.problem_at("present_match", "`present_match: false` is not supported yet");
+            return None;
+        }
+        Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => {
+            Some(cx.at("string_match", |cx| values::string_matcher(cx, matcher))?)
+        }
+    };
+    Some(QueryMatcher { name: message.name.as_str().into(), value })
+}
+
+fn route_action(
+    cx: &mut Compile<'_>,
+    message: &proto::RouteAction,
+    route: &proto::Route,
+    inherited: &Inherited<'_>,
+) -> Option<RouteAction> {
+    let (cluster, weighted) = cluster_choice(cx, message)?;
+    let policy = policy(cx, message, route, inherited)?;
+    let path_rewrite = match (&message.regex_rewrite, message.prefix_rewrite.as_str()) {
+        (Some(_), prefix) if !prefix.is_empty() => {
+            cx.problem_at(
+                "regex_rewrite",
+                "only one of `prefix_rewrite` and `regex_rewrite` may be set",
+            );
+            None
+        }
+        (Some(rewrite), _) => {
+            Some(PathRewrite::Regex(cx.at("regex_rewrite", |cx| substitution(cx, rewrite))?))
+        }
+        (None, "") => None,
+        (None, prefix) => Some(PathRewrite::Prefix(prefix.into())),
+    };
+    let mut action = RouteAction { weighted, policy, path_rewrite, ..RouteAction::new(cluster) };
+    match &message.host_rewrite_specifier {
+        None => {}
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            action.host_rewrite = Some(HostRewrite::Literal(host.as_str().into()));
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(auto)) => {
+            action.policy.auto_host_rewrite = auto.value
+        }
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
+            let name = cx.at("host_rewrite_header", |cx| header_name(cx, name))?;
+            action.host_rewrite = Some(HostRewrite::Header(name));
+        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(rewrite)) => {
+            let rewrite = cx.at("host_rewrite_path_regex", |cx| substitution(cx, rewrite))?;
+            action.host_rewrite = Some(HostRewrite::PathRegex(rewrite));
+        }
+        Some(_) => {
+            cx.problem("this way of rewriting the host is not supported yet");
+            return None;
+        }
+    }
+    Some(action)
+}
+
+fn substitution(cx: &mut Compile<'_>, rewrite: &RegexMatchAndSubstitute) -> Option<Substitution> {
+    let pattern = rewrite.pattern.as_ref().map_or("", |pattern| pattern.regex.as_str());
+    Substitution::new(pattern, &rewrite.substitution)
+        .map_err(|error| cx.problem(error.to_string()))
+        .ok()
+}
+
+fn cluster_choice(
+    cx: &mut Compile<'_>,
+    message: &proto::RouteAction,
+) -> Option<(ClusterChoice, Vec<WeightedEntry>)> {
+    match message.cluster_specifier.as_ref()? {
+        ClusterSpecifier::Cluster(name) => {
+            Some((ClusterChoice::Cluster(cx.cluster("cluster", name)), Vec::new()))
+        }
+        ClusterSpecifier::ClusterHeader(name) => {
+            Some((ClusterChoice::Header(name.to_ascii_lowercase().into()), Vec::new()))
+        }
+        ClusterSpecifier::WeightedClusters(clusters) => {
+            cx.at("weighted_clusters", |cx| weighted_clusters(cx, clusters))
+        }
+        _ => {
+            cx.problem("this way of choosing a cluster is not supported yet");
+            None
+        }
+    }
+}
+
+fn weighted_clusters(
+    cx: &mut Compile<'_>,
+    message: &proto::WeightedCluster,
+) -> Option<(ClusterChoice, Vec<WeightedEntry>)> {
+    use proto::weighted_cluster::cluster_weight::HostRewriteSpecifier;
+    let entries = cx.each("clusters", &message.clusters, |cx, entry| {
+        if entry.name.is_empty() {
+            cx.problem_at("name", "`name` is required");
+            return None;
+        }
+        let (request_headers, response_headers) = mutations(
+            cx,
+            &entry.request_headers_to_add,
+            &entry.request_headers_to_remove,
+            &entry.response_headers_to_add,
+            &entry.response_headers_to_remove,
+        );
+        let host_rewrite = match &entry.host_rewrite_specifier {
+            Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(host.as_str().into()),
+            None => None,
+        };
+        let weight = entry.weight.map_or(0, |weight| weight.value);
+        let changes = WeightedEntry {
+            request_headers,
+            response_headers,
+            host_rewrite,
+            filter_overrides: None,
+        };
+        Some(((cx.cluster("name", &entry.name), weight), changes))
+    });
+    let (weights, changes): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+    #[allow(deprecated)]
+    if let Some(total) = message.total_weight {
+        let sum: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        if sum != u64::from(total.value) {
+            cx.problem_at(
+                "total_weight",
+                format!("the weights add up to {sum}, not to {}", total.value),
+            );
+        }
+    }
+    match WeightedChoice::new(weights) {
+        Some(choice) => Some((ClusterChoice::Weighted(choice), changes)),
+        None => {
+            cx.problem_at("clusters", "the weights add up to nothing");
+            None
+        }
+    }
+}
+
+fn policy(
+    cx: &mut Compile<'_>,
+    message: &proto::RouteAction,
+    route: &proto::Route,
+    inherited: &Inherited<'_>,
+) -> Option<RoutePolicy> {
+    use proto::route_action::ClusterNotFoundResponseCode as NotFound;
+    let default = RoutePolicy::default();
+    let host = inherited.host;
+    // Zero is "no limit" for each of these.
+    let switchable = |value: Option<&api::google::protobuf::Duration>| {
+        value.map(|value| Some(values::duration(value)).filter(|limit| !limit.is_zero()))
+    };
+    let retry = match &message.retry_policy {
+        Some(policy) => cx.at("retry_policy", |cx| retry_policy(cx, policy)).map(Arc::new),
+        None => inherited.retry.clone(),
+    };
+    let max_stream =
+        message.max_stream_duration.as_ref().and_then(|max| max.max_stream_duration.as_ref());
+    #[allow(deprecated)]
+    let buffer = route.per_request_buffer_limit_bytes.or(host.per_request_buffer_limit_bytes);
+    Some(RoutePolicy {
+        timeout: values::limit(message.timeout.as_ref(), default.timeout),
+        idle_timeout: switchable(message.idle_timeout.as_ref()),
+        max_stream_duration: switchable(max_stream),
+        retry,
+        priority: usize::from(message.priority() == RoutingPriority::High),
+        cluster_not_found_status: match message.cluster_not_found_response_code() {
+            NotFound::ServiceUnavailable => 503,
+            NotFound::NotFound => 404,
+            NotFound::InternalServerError => 500,
+        },
+        include_attempt_count_in_request: host.include_request_attempt_count,
+        include_attempt_count_in_response: host.include_attempt_count_in_response,
+        upgrades: message
+            .upgrade_configs
+            .iter()
+            .map(|upgrade| {
+                (
+                    upgrade.upgrade_type.as_str().into(),
+                    upgrade.enabled.is_none_or(|enabled| enabled.value),
+                )
+            })
+            .collect(),
+        auto_host_rewrite: false,
+        append_x_forwarded_host: message.append_x_forwarded_host,
+        request_body_buffer_limit: buffer.map(|limit| limit.value.into()),
+    })
+}
+
+fn retry_policy(cx: &mut Compile<'_>, message: &proto::RetryPolicy) -> Option<RetryPolicy> {
+    let default = RetryPolicy::default();
+    let (on, unknown) = RetryOn::parse(&message.retry_on);
+    for word in unknown {
+        cx.problem_at("retry_on", format!("`{word}` is not supported"));
+    }
+    let mut avoid_previous_hosts = false;
+    for (index, predicate) in message.retry_host_predicate.iter().enumerate() {
+        use proto::retry_policy::retry_host_predicate::ConfigType;
+        let field = format!("retry_host_predicate[{index}].typed_config");
+        let any = predicate.config_type.as_ref().map(|ConfigType::TypedConfig(any)| any);
+        // Istio gives the name alone.
+        if any.is_none() && predicate.name == "envoy.retry_host_predicates.previous_hosts" {
+            avoid_previous_hosts = true;
+        } else if let Some((name, _)) = cx.extension(&field, any) {
+            match name.as_str() {
+                "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" => {
+                    avoid_previous_hosts = true
+                }
+                _ => cx.problem_at(&field, format!("{name} is no predicate of retry hosts")),
+            }
+        }
+    }
+    let back_off = message.retry_back_off.as_ref();
+    let base = back_off
+        .and_then(|back_off| back_off.base_interval.as_ref())
+        .map_or(default.base_interval, values::duration);
+    let max = back_off
+        .and_then(|back_off| back_off.max_interval.as_ref())
+        .map_or(base * 10, values::duration);
+    if max < base {
+        cx.problem_at("retry_back_off.max_interval", "must not be less than `base_interval`");
+    }
+    let status = |code: &u32| u16::try_from(*code).ok();
+    Some(RetryPolicy {
+        on,
+        num_retries: message.num_retries.map_or(default.num_retries, |count| count.value),
+        per_try_timeout: values::limit(message.per_try_timeout.as_ref(), None),
+        per_try_idle_timeout: values::limit(message.per_try_idle_timeout.as_ref(), None),
+        retriable_status_codes: message.retriable_status_codes.iter().filter_map(status).collect(),
+        // Envoy treats intervals below a millisecond as one.
+        base_interval: base.max(Duration::from_millis(1)),
+        max_interval: max.max(Duration::from_millis(1)),
+        avoid_previous_hosts,
+        host_selection_attempts: u32::try_from(message.host_selection_retry_max_attempts)
+            .unwrap_or_default()
+            .max(1),
+    })
+}
+
+fn redirect(cx: &mut Compile<'_>, message: &proto::RedirectAction) -> Option<Redirect> {
+    let text = |text: &str| (!text.is_empty()).then(|| text.into());
+    let scheme = match &message.scheme_rewrite_specifier {
+        Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
+        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => text(scheme),
+        _ => None,
+    };
+    let path = match &message.path_rewrite_specifier {
+        Some(PathRewriteSpecifier::PathRedirect(path)) => text(path).map(RedirectPath::Full),
+        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
+            Some(RedirectPath::Rewrite(PathRewrite::Prefix(prefix.as_str().into())))
+        }
+        Some(PathRewriteSpecifier::RegexRewrite(rewrite)) => {
+            let rewrite = cx.at("regex_rewrite", |cx| substitution(cx, rewrite))?;
+            Some(RedirectPath::Rewrite(PathRewrite::Regex(rewrite)))
+        }
+        Some(PathRewriteSpecifier::PathRewrite(_)) => {
+            cx.problem_at("path_rewrite", "`path_rewrite` is not supported yet");
+            None
+        }
+        None => None,
+    };
+    Some(Redirect {
+        status: match message.response_code() {
+            RedirectResponseCode::MovedPermanently => 301,
+            RedirectResponseCode::Found => 302,
+            RedirectResponseCode::SeeOther => 303,
+            RedirectResponseCode::TemporaryRedirect => 307,
+            RedirectResponseCode::PermanentRedirect => 308,
+        },
+        scheme,
+        host: text(&message.host_redirect),
+        port: u16::try_from(message.port_redirect).ok().filter(|port| *port != 0),
+        path,
+        strip_query: message.strip_query,
+    })
+}
+
+fn direct(
+    cx: &mut Compile<'_>,
+    message: &proto::DirectResponseAction,
+    settings: TableSettings,
+) -> Option<DirectResponse> {
+    let body = match &message.body {
+        None => Vec::new(),
+        Some(source) => cx.at("body", |cx| cx.data(source))?,
+    };
+    if body.len() > settings.max_direct_response {
+        let limit = settings.max_direct_response;
+        let found = body.len();
+        cx.problem_at(
+            "body",
+            format!("has {found} bytes, more than `max_direct_response_body_size_bytes` ({limit})"),
+        );
+        return None;
+    }
+    Some(DirectResponse { status: u16::try_from(message.status).ok()?, body: body.into() })
+}
+
+/// Compiles the four lists of header changes of one level.
+fn mutations(
+    cx: &mut Compile<'_>,
+    request_add: &[HeaderValueOption],
+    request_remove: &[String],
+    response_add: &[HeaderValueOption],
+    response_remove: &[String],
+) -> (HeaderMutations, HeaderMutations) {
+    let mut both = [HeaderMutations::default(), HeaderMutations::default()];
+    let lists = [
+        ("request_headers", request_add, request_remove),
+        ("response_headers", response_add, response_remove),
+    ];
+    for (mutations, (side, add, remove)) in both.iter_mut().zip(lists) {
+        for (index, name) in remove.iter().enumerate() {
+            if let Err(error) = mutations.remove(name) {
+                cx.problem_at(&format!("{side}_to_remove[{index}]"), error.to_string());
+            }
+        }
+        for (index, option) in add.iter().enumerate() {
+            let header = option.header.clone().unwrap_or_default();
+            let added = mutations.add(
+                &header.key,
+                &header.value,
+                append_action(option),
+                option.keep_empty_value,
+                &cx.env.formats,
+            );
+            if let Err(error) = added {
+                cx.problem_at(&format!("{side}_to_add[{index}].header"), error.to_string());
+            }
+        }
+    }
+    let [request, response] = both;
+    (request, response)
+}
+
+#[allow(deprecated)]
+fn append_action(option: &HeaderValueOption) -> AppendAction {
+    if option.append.is_some_and(|append| !append.value) {
+        return AppendAction::OverwriteIfExistsOrAdd;
+    }
+    match option.append_action() {
+        HeaderAppendAction::AppendIfExistsOrAdd => AppendAction::AppendIfExistsOrAdd,
+        HeaderAppendAction::AddIfAbsent => AppendAction::AddIfAbsent,
+        HeaderAppendAction::OverwriteIfExistsOrAdd => AppendAction::OverwriteIfExistsOrAdd,
+        HeaderAppendAction::OverwriteIfExists => AppendAction::OverwriteIfExists,
+    }
+}

@@ -1,0 +1,150 @@
+//! Small values that many messages share.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::envoy::config::core::v3::address::Address as AddressKind;
+use api::envoy::config::core::v3::socket_address::PortSpecifier;
+use api::envoy::config::core::v3::{self as core, Address};
+use api::envoy::r#type::matcher::v3 as matcher;
+use api::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use api::google::protobuf::{self, value::Kind};
+use serde_json::{Map, Number, Value};
+
+use super::compile::Compile;
+use crate::listener::config::CidrRange;
+use crate::stream_info::Metadata;
+use crate::string_matcher::{StringMatcher, StringPattern};
+
+/// A duration; negative ones are none.
+pub fn duration(value: &protobuf::Duration) -> Duration {
+    let seconds = u64::try_from(value.seconds).unwrap_or(0);
+    let nanos = u32::try_from(value.nanos).unwrap_or(0);
+    Duration::new(seconds, nanos)
+}
+
+/// A time limit that zero switches off; `default` where it is not set.
+pub fn limit(value: Option<&protobuf::Duration>, default: Option<Duration>) -> Option<Duration> {
+    match value {
+        None => default,
+        Some(value) => Some(duration(value)).filter(|limit| !limit.is_zero()),
+    }
+}
+
+/// Where something is: an address with a port, a name with a port, or a socket's path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A name that DNS knows.
+    Name(String, u16),
+    /// A Unix domain socket.
+    Pipe(std::path::PathBuf),
+}
+
+/// Compiles an `Address`.
+pub fn address(cx: &mut Compile<'_>, address: Option<&Address>) -> Option<Place> {
+    match address.and_then(|address| address.address.as_ref()) {
+        Some(AddressKind::SocketAddress(socket)) => cx.at("socket_address", |cx| {
+            let Some(PortSpecifier::PortValue(port)) = &socket.port_specifier else {
+                cx.problem_at("named_port", "only `port_value` is supported");
+                return None;
+            };
+            let port = u16::try_from(*port).unwrap_or_default();
+            Some(match socket.address.parse::<IpAddr>() {
+                Ok(ip) => Place::Tcp(SocketAddr::new(ip, port)),
+                Err(_) => Place::Name(socket.address.clone(), port),
+            })
+        }),
+        Some(AddressKind::Pipe(pipe)) => Some(Place::Pipe(pipe.path.clone().into())),
+        Some(AddressKind::EnvoyInternalAddress(_)) => {
+            cx.problem("`envoy_internal_address` is not supported yet");
+            None
+        }
+        None => {
+            cx.problem("an address is required");
+            None
+        }
+    }
+}
+
+/// Compiles a `CidrRange`.
+pub fn cidr(cx: &mut Compile<'_>, range: &core::CidrRange) -> Option<CidrRange> {
+    match range.address_prefix.parse::<IpAddr>() {
+        Ok(address) => {
+            // Without a length Envoy takes 0.
+            let length = range.prefix_len.unwrap_or_default().value;
+            Some(CidrRange::new(address, u8::try_from(length).unwrap_or(u8::MAX)))
+        }
+        Err(_) => {
+            cx.problem_at("address_prefix", format!("`{}` is no IP address", range.address_prefix));
+            None
+        }
+    }
+}
+
+/// Compiles a `StringMatcher`.
+pub fn string_matcher(
+    cx: &mut Compile<'_>,
+    value: &matcher::StringMatcher,
+) -> Option<StringMatcher> {
+    let literal = |pattern| Some(StringMatcher::new(pattern, value.ignore_case));
+    match value.match_pattern.as_ref()? {
+        MatchPattern::Exact(text) => literal(StringPattern::Exact(text.as_str().into())),
+        MatchPattern::Prefix(text) => literal(StringPattern::Prefix(text.as_str().into())),
+        MatchPattern::Suffix(text) => literal(StringPattern::Suffix(text.as_str().into())),
+        MatchPattern::Contains(text) => literal(StringPattern::Contains(text.as_str().into())),
+        MatchPattern::SafeRegex(regex) => cx.at("safe_regex.regex", |cx| {
+            StringMatcher::regex(&regex.regex).map_err(|error| cx.problem(error.to_string())).ok()
+        }),
+        MatchPattern::Custom(_) => {
+            cx.problem_at("custom", "`custom` is not supported yet");
+            None
+        }
+    }
+}
+
+/// Of how many a `FractionalPercent` is.
+pub fn denominator(percent: &api::envoy::r#type::v3::FractionalPercent) -> u32 {
+    use api::envoy::r#type::v3::fractional_percent::DenominatorType;
+    match percent.denominator() {
+        DenominatorType::Hundred => 100,
+        DenominatorType::TenThousand => 10_000,
+        DenominatorType::Million => 1_000_000,
+    }
+}
+
+/// Compiles `Metadata` for whoever asks for it later.
+pub fn metadata(metadata: Option<&core::Metadata>) -> Metadata {
+    let fields = &metadata?.filter_metadata;
+    let mut names: Vec<_> = fields.iter().collect();
+    names.sort_by_key(|(name, _)| *name);
+    let members =
+        names.into_iter().map(|(name, object)| (name.clone(), Value::Object(json_object(object))));
+    let members: Map<String, Value> = members.collect();
+    (!members.is_empty()).then(|| Arc::new(members))
+}
+
+/// A `Struct` as JSON, its keys sorted.
+pub fn json_object(object: &protobuf::Struct) -> Map<String, Value> {
+    let mut members: Vec<_> = object.fields.iter().collect();
+    members.sort_by_key(|(name, _)| *name);
+    members.into_iter().map(|(name, value)| (name.clone(), json(value))).collect()
+}
+
+fn json(value: &protobuf::Value) -> Value {
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(boolean)) => (*boolean).into(),
+        Some(Kind::NumberValue(number)) if number.fract() == 0.0 && number.abs() < 9.0e15 => {
+            (*number as i64).into()
+        }
+        Some(Kind::NumberValue(number)) => {
+            Number::from_f64(*number).map_or(Value::Null, Value::Number)
+        }
+        Some(Kind::StringValue(text)) => text.clone().into(),
+        Some(Kind::StructValue(object)) => Value::Object(json_object(object)),
+        Some(Kind::ListValue(list)) => list.values.iter().map(json).collect(),
+    }
+}
