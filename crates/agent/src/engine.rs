@@ -35,7 +35,7 @@ impl Engine {
 
     /// The engine's statistics in Prometheus' format.
     pub(crate) async fn prometheus(self) -> Result<Bytes, EngineError> {
-        match self.get("/stats/prometheus").await? {
+        match self.get("/stats/prometheus?usedonly").await? {
             (200, body) => Ok(body),
             (status, _) => Err(self.error(format!("/stats/prometheus answers {status}"))),
         }

@@ -1,0 +1,32 @@
+//! One subcommand, one file, one row.
+
+pub mod exec_with_parent;
+pub mod logs;
+pub mod proxy;
+pub mod run;
+pub mod status;
+pub mod token;
+pub mod up;
+
+use std::process::ExitCode;
+
+/// A subcommand.
+pub struct Row {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Its arguments.
+    pub command: fn() -> clap::Command,
+    /// What it does. An error is printed, and the process fails.
+    pub run: fn(&clap::ArgMatches) -> anyhow::Result<ExitCode>,
+}
+
+/// Every subcommand.
+pub const COMMANDS: &[Row] = &[
+    exec_with_parent::ROW,
+    logs::ROW,
+    proxy::ROW,
+    run::ROW,
+    status::ROW,
+    token::ROW,
+    up::ROW,
+];
