@@ -6,13 +6,16 @@ use super::operators::{self, Operator};
 use super::output::{Mode, Output};
 use crate::stream_info::LogRecord;
 
+/// Looks an environment variable up.
+pub type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What operators need that is not in the stream: taken once, when a format is compiled.
 #[derive(Clone)]
 pub struct Environment {
     /// For `%HOSTNAME%`.
     pub hostname: Arc<str>,
-    /// For `%ENVIRONMENT(NAME)%`: looks an environment variable up.
-    pub variable: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// For `%ENVIRONMENT(NAME)%`.
+    pub variable: Variables,
     /// A random number of this process, so that `%STREAM_ID%` differs between processes.
     pub instance: u64,
 }

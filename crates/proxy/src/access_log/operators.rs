@@ -101,7 +101,7 @@ const ROWS: &[Row] = &[
         number(r.info.attempt_count.into(), out)
     }),
     // Addresses.
-    row("UPSTREAM_LOCAL_ADDRESS", Bare, |r, _, out| display(upstream(r)?.local_address?, out)),
+    row("UPSTREAM_LOCAL_ADDRESS", Bare, |r, _, out| socket(upstream(r)?.local_address?, out)),
     row("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Mask, |r, a, out| {
         address(upstream(r)?.local_address?, a, out)
     }),
@@ -110,24 +110,24 @@ const ROWS: &[Row] = &[
     row("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Mask, |r, a, out| address(host_socket(r)?, a, out)),
     row("UPSTREAM_REMOTE_PORT", Bare, |r, _, out| port(host_socket(r)?, out)),
     row("UPSTREAM_CONNECTION_ID", Bare, |r, _, out| number(upstream(r).map_or(0, |c| c.id), out)),
-    row("DOWNSTREAM_REMOTE_ADDRESS", Bare, |r, _, out| display(r.info.client_address()?, out)),
+    row("DOWNSTREAM_REMOTE_ADDRESS", Bare, |r, _, out| socket(r.info.client_address()?, out)),
     row("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Mask, |r, a, out| {
         address(r.info.client_address()?, a, out)
     }),
     row("DOWNSTREAM_REMOTE_PORT", Bare, |r, _, out| port(r.info.client_address()?, out)),
-    row("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Bare, |r, _, out| display(direct_remote(r)?, out)),
+    row("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Bare, |r, _, out| socket(direct_remote(r)?, out)),
     row("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Mask, |r, a, out| {
         address(direct_remote(r)?, a, out)
     }),
     row("DOWNSTREAM_DIRECT_REMOTE_PORT", Bare, |r, _, out| port(direct_remote(r)?, out)),
-    row("DOWNSTREAM_LOCAL_ADDRESS", Bare, |r, _, out| display(downstream(r)?.local_address?, out)),
+    row("DOWNSTREAM_LOCAL_ADDRESS", Bare, |r, _, out| socket(downstream(r)?.local_address?, out)),
     row("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Mask, |r, a, out| {
         address(downstream(r)?.local_address?, a, out)
     }),
     row("DOWNSTREAM_LOCAL_PORT", Bare, |r, _, out| port(downstream(r)?.local_address?, out)),
     // The local address is never restored from anything, so the direct one is the same.
     row("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", Bare, |r, _, out| {
-        display(downstream(r)?.local_address?, out)
+        socket(downstream(r)?.local_address?, out)
     }),
     row("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", Mask, |r, a, out| {
         address(downstream(r)?.local_address?, a, out)
@@ -187,9 +187,9 @@ const ROWS: &[Row] = &[
     row("PATH", PathForm, path),
     row("QUERY_PARAM", Text, query_parameter),
     row("QUERY_PARAMS", QueryForm, query),
-    row("DYNAMIC_METADATA", Keys, |r, a, out| dynamic_metadata(r, a, out)),
-    row("CLUSTER_METADATA", Keys, |r, a, out| cluster_metadata(r, a, out)),
-    row("UPSTREAM_METADATA", Keys, |r, a, out| host_metadata(r, a, out)),
+    row("DYNAMIC_METADATA", Keys, dynamic_metadata),
+    row("CLUSTER_METADATA", Keys, cluster_metadata),
+    row("UPSTREAM_METADATA", Keys, host_metadata),
     row("METADATA", Typed, typed_metadata),
     // The process and numbers.
     row("ENVIRONMENT", Arguments::Variable, |_, a, out| text(a.text()?, out)),

@@ -1,6 +1,7 @@
 //! Where operators write to: raw text, log text or JSON, with truncation.
 
 use std::fmt::{self, Display, Write};
+use std::net::SocketAddr;
 
 /// How values are put down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,19 @@ impl Output<'_> {
     pub fn display(&mut self, value: impl Display) {
         self.write(|piece| {
             let _ = write!(piece, "{value}");
+        });
+    }
+
+    /// An address with its port, as the standard library prints it.
+    pub fn socket(&mut self, address: SocketAddr) {
+        let SocketAddr::V4(v4) = address else { return self.display(address) };
+        self.write(|piece| {
+            let mut digits = itoa::Buffer::new();
+            for (octet, after) in v4.ip().octets().into_iter().zip(b"...:") {
+                piece.push(digits.format(octet).as_bytes());
+                piece.push(&[*after]);
+            }
+            piece.push(digits.format(v4.port()).as_bytes());
         });
     }
 
@@ -100,16 +114,19 @@ impl Write for Piece<'_> {
 }
 
 /// Copies runs that need no escape whole. Bytes that are no UTF-8 always need one.
-fn escape(value: &[u8], out: &mut Vec<u8>, special: fn(u8, &mut Vec<u8>) -> bool) {
+fn escape(value: &[u8], out: &mut Vec<u8>, special: fn(u8, &mut Vec<u8>)) {
+    // Nearly every value is plain ASCII: one pass without branches tells.
+    let plain = |byte: &u8| (0x20..0x7F).contains(byte) & (*byte != b'"') & (*byte != b'\\');
+    if value.iter().fold(true, |all, byte| all & plain(byte)) {
+        return out.extend_from_slice(value);
+    }
     for chunk in value.utf8_chunks() {
         let text = chunk.valid().as_bytes();
         let mut from = 0;
         for (i, byte) in text.iter().copied().enumerate() {
             if byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7F) {
                 out.extend_from_slice(&text[from..i]);
-                if !special(byte, out) {
-                    out.push(byte);
-                }
+                special(byte, out);
                 from = i + 1;
             }
         }
@@ -123,12 +140,11 @@ fn escape(value: &[u8], out: &mut Vec<u8>, special: fn(u8, &mut Vec<u8>) -> bool
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// A line's own escape is `\xNN`, as in nginx; so a backslash needs it too.
-fn line_escape(byte: u8, out: &mut Vec<u8>) -> bool {
+fn line_escape(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', b'x', HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]]);
-    true
 }
 
-fn json_escape(byte: u8, out: &mut Vec<u8>) -> bool {
+fn json_escape(byte: u8, out: &mut Vec<u8>) {
     match byte {
         b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
         b'\n' => out.extend_from_slice(b"\\n"),
@@ -144,5 +160,4 @@ fn json_escape(byte: u8, out: &mut Vec<u8>) -> bool {
             HEX[(byte & 15) as usize].to_ascii_lowercase(),
         ]),
     }
-    true
 }

@@ -54,6 +54,10 @@ pub trait AdminState: Send + Sync + 'static {
     fn certificates(&self) -> Vec<CertificateStatus>;
     /// All configuration in force.
     fn config_dump(&self) -> ConfigDump;
+    /// Runtime layers by name, the first below the others, each with its keys and values.
+    fn runtime_layers(&self) -> Vec<(String, Vec<(String, serde_json::Value)>)> {
+        Vec::new()
+    }
     /// Stops listeners.
     fn drain_listeners(&self, request: DrainRequest);
     /// Makes health checks (`/ready`, the health-check filter) fail or pass.

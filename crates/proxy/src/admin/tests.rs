@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use api::envoy::config::cluster::v3::Cluster as ClusterMessage;
@@ -17,6 +18,10 @@ use super::*;
 use crate::access_log::sink::{BufferOptions, Sinks};
 use crate::listener::config::ListenAddress;
 use crate::stream_info::CertificateInfo;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::config::ClusterConfig;
+use crate::upstream::host::{DiscoveredHealth, Host, HostAddress, HostOptions, HostSet};
+use crate::upstream::stats::ClusterBlocks;
 
 /// A server that remembers what it was told.
 #[derive(Default)]
@@ -67,7 +72,22 @@ impl AdminState for Fake {
         ]
     }
     fn clusters(&self) -> Vec<ClusterStatus> {
-        Vec::new()
+        let host = Host::new(
+            HostAddress::Tcp("127.0.0.1:29920".parse().unwrap()),
+            HostOptions {
+                hostname: "hx".into(),
+                health: DiscoveredHealth::Draining,
+                ..HostOptions::default()
+            },
+        );
+        host.counters.cx_total.store(6, Ordering::Relaxed);
+        host.counters.rq_active.store(1, Ordering::Relaxed);
+        let blocks = ClusterBlocks::new(&Registry::new(), "a.b.c");
+        vec![ClusterStatus {
+            cluster: Arc::new(Cluster::new(ClusterConfig::new("a.b.c"), blocks)),
+            hosts: Arc::new(HostSet::new(vec![Arc::new(host)])),
+            added_via_api: true,
+        }]
     }
     fn certificates(&self) -> Vec<CertificateStatus> {
         let info = CertificateInfo {
@@ -96,6 +116,10 @@ impl AdminState for Fake {
             dynamic: vec![dynamic],
         };
         ConfigDump { clusters, ..ConfigDump::default() }
+    }
+    fn runtime_layers(&self) -> Vec<(String, Vec<(String, Value)>)> {
+        let layer = |name: &str, value: Value| (name.to_owned(), vec![("k".to_owned(), value)]);
+        vec![layer("base", json!(1)), ("empty".to_owned(), Vec::new()), layer("over", json!("x"))]
     }
     fn drain_listeners(&self, request: DrainRequest) {
         self.told.lock().push(format!("{request:?}"));
@@ -236,6 +260,49 @@ fn listeners_are_envoys() {
 }
 
 #[test]
+fn clusters_are_envoys() {
+    let (context, _) = context();
+    let expected = "a.b.c::observability_name::a.b.c\n\
+        a.b.c::default_priority::max_connections::1024\n\
+        a.b.c::default_priority::max_pending_requests::1024\n\
+        a.b.c::default_priority::max_requests::1024\n\
+        a.b.c::default_priority::max_retries::3\n\
+        a.b.c::high_priority::max_connections::1024\n\
+        a.b.c::high_priority::max_pending_requests::1024\n\
+        a.b.c::high_priority::max_requests::1024\n\
+        a.b.c::high_priority::max_retries::3\n\
+        a.b.c::added_via_api::true\n\
+        a.b.c::127.0.0.1:29920::cx_active::0\n\
+        a.b.c::127.0.0.1:29920::cx_connect_fail::0\n\
+        a.b.c::127.0.0.1:29920::cx_total::6\n\
+        a.b.c::127.0.0.1:29920::rq_active::1\n\
+        a.b.c::127.0.0.1:29920::rq_error::0\n\
+        a.b.c::127.0.0.1:29920::rq_pending_active::0\n\
+        a.b.c::127.0.0.1:29920::rq_success::0\n\
+        a.b.c::127.0.0.1:29920::rq_timeout::0\n\
+        a.b.c::127.0.0.1:29920::rq_total::0\n\
+        a.b.c::127.0.0.1:29920::hostname::hx\n\
+        a.b.c::127.0.0.1:29920::health_flags::/eds_status_draining\n\
+        a.b.c::127.0.0.1:29920::weight::1\n\
+        a.b.c::127.0.0.1:29920::region::\n\
+        a.b.c::127.0.0.1:29920::zone::\n\
+        a.b.c::127.0.0.1:29920::sub_zone::\n\
+        a.b.c::127.0.0.1:29920::canary::false\n\
+        a.b.c::127.0.0.1:29920::priority::0\n\
+        a.b.c::127.0.0.1:29920::success_rate::-1\n\
+        a.b.c::127.0.0.1:29920::local_origin_success_rate::-1\n";
+    assert_eq!(get(&context, "/clusters").1, expected);
+    assert_eq!(get(&context, "/clusters?filter=^x").1, "");
+    let status = &get_json(&context, "/clusters?format=json")["cluster_statuses"][0];
+    let host = &status["host_statuses"][0];
+    assert_eq!(host["stats"][1], json!({"value": "6", "name": "cx_total"}));
+    assert_eq!(host["stats"][6], json!({"type": "GAUGE", "name": "cx_active"}));
+    assert_eq!(host["health_status"], json!({"eds_health_status": "DRAINING"}));
+    assert_eq!(status["circuit_breakers"]["thresholds"][1]["priority"], "HIGH");
+    assert_eq!(status["added_via_api"], true);
+}
+
+#[test]
 fn certificates_are_envoys() {
     let (context, _) = context();
     let certs = get_json(&context, "/certs");
@@ -314,6 +381,39 @@ fn log_levels_change_all_or_nothing() {
     assert_eq!(post(&context, "/logging?level=loud").0, 400);
     assert!(post(&context, "/logging?main=off").1.contains("  main: off\n"));
     assert!(!post(&context, "/logging?level=error").1.contains("info"));
+}
+
+#[test]
+fn runtime_shows_every_layer() {
+    let (context, _) = context();
+    assert_eq!(
+        get_json(&context, "/runtime"),
+        json!({"layers": ["base", "empty", "over"], "entries": {"k": {"final_value": "x", "layer_values": ["1", "", "x"]}}})
+    );
+}
+
+/// What istioctl and its like do with the answers: read them as the protobuf messages they stand for.
+#[test]
+fn answers_are_the_messages_of_admin_v3() {
+    let (context, _) = context();
+    let schema = api::schema::Schema::new();
+    let table = [
+        ("/clusters?format=json", "Clusters"),
+        ("/listeners?format=json", "Listeners"),
+        ("/certs", "Certificates"),
+        ("/memory", "Memory"),
+        ("/server_info", "ServerInfo"),
+        ("/config_dump?include_eds", "ConfigDump"),
+        ("/config_dump?resource=dynamic_active_clusters", "ConfigDump"),
+    ];
+    for (target, message) in table {
+        let (_, body) = get(&context, target);
+        let name = format!("envoy.admin.v3.{message}");
+        let message = schema.message(&name).unwrap_or_else(|| panic!("no {name}"));
+        let loaded = api::text::load(&schema, message, &api::text::Sources::one(target, &body));
+        assert!(loaded.problems.is_empty(), "{target}: {:?}", loaded.problems);
+        assert!(!loaded.bytes.is_empty(), "{target}");
+    }
 }
 
 async fn raw(address: SocketAddr, request: &str) -> String {

@@ -45,6 +45,11 @@ pub(super) fn display(value: impl Display, out: &mut Output<'_>) -> There {
     Some(())
 }
 
+pub(super) fn socket(address: SocketAddr, out: &mut Output<'_>) -> There {
+    out.socket(address);
+    Some(())
+}
+
 /// Joined by commas; an empty list counts as none.
 pub(super) fn list(values: &[impl Display], out: &mut Output<'_>) -> There {
     (!values.is_empty()).then(|| {

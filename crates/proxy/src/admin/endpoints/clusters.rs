@@ -42,8 +42,11 @@ fn handle(context: &AdminContext, query: &Query) -> Reply {
     }
 }
 
-/// A host's numbers by Envoy's names: counters, then gauges.
-fn numbers(counters: &HostCounters) -> ([(&'static str, u64); 6], [(&'static str, u64); 3]) {
+/// A number by Envoy's name.
+type Number = (&'static str, u64);
+
+/// A host's counters, then its gauges.
+fn numbers(counters: &HostCounters) -> ([Number; 6], [Number; 3]) {
     (
         [
             ("cx_connect_fail", counters.cx_connect_fail.load(Ordering::Relaxed)),

@@ -1,6 +1,8 @@
-//! `/runtime`: there are no runtime layers yet (a bootstrap with `layered_runtime` is refused).
+//! `/runtime`: layers, and what each says of a key.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 
 use super::{AdminContext, Endpoint, Query, Reply};
 
@@ -12,6 +14,22 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
     handle,
 };
 
-fn handle(_: &AdminContext, _: &Query) -> Reply {
-    Reply::json(&json!({"entries": {}, "layers": []}))
+fn handle(context: &AdminContext, _: &Query) -> Reply {
+    let layers = context.state.runtime_layers();
+    let mut entries: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (i, (_, values)) in layers.iter().enumerate() {
+        for (key, value) in values {
+            let row = entries.entry(key).or_insert_with(|| vec![String::new(); layers.len()]);
+            row[i] = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        }
+    }
+    let entries: serde_json::Map<String, Value> = entries
+        .into_iter()
+        .map(|(key, row)| {
+            let last = row.iter().rev().find(|value| !value.is_empty());
+            (key.to_owned(), json!({"final_value": last, "layer_values": row}))
+        })
+        .collect();
+    let names: Vec<&str> = layers.iter().map(|(name, _)| name.as_str()).collect();
+    Reply::json(&json!({"entries": entries, "layers": names}))
 }

@@ -4,18 +4,6 @@
 crate::stat_set! {
     /// Connections and requests of a cluster: `cluster.<name>.*`.
     pub struct Cluster {
-        // Membership and updates; written by the main thread.
-        MEMBERSHIP_CHANGE = counter "membership_change",
-        MEMBERSHIP_TOTAL = gauge "membership_total",
-        MEMBERSHIP_HEALTHY = gauge "membership_healthy",
-        MEMBERSHIP_DEGRADED = gauge "membership_degraded",
-        MEMBERSHIP_EXCLUDED = gauge "membership_excluded",
-        UPDATE_ATTEMPT = counter "update_attempt",
-        UPDATE_SUCCESS = counter "update_success",
-        UPDATE_FAILURE = counter "update_failure",
-        UPDATE_EMPTY = counter "update_empty",
-        UPDATE_NO_REBUILD = counter "update_no_rebuild",
-        // Connections.
         UPSTREAM_CX_TOTAL = counter "upstream_cx_total",
         UPSTREAM_CX_ACTIVE = gauge "upstream_cx_active",
         UPSTREAM_CX_HTTP1_TOTAL = counter "upstream_cx_http1_total",
@@ -58,6 +46,22 @@ crate::stat_set! {
         UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL = counter "upstream_flow_control_paused_reading_total",
         UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL = counter "upstream_flow_control_resumed_reading_total",
         LB_HEALTHY_PANIC = counter "lb_healthy_panic",
+    }
+}
+
+crate::stat_set! {
+    /// Endpoints of a cluster and their updates: `cluster.<name>.*`. Written by the main thread alone.
+    pub struct ClusterMembership {
+        MEMBERSHIP_CHANGE = counter "membership_change",
+        MEMBERSHIP_TOTAL = gauge "membership_total",
+        MEMBERSHIP_HEALTHY = gauge "membership_healthy",
+        MEMBERSHIP_DEGRADED = gauge "membership_degraded",
+        MEMBERSHIP_EXCLUDED = gauge "membership_excluded",
+        UPDATE_ATTEMPT = counter "update_attempt",
+        UPDATE_SUCCESS = counter "update_success",
+        UPDATE_FAILURE = counter "update_failure",
+        UPDATE_EMPTY = counter "update_empty",
+        UPDATE_NO_REBUILD = counter "update_no_rebuild",
     }
 }
 
