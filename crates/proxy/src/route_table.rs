@@ -19,10 +19,10 @@ mod virtual_host;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use domains::port_start;
 pub use apply::{ApplyOptions, set_authority};
 pub use config::{Action, DirectResponse, Redirect, RouteAction};
 pub use criteria::RouteInput;
+pub(crate) use domains::port_start;
 pub use path_index::RouteScratch;
 pub use substitution::SubstitutionError;
 pub use table::{RouteMatch, RouteTable};

@@ -66,7 +66,8 @@ impl StringMatcher {
                 subject.len() >= text.len() && self.eq(&subject[..text.len()], text.as_bytes())
             }
             StringPattern::Suffix(text) => {
-                subject.len() >= text.len() && self.eq(&subject[subject.len() - text.len()..], text.as_bytes())
+                subject.len() >= text.len()
+                    && self.eq(&subject[subject.len() - text.len()..], text.as_bytes())
             }
             StringPattern::Contains(text) => self.contains(subject, text.as_bytes()),
             StringPattern::Regex(regex) => regex.is_match(subject),
@@ -101,8 +102,10 @@ pub fn full_match_regex(pattern: &str) -> Result<Regex, RegexError> {
 /// # Errors
 /// As [`full_match_regex`]; the error names the first pattern if it is not known which one is at fault.
 pub fn full_match_regexes(patterns: &[&str], kind: MatchKind) -> Result<Regex, RegexError> {
-    let anchored: Vec<String> =
-        patterns.iter().map(|pattern| Ok(format!(r"\A(?:{})\z", to_rust(pattern)?))).collect::<Result<_, RegexError>>()?;
+    let anchored: Vec<String> = patterns
+        .iter()
+        .map(|pattern| Ok(format!(r"\A(?:{})\z", to_rust(pattern)?)))
+        .collect::<Result<_, RegexError>>()?;
     build(&anchored, kind).map_err(|reason| refused(patterns.first().unwrap_or(&""), reason))
 }
 
@@ -137,7 +140,9 @@ fn build(patterns: &[String], kind: MatchKind) -> Result<Regex, String> {
         .syntax(regex_automata::util::syntax::Config::new().utf8(false))
         .build_many(patterns)
         .map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause = std::error::Error::source(&error)
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
             format!("{error}{cause}")
         })
 }

@@ -3,7 +3,9 @@
 //! One list first removes, then evaluates every value against the head as it is then, then writes: values never see one
 //! another. Names and values are compiled once; literal values cost a copy.
 
-use codec::headers::{Fields, HeaderName, InvalidHeaderName, KnownName, RequestHead, ResponseHead, names};
+use codec::headers::{
+    Fields, HeaderName, InvalidHeaderName, KnownName, RequestHead, ResponseHead, names,
+};
 
 use crate::access_log::{Environment, Format, FormatError};
 use crate::stream_info::{LogRecord, StreamInfo};
@@ -114,7 +116,12 @@ impl HeaderMutations {
     }
 
     /// Changes a request head.
-    pub fn apply_to_request(&self, head: &mut RequestHead, cx: MutationContext<'_>, scratch: &mut MutationScratch) {
+    pub fn apply_to_request(
+        &self,
+        head: &mut RequestHead,
+        cx: MutationContext<'_>,
+        scratch: &mut MutationScratch,
+    ) {
         if self.is_empty() {
             return;
         }
@@ -178,7 +185,9 @@ impl HeaderAddition {
             AppendAction::AppendIfExistsOrAdd => fields.append(&self.name, value),
             AppendAction::AddIfAbsent if fields.contains(&self.name) => {}
             AppendAction::OverwriteIfExists if !fields.contains(&self.name) => {}
-            AppendAction::AddIfAbsent | AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => {
+            AppendAction::AddIfAbsent
+            | AppendAction::OverwriteIfExistsOrAdd
+            | AppendAction::OverwriteIfExists => {
                 fields.set(&self.name, value);
             }
         }
@@ -200,7 +209,14 @@ fn record<'a>(
     request: Option<&'a RequestHead>,
     response: Option<&'a ResponseHead>,
 ) -> LogRecord<'a> {
-    LogRecord { worker: cx.worker, now_ns: cx.now_ns, info: cx.info, request, response, response_trailers: None }
+    LogRecord {
+        worker: cx.worker,
+        now_ns: cx.now_ns,
+        info: cx.info,
+        request,
+        response,
+        response_trailers: None,
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +254,13 @@ mod tests {
             (AppendIfExistsOrAdd, &[], "2", false, &[("x", "2")]),
             (AddIfAbsent, &[("x", "1")], "2", false, &[("x", "1")]),
             (AddIfAbsent, &[], "2", false, &[("x", "2")]),
-            (OverwriteIfExistsOrAdd, &[("x", "1"), ("y", ""), ("x", "3")], "2", false, &[("x", "2"), ("y", "")]),
+            (
+                OverwriteIfExistsOrAdd,
+                &[("x", "1"), ("y", ""), ("x", "3")],
+                "2",
+                false,
+                &[("x", "2"), ("y", "")],
+            ),
             (OverwriteIfExistsOrAdd, &[], "2", false, &[("x", "2")]),
             (OverwriteIfExists, &[("x", "1")], "2", false, &[("x", "2")]),
             (OverwriteIfExists, &[], "2", false, &[]),
@@ -250,8 +272,13 @@ mod tests {
         for (action, before, value, keep_empty, after) in table {
             let mut mutations = HeaderMutations::default();
             mutations.add("X", value, *action, *keep_empty, &Environment::default()).unwrap();
-            let after: Vec<_> = after.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-            assert_eq!(applied(&mutations, &mut response(before)), after, "{action:?} {value:?} on {before:?}");
+            let after: Vec<_> =
+                after.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            assert_eq!(
+                applied(&mutations, &mut response(before)),
+                after,
+                "{action:?} {value:?} on {before:?}"
+            );
         }
     }
 
@@ -260,8 +287,12 @@ mod tests {
         let mut mutations = HeaderMutations::default();
         mutations.remove("X-Gone").unwrap();
         let environment = Environment::default();
-        for (name, value) in [("x-a", "%RESP(x-gone)%|%REQ(x-in)%"), ("x-b", "[%RESP(x-a)%]"), ("x-c", "100%%")] {
-            mutations.add(name, value, AppendAction::OverwriteIfExistsOrAdd, false, &environment).unwrap();
+        for (name, value) in
+            [("x-a", "%RESP(x-gone)%|%REQ(x-in)%"), ("x-b", "[%RESP(x-a)%]"), ("x-c", "100%%")]
+        {
+            mutations
+                .add(name, value, AppendAction::OverwriteIfExistsOrAdd, false, &environment)
+                .unwrap();
         }
         let after = applied(&mutations, &mut response(&[("x-gone", "1"), ("x-a", "old")]));
         let expected = [("x-a", "|from request"), ("x-b", "[old]"), ("x-c", "100%")];
@@ -272,10 +303,14 @@ mod tests {
     fn what_routing_has_read_may_not_be_changed() {
         let mut mutations = HeaderMutations::default();
         for name in ["host", "Host", ":path", ":authority"] {
-            assert!(matches!(mutations.remove(name), Err(HeaderMutationError::Reserved(_))), "{name}");
+            assert!(
+                matches!(mutations.remove(name), Err(HeaderMutationError::Reserved(_))),
+                "{name}"
+            );
         }
         assert!(matches!(mutations.remove("a b"), Err(HeaderMutationError::Name(_))));
-        let bad = mutations.add("x", "%NOPE%", AppendAction::default(), false, &Environment::default());
+        let bad =
+            mutations.add("x", "%NOPE%", AppendAction::default(), false, &Environment::default());
         assert!(matches!(bad, Err(HeaderMutationError::Value(..))));
         assert!(mutations.is_empty());
     }

@@ -18,8 +18,8 @@ use std::net::IpAddr;
 use codec::headers::{HeaderName, Method, NameSet, RequestHead, ResponseHead, Version, names};
 
 use super::config::{
-    ClientAddress, ForwardClientCert, HostNormalization, Http1Options, HttpConnectionManager, PathNormalization,
-    RequestIdOptions, UnderscoreAction,
+    ClientAddress, ForwardClientCert, HostNormalization, Http1Options, HttpConnectionManager,
+    PathNormalization, RequestIdOptions, UnderscoreAction,
 };
 use crate::route_table::port_start;
 use crate::stream_info::ConnectionInfo;
@@ -52,7 +52,10 @@ pub struct HeadRules<'a> {
 
 impl<'a> HeadRules<'a> {
     /// The rules of a connection manager.
-    pub fn new(config: &'a HttpConnectionManager, internal_only: &'a [HeaderName]) -> HeadRules<'a> {
+    pub fn new(
+        config: &'a HttpConnectionManager,
+        internal_only: &'a [HeaderName],
+    ) -> HeadRules<'a> {
         HeadRules {
             http1: &config.http1,
             underscores: config.limits.headers_with_underscores,
@@ -162,7 +165,10 @@ fn check_version_and_host(head: &mut RequestHead, http1: &Http1Options) -> Resul
     Ok(())
 }
 
-fn apply_underscore_rule(head: &mut RequestHead, action: UnderscoreAction) -> Result<(), Rejection> {
+fn apply_underscore_rule(
+    head: &mut RequestHead,
+    action: UnderscoreAction,
+) -> Result<(), Rejection> {
     let has_underscore = |name: &[u8]| name.contains(&b'_');
     match action {
         UnderscoreAction::Allow => {}
@@ -171,7 +177,9 @@ fn apply_underscore_rule(head: &mut RequestHead, action: UnderscoreAction) -> Re
                 return Err(Rejection::new(400, "http1.unexpected_underscore"));
             }
         }
-        UnderscoreAction::DropHeader => head.fields.retain(|name, _| !has_underscore(name.as_bytes())),
+        UnderscoreAction::DropHeader => {
+            head.fields.retain(|name, _| !has_underscore(name.as_bytes()))
+        }
     }
     Ok(())
 }
@@ -190,11 +198,14 @@ fn check_path(head: &RequestHead) -> Result<(), Rejection> {
 fn trim_host(head: &mut RequestHead, rules: &HostNormalization, connection: &ConnectionInfo) {
     let authority = head.authority();
     let (host, port) = authority.split_at(port_start(authority));
-    let trimmed = if rules.strip_trailing_dot { host.strip_suffix(b".").unwrap_or(host) } else { host };
+    let trimmed =
+        if rules.strip_trailing_dot { host.strip_suffix(b".").unwrap_or(host) } else { host };
     let listens_on = connection.local_address.map(|address| address.port());
     let is_listeners = || {
         let number = port.strip_prefix(b":").and_then(|digits| std::str::from_utf8(digits).ok());
-        number.and_then(|digits| digits.parse::<u16>().ok()).is_some_and(|number| Some(number) == listens_on)
+        number
+            .and_then(|digits| digits.parse::<u16>().ok())
+            .is_some_and(|number| Some(number) == listens_on)
     };
     let cuts_port = !port.is_empty()
         && head.method_kind() != Method::Connect
@@ -208,7 +219,11 @@ fn trim_host(head: &mut RequestHead, rules: &HostNormalization, connection: &Con
 }
 
 /// Envoy's lists: what an edge client may not say, and what no external caller may.
-fn remove_what_only_trusted_may_say(head: &mut RequestHead, caller: Caller, internal_only: &[HeaderName]) {
+fn remove_what_only_trusted_may_say(
+    head: &mut RequestHead,
+    caller: Caller,
+    internal_only: &[HeaderName],
+) {
     const NOT_FROM_THE_EDGE: NameSet = NameSet::of(&[
         names::X_ENVOY_DECORATOR_OPERATION,
         names::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
@@ -256,6 +271,7 @@ fn tell_caller(head: &mut RequestHead, caller: Caller, connection: &ConnectionIn
     if caller.is_edge
         && let Some(address) = address
     {
-        head.fields.set_with(names::X_ENVOY_EXTERNAL_ADDRESS, |out| client_address::write(address, out));
+        head.fields
+            .set_with(names::X_ENVOY_EXTERNAL_ADDRESS, |out| client_address::write(address, out));
     }
 }

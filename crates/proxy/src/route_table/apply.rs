@@ -25,7 +25,14 @@ impl RouteMatch {
         cx: MutationContext<'_>,
         scratch: &mut MutationScratch,
     ) {
-        for level in self.levels(|levels| [levels.weighted_request, levels.route_request, levels.host_request, levels.table_request]) {
+        for level in self.levels(|levels| {
+            [
+                levels.weighted_request,
+                levels.route_request,
+                levels.host_request,
+                levels.table_request,
+            ]
+        }) {
             level.apply_to_request(head, cx, scratch);
         }
         let Some(action) = self.route_action() else {
@@ -51,13 +58,23 @@ impl RouteMatch {
         cx: MutationContext<'_>,
         scratch: &mut MutationScratch,
     ) {
-        for level in self.levels(|levels| [levels.weighted_response, levels.route_response, levels.host_response, levels.table_response]) {
+        for level in self.levels(|levels| {
+            [
+                levels.weighted_response,
+                levels.route_response,
+                levels.host_response,
+                levels.table_response,
+            ]
+        }) {
             level.apply_to_response(head, request, cx, scratch);
         }
     }
 
     /// The changes of each level, in the order in which they are made: the last has the last word.
-    fn levels<'a>(&'a self, pick: impl Fn(Levels<'a>) -> [Option<&'a HeaderMutations>; 4]) -> impl Iterator<Item = &'a HeaderMutations> {
+    fn levels<'a>(
+        &'a self,
+        pick: impl Fn(Levels<'a>) -> [Option<&'a HeaderMutations>; 4],
+    ) -> impl Iterator<Item = &'a HeaderMutations> {
         let (table, host, route, weighted) =
             (self.table.config(), self.host_config(), self.route_config(), self.weighted_entry());
         let mut levels = pick(Levels {
@@ -113,7 +130,9 @@ impl RouteMatch {
     /// How much of the path the route's criterion was about.
     fn matched_len(&self, path: &[u8]) -> usize {
         match &self.route_config().criteria.path {
-            PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => prefix.len().min(path.len()),
+            PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => {
+                prefix.len().min(path.len())
+            }
             _ => path.len(),
         }
     }
@@ -132,7 +151,12 @@ struct Levels<'a> {
 
 /// Gives a request another authority and keeps the old one where it is asked for. The router does this too, for
 /// `auto_host_rewrite`.
-pub fn set_authority(head: &mut RequestHead, authority: &[u8], append_x_forwarded_host: bool, options: ApplyOptions) {
+pub fn set_authority(
+    head: &mut RequestHead,
+    authority: &[u8],
+    append_x_forwarded_host: bool,
+    options: ApplyOptions,
+) {
     if head.authority() == authority {
         return;
     }

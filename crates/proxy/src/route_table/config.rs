@@ -291,7 +291,14 @@ pub struct Redirect {
 
 impl Default for Redirect {
     fn default() -> Self {
-        Redirect { status: 301, scheme: None, host: None, port: None, path: None, strip_query: false }
+        Redirect {
+            status: 301,
+            scheme: None,
+            host: None,
+            port: None,
+            path: None,
+            strip_query: false,
+        }
     }
 }
 
@@ -315,11 +322,14 @@ pub struct DirectResponse {
 
 /// Configuration of HTTP filters for one route, by the name a filter has in its chain.
 #[derive(Clone, Default)]
-pub struct FilterOverrides(Arc<[(Arc<str>, Arc<dyn Any + Send + Sync>)]>);
+pub struct FilterOverrides(Arc<[FilterOverride]>);
+
+/// A filter's name and what its factory has compiled for the route.
+pub type FilterOverride = (Arc<str>, Arc<dyn Any + Send + Sync>);
 
 impl FilterOverrides {
     /// Names and compiled configurations; of a name given twice the first counts.
-    pub fn new(entries: Vec<(Arc<str>, Arc<dyn Any + Send + Sync>)>) -> FilterOverrides {
+    pub fn new(entries: Vec<FilterOverride>) -> FilterOverrides {
         FilterOverrides(entries.into())
     }
 

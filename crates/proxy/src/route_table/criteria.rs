@@ -49,13 +49,17 @@ impl HeaderMatcher {
         let mut values = head.get_all(&self.name);
         let Some(first) = values.next().or(self.treat_missing_as_empty.then_some(b"")) else {
             // Absent: only a matcher for absence can hold.
-            return matches!(self.value, ValueMatch::Present(wanted) if !wanted != self.invert);
+            return matches!(self.value, ValueMatch::Present(wanted) if wanted == self.invert);
         };
         let holds = match &self.value {
             ValueMatch::Present(wanted) => *wanted,
-            ValueMatch::String(matcher) => matcher.matches(first) || values.any(|value| matcher.matches(value)),
+            ValueMatch::String(matcher) => {
+                matcher.matches(first) || values.any(|value| matcher.matches(value))
+            }
             ValueMatch::Range(start, end) => {
-                let within = |value: &[u8]| parse_integer(value).is_some_and(|number| (*start..*end).contains(&number));
+                let within = |value: &[u8]| {
+                    parse_integer(value).is_some_and(|number| (*start..*end).contains(&number))
+                };
                 within(first) || values.any(within)
             }
         };
@@ -69,13 +73,14 @@ fn parse_integer(value: &[u8]) -> Option<i64> {
 
 impl QueryMatcher {
     fn matches(&self, query: &[u8]) -> bool {
-        let value = query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).find_map(|pair| {
-            let (name, value) = match memchr::memchr(b'=', pair) {
-                Some(equals) => (&pair[..equals], &pair[equals + 1..]),
-                None => (pair, &b""[..]),
-            };
-            (name == self.name.as_bytes()).then_some(value)
-        });
+        let value =
+            query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).find_map(|pair| {
+                let (name, value) = match memchr::memchr(b'=', pair) {
+                    Some(equals) => (&pair[..equals], &pair[equals + 1..]),
+                    None => (pair, &b""[..]),
+                };
+                (name == self.name.as_bytes()).then_some(value)
+            });
         match (value, &self.value) {
             (None, _) => false,
             (Some(_), None) => true,
@@ -88,6 +93,7 @@ impl TlsCriteria {
     fn holds(self, tls: Option<&TlsInfo>) -> bool {
         let presented = tls.is_some_and(|tls| tls.peer.is_some());
         let validated = tls.is_some_and(|tls| tls.peer_validated);
-        self.presented.is_none_or(|wanted| wanted == presented) && self.validated.is_none_or(|wanted| wanted == validated)
+        self.presented.is_none_or(|wanted| wanted == presented)
+            && self.validated.is_none_or(|wanted| wanted == validated)
     }
 }

@@ -64,10 +64,11 @@ impl DomainIndex {
 
 impl ByLength {
     fn insert(&mut self, name: &[u8], position: u32) -> bool {
-        let place = self.0.binary_search_by(|(len, _)| name.len().cmp(len)).unwrap_or_else(|place| {
-            self.0.insert(place, (name.len(), ByName::default()));
-            place
-        });
+        let place =
+            self.0.binary_search_by(|(len, _)| name.len().cmp(len)).unwrap_or_else(|place| {
+                self.0.insert(place, (name.len(), ByName::default()));
+                place
+            });
         insert(&mut self.0[place].1, name, position)
     }
 
@@ -94,7 +95,8 @@ pub(crate) fn port_start(authority: &[u8]) -> usize {
     };
     let (host, port) = (&authority[..colon], &authority[colon + 1..]);
     // The colons of an IPv6 address stand within brackets; without them nobody can tell.
-    let ends_host = if host.starts_with(b"[") { host.ends_with(b"]") } else { !host.contains(&b':') };
+    let ends_host =
+        if host.starts_with(b"[") { host.ends_with(b"]") } else { !host.contains(&b':') };
     let is_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
     if ends_host && is_port { colon } else { authority.len() }
 }
@@ -113,8 +115,17 @@ mod tests {
 
     #[test]
     fn precedence() {
-        let domains =
-            ["*", "Foo.com", "*.foo.com", "*.bar.foo.com", "foo.*", "foo.bar.*", "*-baz.com", "x.com:80", "[::1]:80"];
+        let domains = [
+            "*",
+            "Foo.com",
+            "*.foo.com",
+            "*.bar.foo.com",
+            "foo.*",
+            "foo.bar.*",
+            "*-baz.com",
+            "x.com:80",
+            "[::1]:80",
+        ];
         let index = index(&domains);
         let table = [
             ("foo.com", "Foo.com"),
@@ -134,7 +145,8 @@ mod tests {
             ("other", "*"),
         ];
         for (host, expected) in table {
-            let found = index.find(host.as_bytes(), false).map(|position| domains[position as usize]);
+            let found =
+                index.find(host.as_bytes(), false).map(|position| domains[position as usize]);
             assert_eq!(found, Some(expected), "{host}");
         }
     }
@@ -149,8 +161,13 @@ mod tests {
     #[test]
     fn ports_may_be_ignored() {
         let index = index(&["foo.com", "[::1]", "::1"]);
-        let table =
-            [("foo.com:8080", Some(0)), ("[::1]:80", Some(1)), ("[::1]", Some(1)), ("::1", Some(2)), ("foo.com:x", None)];
+        let table = [
+            ("foo.com:8080", Some(0)),
+            ("[::1]:80", Some(1)),
+            ("[::1]", Some(1)),
+            ("::1", Some(2)),
+            ("foo.com:x", None),
+        ];
         for (host, expected) in table {
             assert_eq!(index.find(host.as_bytes(), true), expected, "{host}");
         }

@@ -46,7 +46,9 @@ type Lists<'a> = SmallVec<[&'a [u32]; 16]>;
 
 impl PathIndex {
     /// Indexes the criteria of routes in order.
-    pub fn build<'c>(criteria: impl Iterator<Item = &'c Criteria>) -> Result<PathIndex, RegexError> {
+    pub fn build<'c>(
+        criteria: impl Iterator<Item = &'c Criteria>,
+    ) -> Result<PathIndex, RegexError> {
         let mut index = PathIndex::default();
         let mut patterns: Vec<&str> = Vec::new();
         let mut pattern_routes = Vec::new();
@@ -95,7 +97,8 @@ impl PathIndex {
         if has_path {
             self.collect_literals(path, lower, &mut lists);
         }
-        let mut regexes = self.regexes.as_ref().filter(|_| has_path).map(|regexes| (regexes, patterns, matched));
+        let mut regexes =
+            self.regexes.as_ref().filter(|_| has_path).map(|regexes| (regexes, patterns, matched));
         loop {
             let next = lists.iter().map(|list| list[0]).min();
             // The automaton runs only if one of its routes could come before.

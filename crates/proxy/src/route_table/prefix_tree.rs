@@ -28,7 +28,9 @@ impl Default for PrefixTree {
 impl PrefixTree {
     /// True without any route.
     pub fn is_empty(&self) -> bool {
-        self.nodes.len() == 1 && self.nodes[0].routes.is_empty() && self.nodes[0].separated.is_empty()
+        self.nodes.len() == 1
+            && self.nodes[0].routes.is_empty()
+            && self.nodes[0].separated.is_empty()
     }
 
     /// Adds a route; routes are added in order.
@@ -83,7 +85,8 @@ impl PrefixTree {
     /// Cuts a node's label in two: the node keeps the first part, a new child gets the rest and all that the node had.
     fn split(&mut self, at: usize, len: usize) {
         let old = &mut self.nodes[at];
-        let (head, tail): (Box<[u8]>, Box<[u8]>) = (old.label[..len].into(), old.label[len..].into());
+        let (head, tail): (Box<[u8]>, Box<[u8]>) =
+            (old.label[..len].into(), old.label[len..].into());
         let old = std::mem::replace(old, Node { label: head, ..Node::default() });
         let first = tail.to_vec();
         self.add_child(at, &first, Node { label: tail, ..old });
@@ -112,19 +115,46 @@ mod tests {
 
     #[test]
     fn finds_every_prefix() {
-        let prefixes: &[(&str, bool)] =
-            &[("/api/v1", false), ("/", false), ("/api", true), ("/app", false), ("/api/v1/x", true), ("", false), ("/ap", false), ("/api", false)];
+        let prefixes: &[(&str, bool)] = &[
+            ("/api/v1", false),
+            ("/", false),
+            ("/api", true),
+            ("/app", false),
+            ("/api/v1/x", true),
+            ("", false),
+            ("/ap", false),
+            ("/api", false),
+        ];
         let mut tree = PrefixTree::default();
         for (route, (prefix, is_separated)) in prefixes.iter().enumerate() {
             tree.insert(prefix.as_bytes(), *is_separated, route as u32);
         }
-        for path in ["", "/", "/a", "/ap", "/api", "/apis", "/api/", "/api/v1", "/api/v1/x", "/api/v1/xy", "/app/z", "x"] {
+        for path in [
+            "",
+            "/",
+            "/a",
+            "/ap",
+            "/api",
+            "/apis",
+            "/api/",
+            "/api/v1",
+            "/api/v1/x",
+            "/api/v1/xy",
+            "/app/z",
+            "x",
+        ] {
             let mut found = Vec::new();
             tree.walk(path.as_bytes(), |routes| found.extend_from_slice(routes));
             found.sort_unstable();
-            let expected: Vec<u32> = (0..).zip(prefixes).filter(|(_, (prefix, is_separated))| {
-                path.strip_prefix(prefix).is_some_and(|rest| !is_separated || rest.is_empty() || rest.starts_with('/'))
-            }).map(|(route, _)| route).collect();
+            let expected: Vec<u32> = (0..)
+                .zip(prefixes)
+                .filter(|(_, (prefix, is_separated))| {
+                    path.strip_prefix(prefix).is_some_and(|rest| {
+                        !is_separated || rest.is_empty() || rest.starts_with('/')
+                    })
+                })
+                .map(|(route, _)| route)
+                .collect();
             assert_eq!(found, expected, "{path}");
         }
     }

@@ -8,7 +8,8 @@ use super::table::RouteMatch;
 impl RouteMatch {
     /// The `location` of a redirect by this route, or of any other redirect of a request that took it.
     pub fn location(&self, redirect: &Redirect, head: &RequestHead) -> Vec<u8> {
-        let original_scheme = head.fields.get(names::X_FORWARDED_PROTO).unwrap_or_else(|| head.scheme());
+        let original_scheme =
+            head.fields.get(names::X_FORWARDED_PROTO).unwrap_or_else(|| head.scheme());
         let scheme = redirect.scheme.as_deref().map_or(original_scheme, str::as_bytes);
         let host = match redirect.host.as_deref() {
             Some(host) => host.as_bytes(),
@@ -30,13 +31,16 @@ impl RouteMatch {
         let query = if redirect.strip_query { &b""[..] } else { &original[query_start..] };
         match &redirect.path {
             // A query of its own replaces the request's, and stays whatever is stripped.
-            Some(RedirectPath::Full(path)) if path.contains('?') => location.extend_from_slice(path.as_bytes()),
+            Some(RedirectPath::Full(path)) if path.contains('?') => {
+                location.extend_from_slice(path.as_bytes())
+            }
             Some(RedirectPath::Full(path)) => {
                 location.extend_from_slice(path.as_bytes());
                 location.extend_from_slice(query);
             }
             Some(RedirectPath::Rewrite(rewrite)) => {
-                let path = self.rewritten_path(rewrite, &original[..query_start]).unwrap_or_default();
+                let path =
+                    self.rewritten_path(rewrite, &original[..query_start]).unwrap_or_default();
                 location.extend_from_slice(&path);
                 location.extend_from_slice(query);
             }
@@ -49,7 +53,12 @@ impl RouteMatch {
 }
 
 /// The request's host, without its port where that is replaced, or was the default of a scheme that is replaced.
-fn kept_host<'h>(authority: &'h [u8], old_scheme: &[u8], new_scheme: &[u8], has_new_port: bool) -> &'h [u8] {
+fn kept_host<'h>(
+    authority: &'h [u8],
+    old_scheme: &[u8],
+    new_scheme: &[u8],
+    has_new_port: bool,
+) -> &'h [u8] {
     let start = super::domains::port_start(authority);
     let (host, port) = authority.split_at(start);
     let was_default = old_scheme != new_scheme

@@ -72,7 +72,8 @@ impl Substitution {
             match part {
                 Part::Text(text) => out.extend_from_slice(text),
                 Part::Group(group) => {
-                    let span = captures.get_group(*group).map(|span| span.range()).unwrap_or_default();
+                    let span =
+                        captures.get_group(*group).map(|span| span.range()).unwrap_or_default();
                     out.extend_from_slice(&subject[span]);
                 }
             }
@@ -114,7 +115,12 @@ mod tests {
     #[test]
     fn replaces_as_re2_does() {
         let table = [
-            ("^/service/([^/]+)(/.*)$", r"\2/instance/\1", "/service/foo/v1/api", "/v1/api/instance/foo"),
+            (
+                "^/service/([^/]+)(/.*)$",
+                r"\2/instance/\1",
+                "/service/foo/v1/api",
+                "/v1/api/instance/foo",
+            ),
             ("one", "two", "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/two/zzz"),
             ("^(.*?)one(.*)$", r"\1two\2", "/xxx/one/yyy/one/zzz", "/xxx/two/yyy/one/zzz"),
             ("(?i)/xxx/", "/yyy/", "/aaa/XxX/bbb", "/aaa/yyy/bbb"),
@@ -132,7 +138,9 @@ mod tests {
 
     #[test]
     fn replacements_are_checked() {
-        for (pattern, replacement) in [("(a)", r"\2"), ("a", r"\1"), ("a", r"\x"), ("a", "\\"), ("(", "")] {
+        for (pattern, replacement) in
+            [("(a)", r"\2"), ("a", r"\1"), ("a", r"\x"), ("a", "\\"), ("(", "")]
+        {
             assert!(Substitution::new(pattern, replacement).is_err(), "s/{pattern}/{replacement}/");
         }
     }

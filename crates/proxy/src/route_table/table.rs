@@ -5,8 +5,8 @@ use std::sync::Arc;
 use codec::headers::RequestHead;
 
 use super::config::{
-    Action, Criteria, FilterOverrides, PathMatch, Redirect, RouteAction, RouteConfig, TableConfig, VirtualHostConfig,
-    WeightedEntry,
+    Action, Criteria, FilterOverrides, PathMatch, Redirect, RouteAction, RouteConfig, TableConfig,
+    VirtualHostConfig, WeightedEntry,
 };
 use super::criteria::RouteInput;
 use super::domains::DomainIndex;
@@ -30,7 +30,10 @@ impl RouteTable {
     ///
     /// # Errors
     /// When two virtual hosts have a domain in common.
-    pub fn new(config: TableConfig, hosts: Vec<Arc<VirtualHost>>) -> Result<RouteTable, BuildError> {
+    pub fn new(
+        config: TableConfig,
+        hosts: Vec<Arc<VirtualHost>>,
+    ) -> Result<RouteTable, BuildError> {
         Ok(RouteTable {
             domains: Arc::new(index_domains(&hosts)?),
             config: Arc::new(config),
@@ -44,12 +47,16 @@ impl RouteTable {
     ///
     /// # Errors
     /// When two virtual hosts have a domain in common.
-    pub fn with_virtual_hosts(&self, hosts: Vec<Arc<VirtualHost>>) -> Result<RouteTable, BuildError> {
+    pub fn with_virtual_hosts(
+        &self,
+        hosts: Vec<Arc<VirtualHost>>,
+    ) -> Result<RouteTable, BuildError> {
         let same_domains = self.hosts.len() == hosts.len()
             && self.hosts.iter().zip(&hosts).all(|(old, new)| {
                 Arc::ptr_eq(old, new) || old.config().domains == new.config().domains
             });
-        let domains = if same_domains { Arc::clone(&self.domains) } else { Arc::new(index_domains(&hosts)?) };
+        let domains =
+            if same_domains { Arc::clone(&self.domains) } else { Arc::new(index_domains(&hosts)?) };
         Ok(RouteTable {
             config: Arc::clone(&self.config),
             hosts,
@@ -109,7 +116,10 @@ impl Default for RouteTable {
 
 fn tls_redirect() -> RouteConfig {
     let redirect = Redirect { scheme: Some("https".into()), ..Redirect::default() };
-    RouteConfig::new(Criteria::path(PathMatch::Prefix("".into())), Action::Redirect(Box::new(redirect)))
+    RouteConfig::new(
+        Criteria::path(PathMatch::Prefix("".into())),
+        Action::Redirect(Box::new(redirect)),
+    )
 }
 
 fn index_domains(hosts: &[Arc<VirtualHost>]) -> Result<DomainIndex, BuildError> {
@@ -122,7 +132,9 @@ fn index_domains(hosts: &[Arc<VirtualHost>]) -> Result<DomainIndex, BuildError> 
             // Envoy's words.
             let reason = match domain.as_str() {
                 "*" => "Only a single wildcard domain is permitted in route".to_owned(),
-                _ => format!("Only unique values for domains are permitted. Duplicate entry of domain {domain}"),
+                _ => format!(
+                    "Only unique values for domains are permitted. Duplicate entry of domain {domain}"
+                ),
             };
             return Err(BuildError { virtual_host: Arc::clone(host.name()), route: None, reason });
         }
@@ -167,7 +179,9 @@ impl RouteMatch {
     pub fn cluster(&self) -> Option<ClusterRef> {
         match &self.route_action()?.cluster {
             ClusterChoice::Cluster(cluster) => Some(*cluster),
-            ClusterChoice::Weighted(weighted) => weighted.entries().get(self.choice as usize).map(|(cluster, _)| *cluster),
+            ClusterChoice::Weighted(weighted) => {
+                weighted.entries().get(self.choice as usize).map(|(cluster, _)| *cluster)
+            }
             ClusterChoice::Header(_) => None,
         }
     }
@@ -204,10 +218,11 @@ impl RouteMatch {
 
     /// The configuration of the filter of this name for the route, if it is a `T`.
     pub fn filter_override<T: 'static>(&self, filter: &str) -> Option<&T> {
-        let overrides: &FilterOverrides = match self.weighted_entry().and_then(|entry| entry.filter_overrides.as_ref()) {
-            Some(overrides) => overrides,
-            None => &self.route_config().filter_overrides,
-        };
+        let overrides: &FilterOverrides =
+            match self.weighted_entry().and_then(|entry| entry.filter_overrides.as_ref()) {
+                Some(overrides) => overrides,
+                None => &self.route_config().filter_overrides,
+            };
         overrides.get(filter)
     }
 

@@ -7,7 +7,9 @@ use codec::headers::{HeaderName, RequestHead, ResponseHead, names};
 use super::config::*;
 use super::{ApplyOptions, RouteInput, RouteMatch, RouteScratch, RouteTable, VirtualHost};
 use crate::access_log::Environment;
-use crate::http::header_mutation::{AppendAction, HeaderMutations, MutationContext, MutationScratch};
+use crate::http::header_mutation::{
+    AppendAction, HeaderMutations, MutationContext, MutationScratch,
+};
 use crate::router::config::{ClusterChoice, WeightedChoice};
 use crate::stream_info::{StreamInfo, TlsInfo};
 use crate::string_matcher::{StringMatcher, StringPattern};
@@ -83,7 +85,11 @@ fn paths() {
     let rows: &[(Criteria, &[&str], &[&str])] = &[
         (Criteria::path(prefix("/a")), &["/a", "/ab", "/a/b?x"], &["/", "/A", "/b?/a"]),
         (Criteria::path(exact("/a")), &["/a", "/a?b=c", "/a#f"], &["/a/", "/ab", "/A"]),
-        (Criteria::path(PathMatch::SeparatedPrefix("/a".into())), &["/a", "/a/", "/a/b", "/a?b"], &["/ab", "/", "/A"]),
+        (
+            Criteria::path(PathMatch::SeparatedPrefix("/a".into())),
+            &["/a", "/a/", "/a/b", "/a?b"],
+            &["/ab", "/", "/A"],
+        ),
         (Criteria::path(regex("/v[0-9]+/.*")), &["/v1/", "/v22/x?y"], &["/v/x", "/x/v1/", "/v1"]),
         (Criteria::path(regex("/a|/ab")), &["/a", "/ab"], &["/abc", "x/a"]),
         (folded(prefix("/Ab")), &["/ab", "/ABc"], &["/a"]),
@@ -124,12 +130,18 @@ fn the_first_route_wins_whatever_its_kind() {
 }
 
 fn matcher(name: &str, value: ValueMatch) -> HeaderMatcher {
-    HeaderMatcher { name: HeaderName::parse(name).unwrap(), value, invert: false, treat_missing_as_empty: false }
+    HeaderMatcher {
+        name: HeaderName::parse(name).unwrap(),
+        value,
+        invert: false,
+        treat_missing_as_empty: false,
+    }
 }
 
 #[test]
 fn header_matchers() {
-    let string = |pattern, ignore_case| ValueMatch::String(StringMatcher::new(pattern, ignore_case));
+    let string =
+        |pattern, ignore_case| ValueMatch::String(StringMatcher::new(pattern, ignore_case));
     let equal = |text: &str| ValueMatch::String(StringMatcher::exact(text));
     let inverted = |matcher| HeaderMatcher { invert: true, ..matcher };
     let or_empty = |matcher| HeaderMatcher { treat_missing_as_empty: true, ..matcher };
@@ -147,7 +159,11 @@ fn header_matchers() {
         (matcher("x", string(StringPattern::Prefix("Ab".into()), true)), &[("x", "aBc")], true),
         (matcher("x", string(StringPattern::Suffix("c".into()), false)), &[("x", "abc")], true),
         (matcher("x", string(StringPattern::Contains("z".into()), false)), &[("x", "abc")], false),
-        (matcher("x", ValueMatch::String(StringMatcher::regex("a+").unwrap())), &[("x", "aab")], false),
+        (
+            matcher("x", ValueMatch::String(StringMatcher::regex("a+").unwrap())),
+            &[("x", "aab")],
+            false,
+        ),
         (matcher("x", ValueMatch::Present(true)), &[("x", "")], true),
         (matcher("x", ValueMatch::Present(true)), &[], false),
         (matcher("x", ValueMatch::Present(false)), &[], true),
@@ -185,8 +201,10 @@ fn query_matchers() {
     ];
     for (name, value, path, expected) in rows {
         let value = value.map(StringMatcher::exact);
-        let criteria =
-            Criteria { query: vec![QueryMatcher { name: (*name).into(), value }], ..Criteria::path(prefix("/")) };
+        let criteria = Criteria {
+            query: vec![QueryMatcher { name: (*name).into(), value }],
+            ..Criteria::path(prefix("/"))
+        };
         let table = one_host(vec![route(criteria)]);
         assert_eq!(found_index(&table, &get(path)).is_some(), *expected, "{name} in {path}");
     }
@@ -196,28 +214,49 @@ fn query_matchers() {
 fn other_criteria() {
     let base = || Criteria::path(prefix("/"));
     let grpc = one_host(vec![route(Criteria { grpc: true, ..base() })]);
-    for (content_type, expected) in [("application/grpc", true), ("application/grpc+proto", true), ("application/grpc-web", false)] {
+    for (content_type, expected) in [
+        ("application/grpc", true),
+        ("application/grpc+proto", true),
+        ("application/grpc-web", false),
+    ] {
         let head = request("POST", "a", "/", &[("content-type", content_type)]);
         assert_eq!(find(&grpc, &head).is_some(), expected, "{content_type}");
     }
 
-    let tls = one_host(vec![route(Criteria { tls: Some(TlsCriteria { presented: Some(false), validated: None }), ..base() })]);
+    let tls = one_host(vec![route(Criteria {
+        tls: Some(TlsCriteria { presented: Some(false), validated: None }),
+        ..base()
+    })]);
     let with_certificate = TlsInfo { peer: Some(Default::default()), ..TlsInfo::default() };
-    for (tls_info, expected) in [(None, true), (Some(&TlsInfo::default()), true), (Some(&with_certificate), false)] {
+    for (tls_info, expected) in
+        [(None, true), (Some(&TlsInfo::default()), true), (Some(&with_certificate), false)]
+    {
         let input = RouteInput { random: 0, tls: tls_info };
         assert_eq!(tls.route(&get("/"), input, &mut RouteScratch::default()).is_some(), expected);
     }
 
-    let some = one_host(vec![route(Criteria { fraction: Some(Fraction { numerator: 25, denominator: 100 }), ..base() })]);
+    let some = one_host(vec![route(Criteria {
+        fraction: Some(Fraction { numerator: 25, denominator: 100 }),
+        ..base()
+    })]);
     let taken = (0..1000).filter(|random| {
-        some.route(&get("/"), RouteInput { random: *random, tls: None }, &mut RouteScratch::default()).is_some()
+        some.route(
+            &get("/"),
+            RouteInput { random: *random, tls: None },
+            &mut RouteScratch::default(),
+        )
+        .is_some()
     });
     assert_eq!(taken.count(), 250);
 }
 
 #[test]
 fn connect_goes_only_where_it_is_asked_for() {
-    let table = one_host(vec![route(Criteria::path(prefix("/"))), route(Criteria::path(PathMatch::Connect)), route(Criteria::path(prefix("")))]);
+    let table = one_host(vec![
+        route(Criteria::path(prefix("/"))),
+        route(Criteria::path(PathMatch::Connect)),
+        route(Criteria::path(prefix(""))),
+    ]);
     assert_eq!(found_index(&table, &request("CONNECT", "a:1", "", &[])), Some(1));
     assert_eq!(found_index(&table, &get("/")), Some(0));
     let without = one_host(vec![route(Criteria::path(prefix("")))]);
@@ -233,7 +272,9 @@ fn weights_choose_clusters() {
     )]);
     let mut counts = [0; 3];
     for random in 0..1000 {
-        let found = table.route(&get("/"), RouteInput { random, tls: None }, &mut RouteScratch::default()).unwrap();
+        let found = table
+            .route(&get("/"), RouteInput { random, tls: None }, &mut RouteScratch::default())
+            .unwrap();
         assert_eq!(found.cluster().unwrap().slot as usize, found.weighted_index() + 1);
         counts[found.cluster().unwrap().slot as usize] += 1;
     }
@@ -255,7 +296,8 @@ fn a_changed_virtual_host_is_swapped_alone() {
     assert!(Arc::ptr_eq(&next.virtual_hosts()[0], &kept));
     assert_eq!(pinned.route_config().criteria.path, prefix("/old"));
 
-    let renamed = compile(host("changed", &["other.com"], vec![route(Criteria::path(prefix("/")))]));
+    let renamed =
+        compile(host("changed", &["other.com"], vec![route(Criteria::path(prefix("/")))]));
     let next = Arc::new(next.with_virtual_hosts(vec![kept.clone(), renamed]).unwrap());
     assert!(find(&next, &get("/new")).is_none());
     assert!(find(&next, &request("GET", "other.com", "/", &[])).is_some());
@@ -280,7 +322,12 @@ fn bad_regexes_are_named() {
 fn apply(found: &RouteMatch, head: &mut RequestHead) {
     let info = StreamInfo::default();
     let cx = MutationContext { worker: 0, now_ns: 0, info: &info };
-    found.apply_request(head, ApplyOptions { keeps_originals: true }, cx, &mut MutationScratch::default());
+    found.apply_request(
+        head,
+        ApplyOptions { keeps_originals: true },
+        cx,
+        &mut MutationScratch::default(),
+    );
 }
 
 fn text(bytes: Option<&[u8]>) -> Option<String> {
@@ -289,7 +336,9 @@ fn text(bytes: Option<&[u8]>) -> Option<String> {
 
 #[test]
 fn path_rewrites() {
-    let regex_rewrite = || PathRewrite::Regex(Substitution::new("^/service/([^/]+)(/.*)$", r"\2/instance/\1").unwrap());
+    let regex_rewrite = || {
+        PathRewrite::Regex(Substitution::new("^/service/([^/]+)(/.*)$", r"\2/instance/\1").unwrap())
+    };
     let to = |text: &str| PathRewrite::Prefix(text.into());
     let rows: Vec<(PathMatch, PathRewrite, &str, &str)> = vec![
         (prefix("/api/"), to("/"), "/api/x?y=z", "/x?y=z"),
@@ -299,11 +348,17 @@ fn path_rewrites() {
         (PathMatch::SeparatedPrefix("/a".into()), to("/b"), "/a/c", "/b/c"),
         (PathMatch::SeparatedPrefix("/a".into()), to("/b"), "/a?q", "/b?q"),
         (regex("/.*"), to("/b"), "/a/c?q", "/b?q"),
-        (prefix("/"), regex_rewrite(), "/service/foo/v1/api?q=/service/x/y", "/v1/api/instance/foo?q=/service/x/y"),
+        (
+            prefix("/"),
+            regex_rewrite(),
+            "/service/foo/v1/api?q=/service/x/y",
+            "/v1/api/instance/foo?q=/service/x/y",
+        ),
     ];
     for (path, rewrite, original, expected) in rows {
         let action = RouteAction { path_rewrite: Some(rewrite), ..forward() };
-        let table = one_host(vec![RouteConfig::new(Criteria::path(path), Action::Route(Box::new(action)))]);
+        let table =
+            one_host(vec![RouteConfig::new(Criteria::path(path), Action::Route(Box::new(action)))]);
         let mut head = get(original);
         apply(&find(&table, &head).unwrap(), &mut head);
         assert_eq!(text(Some(head.path())).as_deref(), Some(expected), "{original}");
@@ -322,8 +377,16 @@ fn host_rewrites() {
     for (rewrite, expected) in rows {
         let mut action = RouteAction { host_rewrite: Some(rewrite), ..forward() };
         action.policy.append_x_forwarded_host = true;
-        let table = one_host(vec![RouteConfig::new(Criteria::path(prefix("/")), Action::Route(Box::new(action)))]);
-        let mut head = request("GET", "example.com", "/d.com/x?y", &[("x-host", "c.com"), ("x-forwarded-host", "first")]);
+        let table = one_host(vec![RouteConfig::new(
+            Criteria::path(prefix("/")),
+            Action::Route(Box::new(action)),
+        )]);
+        let mut head = request(
+            "GET",
+            "example.com",
+            "/d.com/x?y",
+            &[("x-host", "c.com"), ("x-forwarded-host", "first")],
+        );
         apply(&find(&table, &head).unwrap(), &mut head);
         assert_eq!(text(Some(head.authority())).as_deref(), Some(expected));
         let forwarded = if expected == "example.com" { "first" } else { "first,example.com" };
@@ -333,20 +396,27 @@ fn host_rewrites() {
 
 fn setting(name: &str, value: &str) -> HeaderMutations {
     let mut mutations = HeaderMutations::default();
-    mutations.add(name, value, AppendAction::OverwriteIfExistsOrAdd, false, &Environment::default()).unwrap();
+    mutations
+        .add(name, value, AppendAction::OverwriteIfExistsOrAdd, false, &Environment::default())
+        .unwrap();
     mutations
 }
 
 #[test]
 fn header_changes_of_every_level() {
-    let weighted = || WeightedEntry { request_headers: setting("x", "weighted"), host_rewrite: Some("w.com".into()), ..WeightedEntry::default() };
+    let weighted = || WeightedEntry {
+        request_headers: setting("x", "weighted"),
+        host_rewrite: Some("w.com".into()),
+        ..WeightedEntry::default()
+    };
     let choice = WeightedChoice::new(vec![(cluster(1), 1)]).unwrap();
     for (most_specific_wins, has_weighted, expected) in
         [(false, true, "table"), (true, true, "weighted"), (true, false, "route")]
     {
         let mut action = RouteAction::new(ClusterChoice::Weighted(choice.clone()));
         action.weighted.extend(has_weighted.then(weighted));
-        let mut route = RouteConfig::new(Criteria::path(prefix("/")), Action::Route(Box::new(action)));
+        let mut route =
+            RouteConfig::new(Criteria::path(prefix("/")), Action::Route(Box::new(action)));
         route.request_headers = setting("x", "route");
         route.response_headers = setting("y", "%REQ(:path)%");
         let mut host = host("v", &["*"], vec![route]);
@@ -356,7 +426,8 @@ fn header_changes_of_every_level() {
             request_headers: setting("x", "table"),
             ..TableConfig::default()
         };
-        let table = Arc::new(RouteTable::new(config, vec![VirtualHost::compile(host).unwrap()]).unwrap());
+        let table =
+            Arc::new(RouteTable::new(config, vec![VirtualHost::compile(host).unwrap()]).unwrap());
         let mut head = get("/p");
         let found = find(&table, &head).unwrap();
         apply(&found, &mut head);
@@ -375,19 +446,76 @@ fn redirects() {
     let full = |path: &str| Some(RedirectPath::Full(path.into()));
     let base = Redirect::default;
     let rows: Vec<(Redirect, &str, &str, &str, &str)> = vec![
-        (Redirect { scheme: Some("https".into()), ..base() }, "http", "a.com", "/x?y", "https://a.com/x?y"),
-        (Redirect { scheme: Some("https".into()), ..base() }, "http", "a.com:80", "/", "https://a.com/"),
-        (Redirect { scheme: Some("https".into()), ..base() }, "http", "a.com:8080", "/", "https://a.com:8080/"),
-        (Redirect { scheme: Some("http".into()), ..base() }, "https", "[::1]:443", "/", "http://[::1]/"),
-        (Redirect { host: Some("b.com".into()), ..base() }, "http", "a.com:81", "/x", "http://b.com/x"),
-        (Redirect { port: Some(8443), ..base() }, "https", "a.com:81", "/x", "https://a.com:8443/x"),
+        (
+            Redirect { scheme: Some("https".into()), ..base() },
+            "http",
+            "a.com",
+            "/x?y",
+            "https://a.com/x?y",
+        ),
+        (
+            Redirect { scheme: Some("https".into()), ..base() },
+            "http",
+            "a.com:80",
+            "/",
+            "https://a.com/",
+        ),
+        (
+            Redirect { scheme: Some("https".into()), ..base() },
+            "http",
+            "a.com:8080",
+            "/",
+            "https://a.com:8080/",
+        ),
+        (
+            Redirect { scheme: Some("http".into()), ..base() },
+            "https",
+            "[::1]:443",
+            "/",
+            "http://[::1]/",
+        ),
+        (
+            Redirect { host: Some("b.com".into()), ..base() },
+            "http",
+            "a.com:81",
+            "/x",
+            "http://b.com/x",
+        ),
+        (
+            Redirect { port: Some(8443), ..base() },
+            "https",
+            "a.com:81",
+            "/x",
+            "https://a.com:8443/x",
+        ),
         (Redirect { path: full("/new"), ..base() }, "http", "a.com", "/x?y", "http://a.com/new?y"),
-        (Redirect { path: full("/new?z"), ..base() }, "http", "a.com", "/x?y", "http://a.com/new?z"),
-        (Redirect { path: full("/new?z"), strip_query: true, ..base() }, "http", "a.com", "/x?y", "http://a.com/new?z"),
-        (Redirect { path: full("/new"), strip_query: true, ..base() }, "http", "a.com", "/x?y", "http://a.com/new"),
+        (
+            Redirect { path: full("/new?z"), ..base() },
+            "http",
+            "a.com",
+            "/x?y",
+            "http://a.com/new?z",
+        ),
+        (
+            Redirect { path: full("/new?z"), strip_query: true, ..base() },
+            "http",
+            "a.com",
+            "/x?y",
+            "http://a.com/new?z",
+        ),
+        (
+            Redirect { path: full("/new"), strip_query: true, ..base() },
+            "http",
+            "a.com",
+            "/x?y",
+            "http://a.com/new",
+        ),
         (Redirect { strip_query: true, ..base() }, "http", "a.com", "/x?y", "http://a.com/x"),
         (
-            Redirect { path: Some(RedirectPath::Rewrite(PathRewrite::Prefix("/v2".into()))), ..base() },
+            Redirect {
+                path: Some(RedirectPath::Rewrite(PathRewrite::Prefix("/v2".into()))),
+                ..base()
+            },
             "http",
             "a.com",
             "/x/z?y",
@@ -395,7 +523,9 @@ fn redirects() {
         ),
         (
             Redirect {
-                path: Some(RedirectPath::Rewrite(PathRewrite::Regex(Substitution::new("x", "y").unwrap()))),
+                path: Some(RedirectPath::Rewrite(PathRewrite::Regex(
+                    Substitution::new("x", "y").unwrap(),
+                ))),
                 strip_query: true,
                 ..base()
             },
@@ -407,7 +537,10 @@ fn redirects() {
     ];
     for (redirect, scheme, authority, path, expected) in rows {
         let action = Action::Redirect(Box::new(redirect.clone()));
-        let table = one_host(vec![RouteConfig::new(Criteria::path(prefix("/x")), action.clone()), RouteConfig::new(Criteria::path(prefix("/")), action)]);
+        let table = one_host(vec![
+            RouteConfig::new(Criteria::path(prefix("/x")), action.clone()),
+            RouteConfig::new(Criteria::path(prefix("/")), action),
+        ]);
         let head = request("GET", authority, path, &[("x-forwarded-proto", scheme)]);
         let found = find(&table, &head).unwrap();
         assert_eq!(text(Some(&found.location(&redirect, &head))).as_deref(), Some(expected));
@@ -424,7 +557,10 @@ fn a_virtual_host_may_want_tls() {
         (RequireTls::None, "http", None, false),
     ];
     for (require_tls, proto, internal, expected) in rows {
-        let table = table(vec![VirtualHostConfig { require_tls, ..host("v", &["*"], vec![route(Criteria::path(prefix("/")))]) }]);
+        let table = table(vec![VirtualHostConfig {
+            require_tls,
+            ..host("v", &["*"], vec![route(Criteria::path(prefix("/")))])
+        }]);
         let mut head = request("GET", "a.com", "/p", &[("x-forwarded-proto", proto)]);
         if let Some(internal) = internal {
             head.fields.set("x-envoy-internal", internal.as_bytes());
@@ -434,6 +570,10 @@ fn a_virtual_host_may_want_tls() {
             Action::Redirect(redirect) => text(Some(&found.location(redirect, &head))),
             _ => None,
         };
-        assert_eq!(location.as_deref(), expected.then_some("https://a.com/p"), "{require_tls:?} {proto} {internal:?}");
+        assert_eq!(
+            location.as_deref(),
+            expected.then_some("https://a.com/p"),
+            "{require_tls:?} {proto} {internal:?}"
+        );
     }
 }

@@ -31,7 +31,9 @@ pub struct BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.route {
-            Some(route) => write!(f, "virtual host `{}`, route {route}: {}", self.virtual_host, self.reason),
+            Some(route) => {
+                write!(f, "virtual host `{}`, route {route}: {}", self.virtual_host, self.reason)
+            }
             None => write!(f, "virtual host `{}`: {}", self.virtual_host, self.reason),
         }
     }
@@ -84,7 +86,12 @@ impl VirtualHost {
         &self.config.routes
     }
 
-    pub(super) fn find(&self, head: &RequestHead, input: RouteInput<'_>, scratch: &mut RouteScratch) -> Option<Found> {
+    pub(super) fn find(
+        &self,
+        head: &RequestHead,
+        input: RouteInput<'_>,
+        scratch: &mut RouteScratch,
+    ) -> Option<Found> {
         if self.needs_tls(head) {
             return Some(Found::NeedsTls);
         }
@@ -100,7 +107,9 @@ impl VirtualHost {
         match self.config.require_tls {
             RequireTls::None => false,
             RequireTls::All => is_plaintext(),
-            RequireTls::ExternalOnly => is_plaintext() && head.fields.get(names::X_ENVOY_INTERNAL) != Some(b"true"),
+            RequireTls::ExternalOnly => {
+                is_plaintext() && head.fields.get(names::X_ENVOY_INTERNAL) != Some(b"true")
+            }
         }
     }
 }

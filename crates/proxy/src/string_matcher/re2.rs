@@ -43,7 +43,9 @@ impl Visitor for Edits {
 
     fn visit_pre(&mut self, node: &Ast) -> Result<(), String> {
         match node {
-            Ast::ClassPerl(class) => self.replace(&class.span, ascii_class(&class.kind, class.negated)),
+            Ast::ClassPerl(class) => {
+                self.replace(&class.span, ascii_class(&class.kind, class.negated))
+            }
             Ast::Assertion(assertion) => self.check_assertion(assertion)?,
             Ast::Flags(set) => check_flags(&set.flags)?,
             Ast::Group(group) => {
@@ -59,8 +61,12 @@ impl Visitor for Edits {
 
     fn visit_class_set_item_pre(&mut self, item: &ast::ClassSetItem) -> Result<(), String> {
         match item {
-            ast::ClassSetItem::Perl(class) => self.replace(&class.span, ascii_class(&class.kind, class.negated)),
-            ast::ClassSetItem::Bracketed(_) => return Err("a class within a class is not RE2".to_owned()),
+            ast::ClassSetItem::Perl(class) => {
+                self.replace(&class.span, ascii_class(&class.kind, class.negated))
+            }
+            ast::ClassSetItem::Bracketed(_) => {
+                return Err("a class within a class is not RE2".to_owned());
+            }
             ast::ClassSetItem::Literal(literal) => check_literal(literal)?,
             _ => {}
         }

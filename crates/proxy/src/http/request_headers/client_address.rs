@@ -10,7 +10,11 @@ use crate::http::config::ClientAddress;
 use crate::stream_info::ConnectionInfo;
 
 /// Finds the client's address and adds what the next hop is to know of it.
-pub(super) fn find(head: &mut RequestHead, rules: &ClientAddress, connection: &ConnectionInfo) -> Caller {
+pub(super) fn find(
+    head: &mut RequestHead,
+    rules: &ClientAddress,
+    connection: &ConnectionInfo,
+) -> Caller {
     let peer = connection.remote_address.map(|address| address.ip());
     join_forwarded_for(&mut head.fields);
     let hops = rules.xff_num_trusted_hops as usize;
@@ -25,7 +29,8 @@ pub(super) fn find(head: &mut RequestHead, rules: &ClientAddress, connection: &C
         }
         (trusted.map(|(address, _)| address).or(peer), is_first_hop)
     } else {
-        last_forwarded(&head.fields, hops).map_or((None, false), |(address, is_single)| (Some(address), is_single))
+        last_forwarded(&head.fields, hops)
+            .map_or((None, false), |(address, is_single)| (Some(address), is_single))
     };
     tell_scheme(head, rules, connection);
     let is_internal = may_be_internal && address.is_some_and(|address| rules.is_internal(address));

@@ -29,7 +29,12 @@ pub(super) fn forward(head: &mut RequestHead, rules: &ForwardClientCert, tls: Op
 }
 
 /// `By=...;Hash=...;Cert="...";Chain="...";Subject="...";URI=...;DNS=...`, what is configured of it.
-fn write_element(rules: &ForwardClientCert, tls: &TlsInfo, peer: &CertificateInfo, out: &mut Vec<u8>) {
+fn write_element(
+    rules: &ForwardClientCert,
+    tls: &TlsInfo,
+    peer: &CertificateInfo,
+    out: &mut Vec<u8>,
+) {
     let start = out.len();
     let mut pair = |name: &str, value: &dyn Fn(&mut Vec<u8>)| {
         if out.len() > start {
@@ -50,7 +55,9 @@ fn write_element(rules: &ForwardClientCert, tls: &TlsInfo, peer: &CertificateInf
         pair("Cert=", &|out| quoted_pem([leaf.as_ref()], out));
     }
     if rules.chain && !tls.peer_chain.is_empty() {
-        pair("Chain=", &|out| quoted_pem(tls.peer_chain.iter().map(|certificate| certificate.as_ref()), out));
+        pair("Chain=", &|out| {
+            quoted_pem(tls.peer_chain.iter().map(|certificate| certificate.as_ref()), out)
+        });
     }
     if rules.subject {
         pair("Subject=", &|out| quoted(&peer.subject, out));
@@ -68,7 +75,11 @@ fn write_element(rules: &ForwardClientCert, tls: &TlsInfo, peer: &CertificateInf
 
 /// Names come from the peer: what would end the element, or the list, is quoted.
 fn plain(value: &str, out: &mut Vec<u8>) {
-    if value.contains([',', ';', '=', '"']) { quoted(value, out) } else { out.extend_from_slice(value.as_bytes()) }
+    if value.contains([',', ';', '=', '"']) {
+        quoted(value, out)
+    } else {
+        out.extend_from_slice(value.as_bytes())
+    }
 }
 
 fn quoted(value: &str, out: &mut Vec<u8>) {

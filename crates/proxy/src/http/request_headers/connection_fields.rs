@@ -47,11 +47,16 @@ fn remove_nominated(fields: &mut Fields) -> Result<(), Rejection> {
         names::X_FORWARDED_HOST,
         names::X_FORWARDED_PROTO,
     ]);
-    const REJECTED: Rejection =
-        Rejection { status: 400, details: "http1.connection_header_rejected", location: None, close: false };
+    const REJECTED: Rejection = Rejection {
+        status: 400,
+        details: "http1.connection_header_rejected",
+        location: None,
+        close: false,
+    };
 
     let mut nominated = smallvec::SmallVec::<[smallvec::SmallVec<[u8; 32]>; 2]>::new();
-    let tokens = fields.get_all(names::CONNECTION).flat_map(|value| value.split(|byte| *byte == b','));
+    let tokens =
+        fields.get_all(names::CONNECTION).flat_map(|value| value.split(|byte| *byte == b','));
     for token in tokens.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty()) {
         let is_own = [&b"close"[..], b"keep-alive", b"upgrade", b"te", b"http2-settings"]
             .iter()
@@ -61,8 +66,7 @@ fn remove_nominated(fields: &mut Fields) -> Result<(), Rejection> {
         }
         let mut lower = smallvec::SmallVec::from_slice(token);
         lower.make_ascii_lowercase();
-        let is_protected =
-            matches!(NameRef::from(&lower[..]), NameRef::Known(name) if NOT_TO_BE_NOMINATED.contains(name));
+        let is_protected = matches!(NameRef::from(&lower[..]), NameRef::Known(name) if NOT_TO_BE_NOMINATED.contains(name));
         if is_protected || lower.starts_with(b":") || nominated.len() == MOST_NOMINATED {
             return Err(REJECTED);
         }

@@ -12,15 +12,19 @@ const REJECTED: Rejection =
     Rejection { status: 400, details: "path_normalization_failed", location: None, close: false };
 
 /// Normalises the path as configured. A fragment is always refused: who strips it reads another path.
-pub(super) fn normalise(head: &mut RequestHead, rules: &PathNormalization) -> Result<(), Rejection> {
+pub(super) fn normalise(
+    head: &mut RequestHead,
+    rules: &PathNormalization,
+) -> Result<(), Rejection> {
     let original = head.path();
     if memchr::memchr(b'#', original).is_some() {
         return Err(REJECTED);
     }
-    let (mut path, query) = original.split_at(memchr::memchr(b'?', original).unwrap_or(original.len()));
+    let (mut path, query) =
+        original.split_at(memchr::memchr(b'?', original).unwrap_or(original.len()));
     let mut unescaped = Vec::new();
-    let has_escaped_slash =
-        rules.escaped_slashes != EscapedSlashesAction::KeepUnchanged && unescape_slashes(path, &mut unescaped);
+    let has_escaped_slash = rules.escaped_slashes != EscapedSlashesAction::KeepUnchanged
+        && unescape_slashes(path, &mut unescaped);
     if has_escaped_slash {
         if rules.escaped_slashes == EscapedSlashesAction::RejectRequest {
             return Err(REJECTED);
@@ -130,7 +134,9 @@ fn dots(segment: &[u8]) -> Dots {
             [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
             [] if count == 1 => return Dots::One,
             [] if count == 2 => return Dots::Two,
-            [b';', ..] | [b'%', b'3', b'b' | b'B', ..] if count == 1 || count == 2 => return Dots::WithParameters,
+            [b';', ..] | [b'%', b'3', b'b' | b'B', ..] if count == 1 || count == 2 => {
+                return Dots::WithParameters;
+            }
             _ => return Dots::None,
         };
         count += 1;
@@ -143,10 +149,14 @@ fn append_segment(segment: &[u8], out: &mut Vec<u8>) -> Result<(), Rejection> {
     while let [byte, after @ ..] = rest {
         rest = after;
         match (*byte, after) {
-            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            (b'%', [high, low, after @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
                 match hex(*high) << 4 | hex(*low) {
                     0 => return Err(REJECTED),
-                    plain if plain.is_ascii_alphanumeric() || b"-._~".contains(&plain) => out.push(plain),
+                    plain if plain.is_ascii_alphanumeric() || b"-._~".contains(&plain) => {
+                        out.push(plain)
+                    }
                     _ => out.extend_from_slice(&[b'%', *high, *low]),
                 }
                 rest = after;
@@ -154,7 +164,11 @@ fn append_segment(segment: &[u8], out: &mut Vec<u8>) -> Result<(), Rejection> {
             (0, _) => return Err(REJECTED),
             (byte, _) if needs_escape(byte) => {
                 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-                out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+                out.extend_from_slice(&[
+                    b'%',
+                    DIGITS[usize::from(byte >> 4)],
+                    DIGITS[usize::from(byte & 15)],
+                ]);
             }
             (byte, _) => out.push(byte),
         }
@@ -237,9 +251,18 @@ mod tests {
 
     #[test]
     fn slashes_are_merged_after_all_else() {
-        let rules = PathNormalization { normalize_path: true, merge_slashes: true, ..PathNormalization::default() };
-        let table =
-            [("//a///b//", "/a/b/"), ("/a//../b", "/a/b"), ("/a?b//c", "/a?b//c"), ("/a/.//b", "/a/b"), ("//", "/")];
+        let rules = PathNormalization {
+            normalize_path: true,
+            merge_slashes: true,
+            ..PathNormalization::default()
+        };
+        let table = [
+            ("//a///b//", "/a/b/"),
+            ("/a//../b", "/a/b"),
+            ("/a?b//c", "/a?b//c"),
+            ("/a/.//b", "/a/b"),
+            ("//", "/"),
+        ];
         for (path, expected) in table {
             assert_eq!(normalised(path, &rules).as_deref(), Ok(expected), "{path}");
         }
@@ -248,11 +271,18 @@ mod tests {
     #[test]
     fn escaped_slashes_are_dealt_with_first() {
         use EscapedSlashesAction::*;
-        let rules = |escaped_slashes| PathNormalization { normalize_path: true, merge_slashes: true, escaped_slashes };
+        let rules = |escaped_slashes| PathNormalization {
+            normalize_path: true,
+            merge_slashes: true,
+            escaped_slashes,
+        };
         assert_eq!(normalised("/a%2Fb", &rules(KeepUnchanged)).as_deref(), Ok("/a%2Fb"));
         assert_eq!(normalised("/a%2fb", &rules(RejectRequest)), Err(REJECTED));
         assert_eq!(normalised("/a?%2f", &rules(RejectRequest)).as_deref(), Ok("/a?%2f"));
-        assert_eq!(normalised("/a%2f..%5C%2Fb?%2f", &rules(UnescapeAndForward)).as_deref(), Ok("/b?%2f"));
+        assert_eq!(
+            normalised("/a%2f..%5C%2Fb?%2f", &rules(UnescapeAndForward)).as_deref(),
+            Ok("/b?%2f")
+        );
         let redirect = normalised("/a%5cb?c", &rules(UnescapeAndRedirect)).unwrap_err();
         assert_eq!((redirect.status, redirect.location.as_deref()), (307, Some(&b"/a/b?c"[..])));
         assert_eq!(redirect.details, "path_normalized");

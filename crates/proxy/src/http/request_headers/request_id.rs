@@ -6,7 +6,12 @@ use crate::http::config::RequestIdOptions;
 use crate::worker::random::Random;
 
 /// Gives the request an id, unless it may keep one. What a client at the edge says is believed only if configured.
-pub(super) fn set(head: &mut RequestHead, rules: &RequestIdOptions, is_edge: bool, random: &mut Random) {
+pub(super) fn set(
+    head: &mut RequestHead,
+    rules: &RequestIdOptions,
+    is_edge: bool,
+    random: &mut Random,
+) {
     if !rules.generate {
         return;
     }

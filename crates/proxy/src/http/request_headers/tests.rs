@@ -67,7 +67,10 @@ fn text(value: Option<&[u8]>) -> Option<String> {
 /// The fields, but those that every request gets.
 fn fields(head: &RequestHead) -> Vec<(String, String)> {
     let own = ["x-forwarded-proto", "x-request-id"];
-    let all = head.fields.iter().map(|(name, value)| (text(Some(name)).unwrap(), text(Some(value)).unwrap()));
+    let all = head
+        .fields
+        .iter()
+        .map(|(name, value)| (text(Some(name)).unwrap(), text(Some(value)).unwrap()));
     all.filter(|(name, _)| !own.contains(&name.as_str())).collect()
 }
 
@@ -91,9 +94,17 @@ fn what_cannot_be_served_is_refused() {
     let defaults = Rules::default;
     let accepting = |default_host: &str| {
         let default_host_for_http_10 = default_host.into();
-        Rules { http1: Http1Options { accept_http_10: true, default_host_for_http_10, ..Default::default() }, ..defaults() }
+        Rules {
+            http1: Http1Options {
+                accept_http_10: true,
+                default_host_for_http_10,
+                ..Default::default()
+            },
+            ..defaults()
+        }
     };
-    let rejecting_underscores = || Rules { underscores: UnderscoreAction::RejectRequest, ..defaults() };
+    let rejecting_underscores =
+        || Rules { underscores: UnderscoreAction::RejectRequest, ..defaults() };
     let mut no_host = head(&[]);
     no_host.set_authority(b"");
     let mut connect = with_path("");
@@ -108,13 +119,29 @@ fn what_cannot_be_served_is_refused() {
         ("CONNECT", connect, defaults(), None),
         ("asterisk", with_path("*"), defaults(), Some((404, "absolute_path_rejected"))),
         ("fragment", with_path("/a#b"), defaults(), Some((400, "path_normalization_failed"))),
-        ("underscore", head(&[("x_y", "1")]), rejecting_underscores(), Some((400, "http1.unexpected_underscore"))),
+        (
+            "underscore",
+            head(&[("x_y", "1")]),
+            rejecting_underscores(),
+            Some((400, "http1.unexpected_underscore")),
+        ),
         ("no underscore", head(&[("x-y", "_")]), rejecting_underscores(), None),
-        ("protected field", head(&[("connection", "close, X-Forwarded-For")]), defaults(), Some((400, "http1.connection_header_rejected"))),
-        ("too many fields", head(&[("connection", "a,b,c,d,e,f,g,h,i,j,k")]), defaults(), Some((400, "http1.connection_header_rejected"))),
+        (
+            "protected field",
+            head(&[("connection", "close, X-Forwarded-For")]),
+            defaults(),
+            Some((400, "http1.connection_header_rejected")),
+        ),
+        (
+            "too many fields",
+            head(&[("connection", "a,b,c,d,e,f,g,h,i,j,k")]),
+            defaults(),
+            Some((400, "http1.connection_header_rejected")),
+        ),
     ];
     for (what, mut head, rules, expected) in table {
-        let refused = run(&mut head, &rules).err().map(|rejection| (rejection.status, rejection.details));
+        let refused =
+            run(&mut head, &rules).err().map(|rejection| (rejection.status, rejection.details));
         assert_eq!(refused, expected, "{what}");
     }
 }
@@ -123,9 +150,19 @@ fn what_cannot_be_served_is_refused() {
 fn fields_of_the_connection_go_no_further() {
     let table: &[(&[(&str, &str)], &[(&str, &str)])] = &[
         (&[("connection", "close"), ("keep-alive", "5"), ("accept", "*/*")], &[("accept", "*/*")]),
-        (&[("connection", "X-Hop , keep-alive"), ("x-hop", "1"), ("x-hop", "2"), ("x-end", "3")], &[("x-end", "3")]),
+        (
+            &[("connection", "X-Hop , keep-alive"), ("x-hop", "1"), ("x-hop", "2"), ("x-end", "3")],
+            &[("x-end", "3")],
+        ),
         (&[("proxy-connection", "keep-alive"), ("transfer-encoding", "chunked")], &[]),
-        (&[("upgrade", "h2c"), ("http2-settings", "x"), ("connection", "upgrade, http2-settings")], &[]),
+        (
+            &[
+                ("upgrade", "h2c"),
+                ("http2-settings", "x"),
+                ("connection", "upgrade, http2-settings"),
+            ],
+            &[],
+        ),
         (&[("te", "trailers")], &[("te", "trailers")]),
         (&[("te", "gzip, Trailers")], &[("te", "trailers")]),
         (&[("te", "gzip")], &[]),
@@ -143,7 +180,11 @@ fn fields_of_the_connection_go_no_further() {
 
 #[test]
 fn the_client_is_found() {
-    let edge = |hops| ClientAddress { use_remote_address: true, xff_num_trusted_hops: hops, ..ClientAddress::default() };
+    let edge = |hops| ClientAddress {
+        use_remote_address: true,
+        xff_num_trusted_hops: hops,
+        ..ClientAddress::default()
+    };
     let inner = |hops| ClientAddress { xff_num_trusted_hops: hops, ..ClientAddress::default() };
     let quiet = ClientAddress { skip_xff_append: true, ..edge(0) };
     // Rules, x-forwarded-for before and after, the client's address where it is not the peer's.
@@ -204,7 +245,11 @@ fn only_trusted_callers_are_believed() {
     let mut edge = head(&[said, &[("x-forwarded-for", "10.0.0.1")]].concat());
     let caller = run(&mut edge, &rules(true)).unwrap();
     assert!(!caller.is_internal && caller.is_edge);
-    let left = pairs(&[("x-other", "2"), ("x-forwarded-for", "10.0.0.1"), ("x-envoy-external-address", "10.0.0.9")]);
+    let left = pairs(&[
+        ("x-other", "2"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-envoy-external-address", "10.0.0.9"),
+    ]);
     assert_eq!(fields(&edge), left);
 
     // Behind our own proxies what they say of paths is believed, retries are not.
@@ -237,15 +282,20 @@ fn schemes_are_told() {
         if let Some(before) = before {
             head.fields.set(names::X_FORWARDED_PROTO, before.as_bytes());
         }
-        let connection =
-            ConnectionInfo { tls: has_tls.then(|| Arc::new(TlsInfo::default())), ..connection("10.0.0.9:1") };
+        let connection = ConnectionInfo {
+            tls: has_tls.then(|| Arc::new(TlsInfo::default())),
+            ..connection("10.0.0.9:1")
+        };
         let rules = Rules { client_address, ..Rules::default() };
         sanitise(&mut head, rules.as_head_rules(), &connection, &mut Random::new(1)).unwrap();
         assert_eq!(text(head.get(names::X_FORWARDED_PROTO)).as_deref(), Some(proto), "{before:?}");
         assert_eq!(text(head.get(":scheme")).as_deref(), Some(scheme), "{before:?}");
     }
     let mut ported = head(&[]);
-    let rules = Rules { client_address: ClientAddress { append_x_forwarded_port: true, ..edge() }, ..Rules::default() };
+    let rules = Rules {
+        client_address: ClientAddress { append_x_forwarded_port: true, ..edge() },
+        ..Rules::default()
+    };
     run(&mut ported, &rules).unwrap();
     assert_eq!(text(ported.get(names::X_FORWARDED_PORT)).as_deref(), Some("8080"));
 }
@@ -253,7 +303,8 @@ fn schemes_are_told() {
 #[test]
 fn hosts_are_trimmed() {
     let any = || HostNormalization { strip_any_port: true, ..HostNormalization::default() };
-    let matching = || HostNormalization { strip_matching_port: true, ..HostNormalization::default() };
+    let matching =
+        || HostNormalization { strip_matching_port: true, ..HostNormalization::default() };
     let dot = || HostNormalization { strip_trailing_dot: true, ..HostNormalization::default() };
     let table = [
         (any(), "a.com:99", "a.com"),
@@ -282,7 +333,11 @@ fn hosts_are_trimmed() {
 #[test]
 fn request_ids() {
     let id = "6b29fc40-ca47-1067-b31d-00dd010662da";
-    let options = |generate, preserve_external| RequestIdOptions { generate, preserve_external, ..Default::default() };
+    let options = |generate, preserve_external| RequestIdOptions {
+        generate,
+        preserve_external,
+        ..Default::default()
+    };
     // Options, at the edge, given, kept (None: no id at all).
     let table = [
         (options(true, false), true, Some(id), Some(false)),
@@ -310,7 +365,11 @@ fn request_ids() {
 #[test]
 fn underscores_are_dropped_and_via_is_added() {
     let mut head = head(&[("x_y", "1"), ("via", "1.0 b"), ("x-y", "2")]);
-    run(&mut head, &Rules { underscores: UnderscoreAction::DropHeader, via: "1.1 a", ..Rules::default() }).unwrap();
+    run(
+        &mut head,
+        &Rules { underscores: UnderscoreAction::DropHeader, via: "1.1 a", ..Rules::default() },
+    )
+    .unwrap();
     assert_eq!(fields(&head), pairs(&[("via", "1.0 b, 1.1 a"), ("x-y", "2")]));
 }
 
@@ -324,14 +383,23 @@ fn client_certificates_are_told() {
         dns_sans: vec!["a.example".into(), "evil;By=x".into()],
         ..CertificateInfo::default()
     };
-    let local = CertificateInfo { uri_sans: vec!["spiffe://td/ns/a/sa/me".into()], ..CertificateInfo::default() };
+    let local = CertificateInfo {
+        uri_sans: vec!["spiffe://td/ns/a/sa/me".into()],
+        ..CertificateInfo::default()
+    };
     let mutual = TlsInfo {
         peer: Some(peer),
         local: Some(Arc::new(local)),
         peer_chain: vec![vec![0xfb, 0xff, 0xfe, 0x01].into()],
         ..TlsInfo::default()
     };
-    let rules = |details| ForwardClientCert { details, subject: true, uri: true, dns: true, ..Default::default() };
+    let rules = |details| ForwardClientCert {
+        details,
+        subject: true,
+        uri: true,
+        dns: true,
+        ..Default::default()
+    };
     let ours = "By=spiffe://td/ns/a/sa/me;Hash=abcd;Subject=\"CN=\\\"a\\\",O=b\";URI=spiffe://td/ns/a/sa/b;DNS=a.example;DNS=\"evil;By=x\"";
     let both = format!("old,{ours}");
     let table = [
@@ -350,7 +418,11 @@ fn client_certificates_are_told() {
         let connection = ConnectionInfo { tls: Some(Arc::new(tls)), ..connection("10.0.0.9:1") };
         let rules = Rules { client_cert: client_cert.clone(), ..Rules::default() };
         sanitise(&mut head, rules.as_head_rules(), &connection, &mut Random::new(1)).unwrap();
-        assert_eq!(text(head.get(names::X_FORWARDED_CLIENT_CERT)).as_deref(), expected, "{client_cert:?} {is_mutual}");
+        assert_eq!(
+            text(head.get(names::X_FORWARDED_CLIENT_CERT)).as_deref(),
+            expected,
+            "{client_cert:?} {is_mutual}"
+        );
     }
     let mut with_pem = head(&[]);
     let client_cert = ForwardClientCert { details: SanitizeSet, cert: true, ..Default::default() };
@@ -365,10 +437,16 @@ fn responses_are_finished() {
     let request_id = RequestIdOptions { always_set_in_response: true, ..Default::default() };
     let rules = Rules { request_id, via: "1.1 a", ..Rules::default() };
     let mut response = ResponseHead::new(200);
-    for name in ["connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection", "etag"] {
+    for name in
+        ["connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection", "etag"]
+    {
         response.fields.append(name, b"x");
     }
     finish_response(&mut response, &request, rules.as_head_rules());
-    let after: Vec<_> = response.fields.iter().map(|(name, value)| (text(Some(name)).unwrap(), text(Some(value)).unwrap())).collect();
+    let after: Vec<_> = response
+        .fields
+        .iter()
+        .map(|(name, value)| (text(Some(name)).unwrap(), text(Some(value)).unwrap()))
+        .collect();
     assert_eq!(after, pairs(&[("etag", "x"), ("x-request-id", "id"), ("via", "1.1 a")]));
 }
