@@ -70,6 +70,23 @@ pub async fn allot(
     allot_where(store, root_namespace, holder, |address| is_in_use(address, ports)).await
 }
 
+/// The address that was allotted to one of a group's workloads, if one was.
+pub async fn of(
+    store: &dyn Store,
+    root_namespace: &str,
+    holder: &Holder,
+) -> Result<Option<Ipv4Addr>, StoreError> {
+    let key = ObjectKey::new(ConfigMap::INFO.collection.clone(), root_namespace, CONFIG_MAP);
+    let object = match store.get(&key).await {
+        Ok(object) => object,
+        Err(StoreError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let data = ConfigMap::parse(&object).map(|parsed| parsed.view.data).unwrap_or_default();
+    let instance = holder.instance.as_deref().unwrap_or("0");
+    Ok(data.get(&holder.key(instance)).and_then(|address| address.parse().ok()))
+}
+
 async fn allot_where(
     store: &dyn Store,
     root_namespace: &str,

@@ -22,7 +22,7 @@ use resources::yaml::FileProblem;
 pub use changes::{Changes, WatchError};
 pub use desired::Workload;
 pub use inventory::Outcome;
-pub use workloads::WorkloadRow;
+pub use workloads::{ProxyEngine, WorkloadRow};
 
 /// Name of the file that says how Deployments are run here.
 pub const WORKLOADS_FILE: &str = "workloads.yaml";

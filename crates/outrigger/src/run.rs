@@ -165,7 +165,11 @@ async fn finish(
 }
 
 /// Tells the application to end and waits; one that does not is killed when the drain time is over.
-async fn stop_app(app: &mut Option<App>, signal: Signal, drain_time: Duration) -> anyhow::Result<ExitCode> {
+async fn stop_app(
+    app: &mut Option<App>,
+    signal: Signal,
+    drain_time: Duration,
+) -> anyhow::Result<ExitCode> {
     let Some(app) = app else { return Ok(ExitCode::SUCCESS) };
     app.signal(signal);
     let status = match tokio::time::timeout(drain_time, app.wait()).await {
@@ -248,13 +252,19 @@ fn app_ports(plan: &Plan, member: &Membership) -> anyhow::Result<AppPorts> {
 
 /// A port of 127.0.0.1 that nobody has. Listeners are kept until all are chosen, so that none is chosen twice.
 fn free_port(taken: &mut Vec<TcpListener>) -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port for the application")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port for the application")?;
     let port = listener.local_addr()?.port();
     taken.push(listener);
     Ok(port)
 }
 
-fn workload(plan: &Plan, member: &Membership, ports: &AppPorts, credential: &ProxyCredential) -> Workload {
+fn workload(
+    plan: &Plan,
+    member: &Membership,
+    ports: &AppPorts,
+    credential: &ProxyCredential,
+) -> Workload {
     let role = if plan.gateway { Role::Gateway } else { Role::Sidecar };
     Workload {
         role,
@@ -286,7 +296,11 @@ fn settings(plan: &Plan, member: &Membership) -> Settings {
     }
 }
 
-fn surroundings(member: &Membership, ports: &AppPorts, credential: &ProxyCredential) -> Surroundings {
+fn surroundings(
+    member: &Membership,
+    ports: &AppPorts,
+    credential: &ProxyCredential,
+) -> Surroundings {
     let first = member.ports.first().and_then(|port| ports.0.get(port));
     let proxy = SocketAddr::new(member.address, HTTP_PROXY_PORT);
     Surroundings {

@@ -168,17 +168,20 @@ impl Reader {
         let (namespace, name) = (&workload.row.namespace, &workload.row.deployment);
         let key = ObjectKey::new(WorkloadGroup::INFO.collection.clone(), &**namespace, &**name);
         let Some(template) = self.template(workload) else { return };
-        let object = Object::new("networking.istio.io/v1", "WorkloadGroup", namespace, name).with(
-            "spec",
-            json!({
-                "metadata": {"labels": workload.labels, "annotations": template.annotations},
-                "template": {
-                    "labels": workload.labels,
-                    "serviceAccount": workload.service_account,
-                    "ports": named_ports(&template, &workload.ports),
-                },
-            }),
-        );
+        let mut spec = json!({
+            "metadata": {"labels": workload.labels, "annotations": template.annotations},
+            "template": {
+                "labels": workload.labels,
+                "serviceAccount": workload.service_account,
+                "ports": named_ports(&template, &workload.ports),
+            },
+        });
+        // With a probe its entries begin unhealthy, until the application accepts.
+        if let Some(port) = workload.ports.first() {
+            spec["probe"] = json!({"tcpSocket": {"port": port}});
+        }
+        let object = Object::new("networking.istio.io/v1", "WorkloadGroup", namespace, name);
+        let object = object.with("spec", spec);
         self.objects.entry(key).or_insert(Wanted { object, place: workload.row.place.clone() });
     }
 

@@ -1,6 +1,7 @@
 //! Bringing the store in line with a directory, with an inventory of what the directory owns.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use resources::kinds::Kind;
 use resources::kinds::core::config_map::ConfigMap;
@@ -111,6 +112,30 @@ pub(super) async fn reconcile(
     }
 
     let mut outcome = Outcome::default();
+    let now_owned = tell_applied(&mut outcome, desired, &before, applied)?;
+    for (owned, result) in leaving.into_iter().zip(left) {
+        match result {
+            Ok(_) => outcome.deleted.push(owned.key()),
+            // Gone already, or another one by now: not ours.
+            Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if now_owned != claimed {
+        for written in store.write_all(vec![write_inventory(&inventory_key, &now_owned)]).await? {
+            written?;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Notes what became of each object that was applied, and which of them are owned now.
+fn tell_applied(
+    outcome: &mut Outcome,
+    desired: &Desired,
+    before: &BTreeMap<ObjectKey, String>,
+    applied: Vec<Result<Arc<Object>, StoreError>>,
+) -> Result<BTreeMap<ObjectKey, Owned>, StoreError> {
     let mut now_owned = BTreeMap::new();
     for ((key, wanted), result) in desired.objects.iter().zip(applied) {
         match result {
@@ -131,20 +156,7 @@ pub(super) async fn reconcile(
             }
         }
     }
-    for (owned, result) in leaving.into_iter().zip(left) {
-        match result {
-            Ok(_) => outcome.deleted.push(owned.key()),
-            // Gone already, or another one by now: not ours.
-            Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    if now_owned != claimed {
-        for written in store.write_all(vec![write_inventory(&inventory_key, &now_owned)]).await? {
-            written?;
-        }
-    }
-    Ok(outcome)
+    Ok(now_owned)
 }
 
 fn deletion(owned: &Owned) -> Write {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use resources::field::{FieldPath, Fields, Reason, Segment, read_object};
+use resources::field::{FieldPath, Fields, Names, Reason, Segment, read_object};
 use resources::rules;
 use resources::yaml::{FilePlace, FileProblem, Places, parse_tree};
 use serde_json::Value;
@@ -27,8 +27,25 @@ pub struct WorkloadRow {
     pub app_port: Option<u16>,
     /// `host:port` of what it calls by TCP.
     pub upstreams: Vec<String>,
+    /// The proxy beside it.
+    pub proxy: ProxyEngine,
     /// Where it was written.
     pub place: FilePlace,
+}
+
+/// The proxy beside a workload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyEngine {
+    /// Our own.
+    #[default]
+    Outrigger,
+    /// Envoy, found in the path.
+    Envoy,
+}
+
+impl Names for ProxyEngine {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("outrigger", Self::Outrigger), ("envoy", Self::Envoy)];
 }
 
 /// Reads the file: a list of rows, or a map with the list under `workloads`.
@@ -138,6 +155,7 @@ fn read_fields(fields: &mut Fields<'_>, place: FilePlace) -> WorkloadRow {
             .collect(),
         app_port: fields.port("appPort"),
         upstreams,
+        proxy: fields.choice("proxy").unwrap_or_default(),
         place,
     }
 }

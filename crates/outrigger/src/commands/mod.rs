@@ -21,12 +21,5 @@ pub struct Row {
 }
 
 /// Every subcommand.
-pub const COMMANDS: &[Row] = &[
-    exec_with_parent::ROW,
-    logs::ROW,
-    proxy::ROW,
-    run::ROW,
-    status::ROW,
-    token::ROW,
-    up::ROW,
-];
+pub const COMMANDS: &[Row] =
+    &[exec_with_parent::ROW, logs::ROW, proxy::ROW, run::ROW, status::ROW, token::ROW, up::ROW];

@@ -1,0 +1,149 @@
+//! `outrigger status`: what runs where.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use apiserver::control_socket::protocol::{Status, WorkloadStatus};
+use clap::{Args as _, FromArgMatches as _};
+
+use super::Row;
+use crate::home::MeshArgs;
+
+/// The row of the table.
+pub const ROW: Row = Row { name: "status", command, run };
+
+/// What it is told.
+#[derive(Debug, clap::Args)]
+struct Arguments {
+    /// How to show it
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+    #[command(flatten)]
+    mesh: MeshArgs,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+fn command() -> clap::Command {
+    let command = clap::Command::new("status")
+        .about("Show what runs where: workloads, addresses, configuration and certificates");
+    Arguments::augment_args(command)
+}
+
+/// Asks the mesh and shows the answer.
+fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
+    let args = Arguments::from_arg_matches(matches)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(args.mesh.client()?.status())?;
+    let text = match args.output {
+        Output::Table => table(&status),
+        Output::Json => serde_json::to_string_pretty(&status)? + "\n",
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The status for people.
+fn table(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<14} {value}");
+    };
+    line("mesh", format!("{} (process {}, since {})", status.mesh, status.pid, status.started));
+    line("directory", status.directory.clone());
+    line("control plane", status.xds_address.clone());
+    if !status.gateway.is_empty() {
+        line("gateway", status.gateway.join("  "));
+    }
+    let objects = status.objects.iter().map(|(kind, count)| format!("{count} {kind}"));
+    line("objects", objects.collect::<Vec<_>>().join(", "));
+    text.push('\n');
+    let mut rows = vec![
+        [
+            "WORKLOAD",
+            "STATE",
+            "ADDRESS",
+            "CONFIG",
+            "CERTIFICATE UNTIL",
+            "RESTARTS",
+            "SERVICE ACCOUNT",
+        ]
+        .map(str::to_owned),
+    ];
+    rows.extend(status.workloads.iter().map(row));
+    text.push_str(&columns(&rows));
+    if !status.not_run_here.is_empty() {
+        let _ = writeln!(text, "\nnot run here: {}", status.not_run_here.join(", "));
+    }
+    if !status.problems.is_empty() {
+        text.push_str("\nnot in effect, what was there before still is:\n");
+        for problem in &status.problems {
+            let _ = writeln!(text, "  {problem}");
+        }
+    }
+    text
+}
+
+fn row(workload: &WorkloadStatus) -> [String; 7] {
+    let ports = workload.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    [
+        workload.name.clone(),
+        workload.state.to_string(),
+        workload.address.map_or_else(|| "-".to_owned(), |address| format!("{address}:{ports}")),
+        match workload.synced {
+            Some(true) => "synced".to_owned(),
+            Some(false) => "not synced".to_owned(),
+            None => "-".to_owned(),
+        },
+        workload.certificate_expires.clone().unwrap_or_else(|| "-".to_owned()),
+        workload.restarts.to_string(),
+        format!("{}/{}", workload.namespace, workload.service_account),
+    ]
+}
+
+/// Rows with their columns aligned.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_says_what_a_person_asks() {
+        let workload = WorkloadStatus {
+            name: "reviews-v1".to_owned(),
+            namespace: "default".to_owned(),
+            service_account: "reviews".to_owned(),
+            address: Some([127, 64, 0, 3].into()),
+            ports: vec![9080],
+            synced: Some(true),
+            ..WorkloadStatus::default()
+        };
+        let status = Status {
+            mesh: "shop".to_owned(),
+            workloads: vec![workload],
+            problems: vec!["a.yaml:3:1: wrong".to_owned()],
+            ..Status::default()
+        };
+        let text = table(&status);
+        assert!(text.contains("reviews-v1  starting  127.64.0.3:9080  synced  -"), "{text}");
+        assert!(text.ends_with("  a.yaml:3:1: wrong\n"), "{text}");
+    }
+}

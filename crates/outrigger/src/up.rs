@@ -1,0 +1,223 @@
+//! A whole mesh from a directory: control plane, ingress gateway and workloads, for as long as `up` runs.
+//!
+//! In the order in which it happens: [`ports`] sees that nothing is in the way, [`control_plane`] reads the
+//! directory and serves, [`gateway`] and [`plan`] say what to run, [`supervisor`] runs each as a [`child`] process
+//! and keeps it running, [`output`] shows what they write, [`board`] knows how everything is.
+
+mod board;
+mod child;
+mod control_plane;
+mod gateway;
+mod http_get;
+mod output;
+mod plan;
+mod ports;
+mod supervisor;
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use apiserver::directory::{Changes, Pass, ProxyEngine};
+use apiserver::state_dir::{StateDir, StateDirError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::board::Board;
+use self::control_plane::ControlPlane;
+use self::output::Screen;
+use self::plan::Plan;
+use self::supervisor::Supervisor;
+use crate::home::note_directory;
+
+/// What `up` is told.
+pub struct Options {
+    /// The directory, absolute.
+    pub directory: PathBuf,
+    /// The directory as it was given.
+    pub shown_directory: PathBuf,
+    /// Name of the mesh.
+    pub mesh: String,
+    /// Its state directory.
+    pub state: PathBuf,
+    /// The ingress gateway, if one is to run.
+    pub gateway: Option<GatewayOptions>,
+    /// Where the control plane listens.
+    pub xds_address: SocketAddr,
+    /// Where it listens in plaintext too.
+    pub plaintext_xds: Option<SocketAddr>,
+    /// Where it serves metrics.
+    pub monitoring_address: SocketAddr,
+    /// Life of workload certificates.
+    pub workload_cert_ttl: Option<Duration>,
+    /// `PATH`.
+    pub search_path: OsString,
+}
+
+/// The ingress gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayOptions {
+    /// Address on which it listens.
+    pub address: IpAddr,
+    /// The proxy that it is.
+    pub proxy: ProxyEngine,
+}
+
+/// Runs the mesh until it is told to stop.
+pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+    let begun = Instant::now();
+    let state = match StateDir::open(&options.state) {
+        Err(StateDirError::InUse { pid, .. }) => anyhow::bail!(
+            "{} is already running (process {pid}): see `outrigger status --mesh {}`",
+            options.mesh,
+            options.mesh
+        ),
+        opened => opened?,
+    };
+    note_directory(&state, &options.directory)?;
+    ports::check(&options)?;
+    let screen = Screen::new(state.directory("logs")?);
+    let board = Arc::new(Board::new(&options));
+    // Watched from before the first pass, so that no change falls between the two.
+    let changes = Changes::watch(&options.directory)?;
+    let (plane, pass) = match ControlPlane::start(&options, &state, &board).await? {
+        Ok(started) => started,
+        Err(pass) => {
+            screen.problems(&pass.problems);
+            screen.say("nothing was started: mend what is said above");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    screen.warnings(&pass.warnings);
+    let objects = board.count_objects(&plane.store);
+    screen.say(&format!(
+        "{}: {objects} objects from {}",
+        options.mesh,
+        options.shown_directory.display()
+    ));
+    screen.say(&format!(
+        "control plane ready at {} ({})",
+        plane.xds_address(),
+        output::seconds(begun.elapsed())
+    ));
+
+    let supervisor = Supervisor::new(&options, &state, Arc::clone(&board), screen.clone(), &plane);
+    let mut mesh =
+        Mesh { options, plane, board, screen, supervisor, changes, begun, announced: false };
+    mesh.take(pass);
+    mesh.keep_running().await?;
+    mesh.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Mesh {
+    options: Options,
+    plane: ControlPlane,
+    board: Arc<Board>,
+    screen: Screen,
+    supervisor: Supervisor,
+    changes: Changes,
+    begun: Instant,
+    announced: bool,
+}
+
+impl Mesh {
+    /// Brings what runs in line with what a pass says.
+    fn take(&mut self, pass: Pass) {
+        let plan = Plan::new(&self.options, &pass);
+        self.screen.problems(&plan.problems);
+        let not_run = pass.not_run_here.iter().filter(|name| !self.board.knows_not_run(name));
+        for name in not_run {
+            self.screen.say(&format!("{name} is not run here: workloads.yaml has no row for it"));
+        }
+        self.board.set_not_run(pass.not_run_here);
+        let problems = plan.problems.iter().map(ToString::to_string).collect();
+        self.board.set_problems(problems);
+        self.supervisor.run_these(plan.specs);
+    }
+
+    /// Goes on until a signal says to stop.
+    async fn keep_running(&mut self) -> anyhow::Result<()> {
+        let mut signals = Signals::new()?;
+        loop {
+            tokio::select! {
+                () = signals.next() => return Ok(()),
+                () = self.changes.settled() => self.changed().await?,
+                () = self.supervisor.keep_running() => {}
+            }
+            self.announce();
+        }
+    }
+
+    /// Says once that everything runs.
+    fn announce(&mut self) {
+        if self.announced || !self.board.all_ready() {
+            return;
+        }
+        self.announced = true;
+        let gateway = self.board.gateway_urls();
+        let way_in = gateway.first().map(|url| format!(": {url}")).unwrap_or_default();
+        let time = output::seconds(self.begun.elapsed());
+        self.screen.say(&format!("{} is up{way_in} ({time}; Ctrl-C stops it)", self.options.mesh));
+    }
+
+    async fn changed(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let pass = self.plane.pass().await.context("the directory could not be applied")?;
+        if !pass.problems.is_empty() {
+            self.screen.problems(&pass.problems);
+            self.screen.say("not in effect: what was there before still is");
+            self.board.set_problems(pass.problems.iter().map(ToString::to_string).collect());
+            return Ok(());
+        }
+        self.screen.warnings(&pass.warnings);
+        if pass.outcome.is_change() {
+            self.screen.change(&pass.outcome, begun.elapsed());
+        }
+        self.take(pass);
+        Ok(())
+    }
+
+    /// Lets everything end in order; a second signal ends it at once.
+    async fn stop(mut self) {
+        self.screen.say("stopping: requests in flight are finished; Ctrl-C again does not wait");
+        let begun = Instant::now();
+        let hasty = match Signals::new() {
+            Ok(mut signals) => tokio::select! {
+                () = signals.next() => true,
+                () = self.supervisor.drain() => false,
+            },
+            Err(_) => true,
+        };
+        if hasty {
+            self.supervisor.kill().await;
+        }
+        self.plane.stop().await;
+        self.screen.say(&format!("stopped ({})", output::seconds(begun.elapsed())));
+    }
+}
+
+/// The signals that mean stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

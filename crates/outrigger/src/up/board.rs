@@ -1,0 +1,200 @@
+//! How everything is: what `status` answers with.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
+
+use apiserver::control_socket::protocol::{Status, WorkloadState, WorkloadStatus};
+use futures::future::{BoxFuture, join_all};
+use parking_lot::Mutex;
+use pilot::Pilot;
+use resources::kinds::kind_in;
+use resources::store::Versioned;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::Options;
+use super::gateway::GATEWAY_PORTS;
+use super::http_get::get;
+use super::plan::Spec;
+
+/// Port of a sidecar's admin interface, as in Istio.
+const ADMIN_PORT: u16 = 15000;
+
+/// How everything is.
+pub struct Board {
+    status: Mutex<Status>,
+    changed: Notify,
+}
+
+impl Board {
+    /// A board on which nothing runs yet.
+    pub fn new(options: &Options) -> Self {
+        let urls = options.gateway.iter().flat_map(|gateway| {
+            let url =
+                |(scheme, port)| format!("{scheme}://{}", SocketAddr::new(gateway.address, port));
+            ["http", "https"].into_iter().zip(GATEWAY_PORTS).map(url)
+        });
+        let status = Status {
+            mesh: options.mesh.clone(),
+            pid: std::process::id(),
+            directory: options.directory.display().to_string(),
+            started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            gateway: urls.collect(),
+            ..Status::default()
+        };
+        Self { status: Mutex::new(status), changed: Notify::new() }
+    }
+
+    /// Waits for a workload's next change. Cancel-safe: a change that nobody waited for is kept.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Adds a workload that is about to be started.
+    pub fn add(&self, spec: &Spec) {
+        let mut status = self.status.lock();
+        status.workloads.push(WorkloadStatus {
+            name: spec.name.clone(),
+            namespace: spec.namespace.clone(),
+            service_account: spec.service_account.clone(),
+            ports: spec.ports.clone(),
+            log: format!("{}.log", spec.name),
+            ..WorkloadStatus::default()
+        });
+        status.workloads.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// Removes a workload that ended for good.
+    pub fn remove(&self, name: &str) {
+        self.status.lock().workloads.retain(|workload| workload.name != name);
+        self.changed.notify_one();
+    }
+
+    /// Changes what is known of a workload.
+    pub fn change(&self, name: &str, change: impl FnOnce(&mut WorkloadStatus)) {
+        if let Some(workload) =
+            self.status.lock().workloads.iter_mut().find(|workload| workload.name == name)
+        {
+            change(workload);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Whether everything that should run does.
+    pub fn all_ready(&self) -> bool {
+        self.status.lock().workloads.iter().all(|workload| workload.state == WorkloadState::Running)
+    }
+
+    /// URLs at which the gateway is reached.
+    pub fn gateway_urls(&self) -> Vec<String> {
+        self.status.lock().gateway.clone()
+    }
+
+    /// Notes where the control plane listens.
+    pub fn set_xds_address(&self, address: SocketAddr) {
+        self.status.lock().xds_address = address.to_string();
+    }
+
+    /// Notes what is wrong with the directory.
+    pub fn set_problems(&self, problems: Vec<String>) {
+        self.status.lock().problems = problems;
+    }
+
+    /// Notes the Deployments that are not run here.
+    pub fn set_not_run(&self, names: Vec<String>) {
+        self.status.lock().not_run_here = names;
+    }
+
+    /// Whether it was noted before that a Deployment is not run here.
+    pub fn knows_not_run(&self, name: &str) -> bool {
+        self.status.lock().not_run_here.iter().any(|known| known == name)
+    }
+
+    /// How many objects there are.
+    pub fn count_objects(&self, store: &Versioned) -> usize {
+        store.objects().len()
+    }
+
+    /// What answers the control socket: what is known here, what the control plane knows of each proxy, and what each
+    /// proxy says of its certificate.
+    pub fn status_of(
+        self: &Arc<Self>,
+        pilot: &Arc<Pilot>,
+        store: &Arc<Versioned>,
+    ) -> Box<dyn Fn() -> BoxFuture<'static, Status> + Send + Sync> {
+        let (board, pilot, store) =
+            (Arc::clone(self), Arc::downgrade(pilot), Arc::downgrade(store));
+        Box::new(move || {
+            let mut status = board.status.lock().clone();
+            status.objects = store.upgrade().map(|store| kinds(&store)).unwrap_or_default();
+            note_synced(&mut status, &pilot);
+            Box::pin(async move {
+                let expiries = join_all(status.workloads.iter().map(certificate_expires)).await;
+                for (workload, expires) in status.workloads.iter_mut().zip(expiries) {
+                    workload.certificate_expires = expires;
+                }
+                status
+            })
+        })
+    }
+}
+
+fn kinds(store: &Versioned) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for (key, _) in store.objects() {
+        let kind = kind_in(&key.collection)
+            .map_or_else(|| key.collection.to_string(), |info| info.kind.to_owned());
+        *counts.entry(kind).or_default() += 1;
+    }
+    counts
+}
+
+/// Takes over what the control plane knows: a proxy is known by its address.
+fn note_synced(status: &mut Status, pilot: &Weak<Pilot>) {
+    let Some(pilot) = pilot.upgrade() else { return };
+    let proxies = pilot.status().proxies;
+    for workload in &mut status.workloads {
+        let Some(address) = workload.address.map(|address| address.to_string()) else { continue };
+        let proxy = proxies.iter().find(|proxy| proxy.address == address);
+        // A workload that runs and is not connected does not have what it should have.
+        workload.synced = Some(proxy.is_some_and(|proxy| proxy.synced));
+    }
+}
+
+/// When a workload's certificate ends, as its proxy says.
+async fn certificate_expires(workload: &WorkloadStatus) -> Option<String> {
+    let address: IpAddr = workload.address?;
+    let (status, body) = get(SocketAddr::new(address, ADMIN_PORT), "/certs").await.ok()?;
+    if status != 200 {
+        return None;
+    }
+    earliest_expiry(&serde_json::from_slice(&body).ok()?)
+}
+
+/// The earliest end of the certificates that Envoy's `/certs` shows.
+fn earliest_expiry(certs: &Value) -> Option<String> {
+    let certificates = certs.get("certificates")?.as_array()?;
+    let chains =
+        certificates.iter().filter_map(|certificate| certificate.get("cert_chain")?.as_array());
+    let ends =
+        chains.flatten().filter_map(|certificate| certificate.get("expiration_time")?.as_str());
+    // RFC 3339 in UTC sorts as text.
+    ends.min().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_certificate_that_ends_first_counts() {
+        let certs = json!({"certificates": [
+            {"ca_cert": [{"expiration_time": "2020-01-01T00:00:00Z"}], "cert_chain": [{"expiration_time": "2031-01-01T00:00:00Z"}]},
+            {"cert_chain": [{"expiration_time": "2030-01-01T00:00:00Z"}]},
+        ]});
+        assert_eq!(earliest_expiry(&certs).as_deref(), Some("2030-01-01T00:00:00Z"));
+        assert_eq!(earliest_expiry(&json!({})), None);
+    }
+}
