@@ -13,6 +13,9 @@ use crate::wait::{wait_at_most, wait_until};
 /// How long a process may take to end when asked, before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
+/// How much of what a process has printed an error repeats.
+const LAST_LINES: usize = 40;
+
 /// A running program. Dropping it ends it.
 pub struct Process {
     name: String,
@@ -44,6 +47,13 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// The end of what it has printed, for error messages.
+    fn last_words(&self) -> String {
+        let output = self.output();
+        let lines: Vec<&str> = output.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+
     /// Its exit status, if it has ended.
     ///
     /// # Errors
@@ -70,10 +80,10 @@ impl Process {
         match found {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(status)) => {
-                let said = self.output();
+                let said = self.last_words();
                 anyhow::bail!("{} ended with {status} before {what}:\n{said}", self.name)
             }
-            Err(error) => Err(error.context(format!("{} said:\n{}", self.name, self.output()))),
+            Err(error) => Err(error.context(format!("{} said:\n{}", self.name, self.last_words()))),
         }
     }
 
