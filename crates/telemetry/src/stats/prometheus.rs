@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::histogram::{BOUNDS, Distribution};
 use super::snapshot::{Member, Reading, Selection, Series, Snapshot, Value};
-use super::template::{Field, Kind};
+use super::template::{Field, Kind, Values};
 
 /// Where a metric's values are: a field (with its first cell) of each block that has it.
 type Places<'a> = Vec<(&'a Reading, &'static Field, usize)>;
@@ -68,6 +68,9 @@ fn scope_name(reading: &Reading) -> String {
 fn metric_name(reading: &Reading, field: &Field) -> String {
     let mut dotted = String::new();
     match (field.kind, class_of(field.name)) {
+        (Kind::Family(Values::Classes), _) => {
+            reading.data.scope.write_extracted(&format!("{}xx", field.name), &mut dotted)
+        }
         (Kind::Family(_), _) => {
             reading.data.scope.write_extracted(field.name.trim_end_matches(['_', '.']), &mut dotted)
         }
@@ -124,6 +127,9 @@ fn labels(series: &Series<'_>) -> String {
     match series.member {
         Member::Code(code) => {
             push_label("envoy.response_code", itoa::Buffer::new().format(code), &mut out)
+        }
+        Member::Class(class) => {
+            push_label("envoy.response_code_class", itoa::Buffer::new().format(class), &mut out)
         }
         Member::Name(tag, name) => push_label(tag, name, &mut out),
         Member::None => {

@@ -72,6 +72,8 @@ pub struct Series<'a> {
 pub(super) enum Member {
     None,
     Code(u16),
+    /// 1 to 5.
+    Class(u8),
     Name(&'static str, &'static str),
 }
 
@@ -81,6 +83,9 @@ impl Series<'_> {
         match self.member {
             Member::None => self.scope.write_name(self.field, out),
             Member::Code(code) => self.scope.write_name(&format!("{}{code}", self.field), out),
+            Member::Class(class) => {
+                self.scope.write_name(&format!("{}{class}xx", self.field), out);
+            }
             Member::Name(_, name) => self.scope.write_name(&format!("{}{name}", self.field), out),
         }
     }
@@ -202,6 +207,7 @@ impl Reading {
 fn member(values: Values, index: usize) -> Member {
     match values {
         Values::Codes(codes) => Member::Code(codes[index]),
+        Values::Classes => Member::Class(index as u8 + 1),
         Values::Names(tag, names) => Member::Name(tag, names[index]),
     }
 }

@@ -25,6 +25,8 @@ pub enum Kind {
 pub enum Values {
     /// HTTP status codes, tagged `envoy.response_code`.
     Codes(&'static [u16]),
+    /// Classes of HTTP status codes, `1xx` to `5xx`, tagged `envoy.response_code_class`.
+    Classes,
     /// Names, tagged with the first member.
     Names(&'static str, &'static [&'static str]),
 }
@@ -34,6 +36,7 @@ impl Values {
     pub const fn len(self) -> usize {
         match self {
             Values::Codes(codes) => codes.len(),
+            Values::Classes => 5,
             Values::Names(_, names) => names.len(),
         }
     }
@@ -208,10 +211,12 @@ macro_rules! stat_set {
     (@kind gauge) => { $crate::stats::Kind::Gauge };
     (@kind histogram($unit:ident)) => { $crate::stats::Kind::Histogram($crate::stats::Unit::$unit) };
     (@kind codes($codes:expr)) => { $crate::stats::Kind::Family($crate::stats::Values::Codes($codes)) };
+    (@kind classes) => { $crate::stats::Kind::Family($crate::stats::Values::Classes) };
     (@kind names($tag:literal, $names:expr)) => { $crate::stats::Kind::Family($crate::stats::Values::Names($tag, $names)) };
     (@handle counter $set:ident) => { $crate::stats::Counter<$set> };
     (@handle gauge $set:ident) => { $crate::stats::Gauge<$set> };
     (@handle histogram $set:ident) => { $crate::stats::Histogram<$set> };
     (@handle codes $set:ident) => { $crate::stats::Family<$set> };
+    (@handle classes $set:ident) => { $crate::stats::Family<$set> };
     (@handle names $set:ident) => { $crate::stats::Family<$set> };
 }

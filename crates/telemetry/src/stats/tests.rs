@@ -190,6 +190,11 @@ envoy_listener_http_downstream_rq_xx{envoy_response_code_class="5",envoy_http_co
 envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="quote\"\\",le="0.5"} 0
 "##;
     assert!(text.starts_with(expected), "{text}");
+    let all = Snapshot::take(&registry).to_prometheus(&Selection::default());
+    assert!(
+        all.contains("downstream_rq_xx{envoy_response_code_class=\"1\"")
+            && !all.contains("envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"1\"")
+    );
     assert!(text.contains(
         "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"quote\\\"\\\\\",le=\"10\"} 1\n"
     ));

@@ -79,11 +79,7 @@ crate::stat_set! {
     /// Answers of a cluster by status; see [`usual_code`]. Count with [`Local::response`](crate::stats::Local::response).
     pub struct ClusterCodes {
         UPSTREAM_RQ_COMPLETED = counter "upstream_rq_completed",
-        UPSTREAM_RQ_1XX = counter "upstream_rq_1xx",
-        UPSTREAM_RQ_2XX = counter "upstream_rq_2xx",
-        UPSTREAM_RQ_3XX = counter "upstream_rq_3xx",
-        UPSTREAM_RQ_4XX = counter "upstream_rq_4xx",
-        UPSTREAM_RQ_5XX = counter "upstream_rq_5xx",
+        UPSTREAM_RQ_CLASS = classes "upstream_rq_",
         UPSTREAM_RQ_CODE = codes(USUAL_CODES) "upstream_rq_",
     }
 }
@@ -152,14 +148,8 @@ impl crate::stats::Local<ClusterCodes> {
     /// [`ClusterRareCodes`] (index: status - 100).
     pub fn response(&self, status: u16, rare: impl FnOnce(usize)) {
         self.inc(ClusterCodes::UPSTREAM_RQ_COMPLETED);
-        match status / 100 {
-            1 => self.inc(ClusterCodes::UPSTREAM_RQ_1XX),
-            2 => self.inc(ClusterCodes::UPSTREAM_RQ_2XX),
-            3 => self.inc(ClusterCodes::UPSTREAM_RQ_3XX),
-            4 => self.inc(ClusterCodes::UPSTREAM_RQ_4XX),
-            5 => self.inc(ClusterCodes::UPSTREAM_RQ_5XX),
-            _ => return,
-        }
+        let Some(class @ 0..5) = (status / 100).checked_sub(1) else { return };
+        self.inc_member(ClusterCodes::UPSTREAM_RQ_CLASS, class.into());
         match usual_code(status) {
             Some(index) => self.inc_member(ClusterCodes::UPSTREAM_RQ_CODE, index),
             None => rare(status as usize - 100),
