@@ -63,7 +63,7 @@ fn gateway_objects(namespace: &str) -> [Object; 3] {
             "type": "LoadBalancer",
             "selector": {"app": NAME, "istio": "ingressgateway"},
             "ports": [
-                {"name": "http2", "port": 80, "targetPort": GATEWAY_PORTS[0]},
+                {"name": "http", "port": 80, "targetPort": GATEWAY_PORTS[0]},
                 {"name": "https", "port": 443, "targetPort": GATEWAY_PORTS[1]},
             ],
         }),
@@ -75,7 +75,7 @@ fn gateway_objects(namespace: &str) -> [Object; 3] {
             "template": {
                 "labels": labels,
                 "serviceAccount": SERVICE_ACCOUNT,
-                "ports": {"http2": GATEWAY_PORTS[0], "https": GATEWAY_PORTS[1]},
+                "ports": {"http": GATEWAY_PORTS[0], "https": GATEWAY_PORTS[1]},
             },
         }),
     );

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use anyhow::bail;
 
@@ -61,15 +62,23 @@ fn holder(address: SocketAddr) -> Option<String> {
             fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == &*wanted)
         };
         if files.flatten().any(holds) {
-            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!(
-                "{} (process {})",
-                name.trim(),
-                process.file_name().to_string_lossy()
-            ));
+            let name = name_of(&process.path());
+            return Some(format!("{name} (process {})", process.file_name().to_string_lossy()));
         }
     }
     None
+}
+
+/// A process's name: its program's, else what it calls itself.
+fn name_of(process: &Path) -> String {
+    let program = fs::read_link(process.join("exe")).ok();
+    let name = program
+        .as_deref()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy().into_owned());
+    let name = name.or_else(|| fs::read_to_string(process.join("comm")).ok()).unwrap_or_default();
+    // A program that was replaced while it runs.
+    name.trim().trim_end_matches(" (deleted)").to_owned()
 }
 
 /// The socket's inode if a line of `/proc/net/tcp` is a listener that is in the way of `address`.

@@ -26,7 +26,7 @@ use super::plan::Spec;
 /// Pause before a first restart; it doubles with every crash.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A workload that ran this long did not crash at its start: the pauses begin anew.
 const STEADY: Duration = Duration::from_secs(20);
 /// Time that a workload may take to finish what it does.
@@ -127,6 +127,7 @@ impl Supervisor {
             spec: spec.clone(),
             orders: heard,
             surroundings: Arc::clone(&self.surroundings),
+            last_words: String::new(),
         };
         self.surroundings.board.add(&spec);
         self.keepers.push(Box::pin(keeper.keep()));
@@ -191,6 +192,8 @@ struct Keeper {
     spec: Spec,
     orders: watch::Receiver<Order>,
     surroundings: Arc<Surroundings>,
+    /// The last lines that were shown, without their numbers: times and ports differ each time.
+    last_words: String,
 }
 
 impl Keeper {
@@ -233,7 +236,8 @@ impl Keeper {
         self.surroundings.board.change(&self.spec.name, change);
     }
 
-    fn tell_crash(&self, how: &str, output: &WorkloadOutput, pause: Duration) {
+    /// Says how a process ended, with its last lines unless the one before ended with the same.
+    fn tell_crash(&mut self, how: &str, output: &WorkloadOutput, pause: Duration) {
         self.set(|status| {
             status.state = WorkloadState::Waiting;
             status.pid = None;
@@ -241,10 +245,16 @@ impl Keeper {
             status.restarts += 1;
             status.last_exit = Some(how.to_owned());
         });
-        let mut text = format!("{how}; starting again in {}. Its last lines:", seconds(pause));
-        for line in output.last_lines() {
-            text.push_str("\n    ");
-            text.push_str(&line);
+        let last = output.last_lines();
+        let mut text = format!("{how}; starting again in {}", seconds(pause));
+        let words: String = last.concat().chars().filter(|c| !c.is_ascii_digit()).collect();
+        if !last.is_empty() && self.last_words != words {
+            text.push_str(". Its last lines:");
+            for line in &last {
+                text.push_str("\n    ");
+                text.push_str(line);
+            }
+            self.last_words = words;
         }
         self.say(&text);
     }
