@@ -17,7 +17,7 @@ mod time;
 #[cfg(test)]
 mod tests;
 
-pub use filter::{Comparison, Filter, HeaderCondition, ThresholdOperator};
+pub use filter::{Comparison, Filter, ThresholdOperator};
 pub use format::{Environment, Format, FormatError};
 pub use json::{JsonFormat, JsonTemplate};
 pub use logger::{Layout, Log};

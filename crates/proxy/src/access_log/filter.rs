@@ -1,10 +1,8 @@
 //! Which streams a log wants: Envoy's access-log filters that need nothing but the stream.
 
-use codec::headers::HeaderName;
-
 use super::operators::{grpc_number, log_type};
+use crate::route_table::config::HeaderMatcher;
 use crate::stream_info::{LogRecord, ResponseFlags};
-use crate::string_matcher::StringMatcher;
 
 /// A compiled filter.
 #[derive(Clone, Debug)]
@@ -20,7 +18,7 @@ pub enum Filter {
     /// One must hold.
     Or(Box<[Filter]>),
     /// The request's header.
-    Header(HeaderCondition),
+    Header(HeaderMatcher),
     /// Any of these flags; when empty, any flag at all.
     ResponseFlag(ResponseFlags),
     /// The gRPC status is (or, with `exclude`, is not) one of these.
@@ -68,19 +66,6 @@ pub enum ThresholdOperator {
     NotEqual,
 }
 
-/// A condition on a request header.
-#[derive(Clone, Debug)]
-pub struct HeaderCondition {
-    /// Whose value.
-    pub name: HeaderName,
-    /// Matches the value; `None` asks for presence.
-    pub value: Option<StringMatcher>,
-    /// The other way round.
-    pub invert: bool,
-    /// A missing header is an empty value.
-    pub missing_is_empty: bool,
-}
-
 impl Comparison {
     fn holds(self, actual: u64) -> bool {
         match self.operator {
@@ -89,21 +74,6 @@ impl Comparison {
             ThresholdOperator::LessOrEqual => actual <= self.value,
             ThresholdOperator::NotEqual => actual != self.value,
         }
-    }
-}
-
-impl HeaderCondition {
-    fn holds(&self, record: &LogRecord<'_>) -> bool {
-        let Some(request) = record.request else { return self.value.is_none() && self.invert };
-        let Some(matcher) = &self.value else {
-            return request.get(&self.name).is_some() != self.invert;
-        };
-        let mut values = request.get_all(&self.name).peekable();
-        if values.peek().is_none() {
-            // As Envoy: a missing header matches nothing, not even inverted, unless it counts as empty.
-            return self.missing_is_empty && matcher.matches(b"") != self.invert;
-        }
-        values.any(|value| matcher.matches(value)) != self.invert
     }
 }
 
@@ -120,7 +90,9 @@ impl Filter {
             Filter::NotHealthCheck => true,
             Filter::And(all) => all.iter().all(|filter| filter.admits(record)),
             Filter::Or(any) => any.iter().any(|filter| filter.admits(record)),
-            Filter::Header(condition) => condition.holds(record),
+            Filter::Header(matcher) => {
+                record.request.is_some_and(|request| matcher.matches(request))
+            }
             Filter::ResponseFlag(flags) if flags.is_empty() => !record.info.flags.is_empty(),
             Filter::ResponseFlag(flags) => record.info.flags.intersects(*flags),
             Filter::GrpcStatus { statuses, exclude } => {

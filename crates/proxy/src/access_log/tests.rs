@@ -8,10 +8,12 @@ use serde_json::json;
 use super::sink::{BufferOptions, Destination, Sinks};
 use super::time::{Moment, TimeFormat};
 use super::*;
+use crate::route_table::config::{HeaderMatcher, ValueMatch};
 use crate::stream_info::{
     AccessLogger, CertificateInfo, ConnectionInfo, LogRecord, ResponseFlags, StreamInfo, Timings,
     TlsInfo,
 };
+use crate::string_matcher::StringMatcher;
 use crate::upstream::host::{Host, HostAddress, HostOptions};
 
 const MS: u64 = 1_000_000;
@@ -379,12 +381,14 @@ fn filters_hold_as_in_envoy() {
     let mut stream = Stream::new();
     stream.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
     let code = |operator, value| Filter::StatusCode(Comparison { operator, value });
-    let header = |name: &str, value: Option<&str>, invert, missing_is_empty| {
-        Filter::Header(HeaderCondition {
+    let header = |name: &str, value: Option<&str>, invert| {
+        Filter::Header(HeaderMatcher {
             name: codec::headers::HeaderName::parse(name).unwrap(),
-            value: value.map(crate::string_matcher::StringMatcher::exact),
+            value: value.map_or(ValueMatch::Present(true), |value| {
+                ValueMatch::String(StringMatcher::exact(value))
+            }),
             invert,
-            missing_is_empty,
+            treat_missing_as_empty: false,
         })
     };
     let table = [
@@ -403,12 +407,11 @@ fn filters_hold_as_in_envoy() {
         (Filter::ResponseFlag(ResponseFlags::default()), true),
         (Filter::ResponseFlag(ResponseFlags::UPSTREAM_OVERFLOW), true),
         (Filter::ResponseFlag(ResponseFlags::NO_ROUTE_FOUND), false),
-        (header("user-agent", Some("curl/8"), false, false), true),
-        (header("user-agent", Some("curl/8"), true, false), false),
-        (header("nope", Some("x"), true, false), false),
-        (header("nope", Some("x"), true, true), true),
-        (header("nope", None, true, false), true),
-        (header("user-agent", None, false, false), true),
+        (header("user-agent", Some("curl/8"), false), true),
+        (header("user-agent", Some("curl/8"), true), false),
+        (header("nope", Some("x"), true), false),
+        (header("nope", None, true), true),
+        (header("user-agent", None, false), true),
         (Filter::And([code(ThresholdOperator::Equal, 200), Filter::NotHealthCheck].into()), true),
         (Filter::Or([code(ThresholdOperator::Equal, 201)].into()), false),
         (Filter::LogType { types: ["DownstreamEnd"].into(), exclude: true }, false),

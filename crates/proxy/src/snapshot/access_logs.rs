@@ -8,7 +8,6 @@ use api::envoy::config::core::v3::substitution_format_string::Format as FormatKi
 use api::envoy::extensions::access_loggers::file::v3 as file;
 use api::envoy::extensions::access_loggers::stream::v3 as stream;
 use api::google::protobuf::Struct;
-use codec::headers::HeaderName;
 use proto::access_log::ConfigType;
 use proto::access_log_filter::FilterSpecifier;
 use proto::comparison_filter::Op;
@@ -17,8 +16,7 @@ use super::compile::{Compile, error_text};
 use super::{routes, values};
 use crate::access_log::sink::Destination;
 use crate::access_log::{
-    Comparison, DEFAULT_FORMAT, Filter, Format, HeaderCondition, JsonFormat, Layout, Log,
-    ThresholdOperator,
+    Comparison, DEFAULT_FORMAT, Filter, Format, JsonFormat, Layout, Log, ThresholdOperator,
 };
 use crate::stream_info::{AccessLogger, AccessLoggers, ResponseFlags};
 
@@ -158,19 +156,7 @@ fn filter(cx: &mut Compile<'_>, filter: &proto::AccessLogFilter) -> Option<Filte
         }
         FilterSpecifier::OrFilter(any) => Some(Filter::Or(filters(cx, "or_filter", &any.filters)?)),
         FilterSpecifier::HeaderFilter(filter) => cx.at("header_filter.header", |cx| {
-            let matcher = routes::header_matcher(cx, filter.header.as_ref()?)?;
-            use crate::route_table::config::ValueMatch;
-            let (value, invert) = match matcher.value {
-                ValueMatch::Present(present) => (None, matcher.invert == present),
-                ValueMatch::String(value) => (Some(value), matcher.invert),
-                ValueMatch::Range(..) => {
-                    cx.problem_at("range_match", "`range_match` is not supported here");
-                    return None;
-                }
-            };
-            let name: HeaderName = matcher.name;
-            let missing_is_empty = matcher.treat_missing_as_empty;
-            Some(Filter::Header(HeaderCondition { name, value, invert, missing_is_empty }))
+            Some(Filter::Header(routes::header_matcher(cx, filter.header.as_ref()?)?))
         }),
         FilterSpecifier::ResponseFlagFilter(filter) => {
             let mut flags = ResponseFlags::default();
