@@ -7,14 +7,18 @@
 //! Filter objects are made once per worker and chain and then reused: a stream borrows an instance of its chain and gives
 //! it back after [`HttpFilter::reset`], so that a stream allocates nothing.
 
+pub mod calls;
 pub mod chain;
 pub mod context;
+pub mod iterate;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use chain::{ChainInstance, ChainPool};
-pub use context::{CallId, Command, FilterContext, LocalReply, OutgoingRequest, TimerId, WorkerContext};
+pub use context::{
+    CallId, Command, FilterContext, LocalReply, OutgoingRequest, TimerId, WorkerContext,
+};
 
 use codec::headers::ResponseHead;
 
@@ -92,7 +96,12 @@ pub trait HttpFilter {
         HeadersStatus::Continue
     }
     /// Request body bytes; they may be changed in place when the filter is `mutates_body`.
-    fn decode_data(&mut self, _cx: &mut FilterContext<'_>, _data: &[u8], _end_stream: bool) -> DataStatus {
+    fn decode_data(
+        &mut self,
+        _cx: &mut FilterContext<'_>,
+        _data: &[u8],
+        _end_stream: bool,
+    ) -> DataStatus {
         DataStatus::Continue
     }
     /// Request trailers (see [`FilterContext::request_trailers`]).
@@ -104,7 +113,12 @@ pub trait HttpFilter {
         HeadersStatus::Continue
     }
     /// Response body bytes.
-    fn encode_data(&mut self, _cx: &mut FilterContext<'_>, _data: &[u8], _end_stream: bool) -> DataStatus {
+    fn encode_data(
+        &mut self,
+        _cx: &mut FilterContext<'_>,
+        _data: &[u8],
+        _end_stream: bool,
+    ) -> DataStatus {
         DataStatus::Continue
     }
     /// Response trailers.
@@ -144,11 +158,21 @@ pub struct Phases {
 
 impl Phases {
     /// Everything.
-    pub const ALL: Self =
-        Self { decode_headers: true, decode_body: true, encode_headers: true, encode_body: true, complete: true };
+    pub const ALL: Self = Self {
+        decode_headers: true,
+        decode_body: true,
+        encode_headers: true,
+        encode_body: true,
+        complete: true,
+    };
     /// Heads both ways.
-    pub const HEADERS: Self =
-        Self { decode_headers: true, decode_body: false, encode_headers: true, encode_body: false, complete: false };
+    pub const HEADERS: Self = Self {
+        decode_headers: true,
+        decode_body: false,
+        encode_headers: true,
+        encode_body: false,
+        complete: false,
+    };
 }
 
 /// A compiled filter chain (without the router).

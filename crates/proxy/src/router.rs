@@ -15,8 +15,8 @@ use telemetry::stats::sets::{Cluster as ClusterStat, HttpConnManager as Stat};
 
 use crate::arena::Key;
 use crate::http::conn_manager::after;
-use crate::http::stream::Stream;
 use crate::http::header_mutation::MutationContext;
+use crate::http::stream::Stream;
 use crate::route_table::{Action, ApplyOptions};
 use crate::stream_info::ResponseFlags;
 use crate::upstream::config::ClusterRef;
@@ -124,9 +124,18 @@ impl Worker {
                     Some(cluster) => {
                         let suppress = http.config.router.suppress_envoy_headers;
                         stream.begin_routing(cluster, &action.policy, suppress);
-                        let cx = MutationContext { worker: self.cx.index, now_ns: self.clock.now_ns(), info: &stream.info };
+                        let cx = MutationContext {
+                            worker: self.cx.index,
+                            now_ns: self.clock.now_ns(),
+                            info: &stream.info,
+                        };
                         let options = ApplyOptions { keeps_originals: !suppress };
-                        route.apply_request(&mut stream.request, options, cx, &mut self.mutation_scratch);
+                        route.apply_request(
+                            &mut stream.request,
+                            options,
+                            cx,
+                            &mut self.mutation_scratch,
+                        );
                         None
                     }
                     None => {
@@ -156,18 +165,25 @@ impl Worker {
     /// Step 16: one attempt begins: a host is chosen and a connection asked for.
     pub(crate) fn begin_attempt(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get_mut(cluster)) else {
+        let Some(cluster) =
+            stream.router.cluster.and_then(|cluster| self.upstreams.get_mut(cluster))
+        else {
             return self.local_reply(key, reply::no_cluster(503));
         };
         stream.info.cluster = Some(Arc::clone(&cluster.cluster));
         stream.info.attempt_count += 1;
         let tried = &stream.router.tried;
-        let avoid = stream.router.retry.as_ref().filter(|retry| retry.policy().avoid_previous_hosts && !tried.is_empty());
+        let avoid = stream
+            .router
+            .retry
+            .as_ref()
+            .filter(|retry| retry.policy().avoid_previous_hosts && !tried.is_empty());
         let picked = match avoid {
             None => cluster.balancer.pick(&mut self.random),
             Some(retry) => {
                 let attempts = retry.policy().host_selection_attempts;
-                let was_tried = |host: &Arc<Host>| tried.iter().any(|other| Arc::ptr_eq(other, host));
+                let was_tried =
+                    |host: &Arc<Host>| tried.iter().any(|other| Arc::ptr_eq(other, host));
                 cluster.balancer.pick_avoiding(&mut self.random, attempts, was_tried)
             }
         };
@@ -187,8 +203,9 @@ impl Worker {
     pub(crate) fn upstream_request_data(&mut self, key: Key<Box<Stream>>, data: &[u8]) {
         let now = self.clock.now_ns();
         let Some(stream) = self.streams.get_mut(key) else { return };
-        if stream.request_done && stream.router.timeout_at_ns == 0 {
-            stream.router.timeout_at_ns = stream.router.timeout.map_or(0, |timeout| after(now, Some(timeout)));
+        if stream.request_ready && stream.router.timeout_at_ns == 0 {
+            stream.router.timeout_at_ns =
+                stream.router.timeout.map_or(0, |timeout| after(now, Some(timeout)));
         }
         let is_active = matches!(stream.router.attempt, Attempt::Active(..));
         if is_active && !stream.router.keeps_body && stream.body.is_empty() {
@@ -208,7 +225,7 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let mut body = std::mem::take(&mut stream.body);
         let (sent, keeps) = (stream.router.body_sent, stream.router.keeps_body);
-        if body.len() > sent || stream.request_done {
+        if body.len() > sent || stream.request_ready {
             self.encode_request_data(key, &body.as_slice()[sent..]);
         }
         let Some(stream) = self.streams.get_mut(key) else { return body.clear(&mut self.buffers) };
@@ -231,7 +248,9 @@ impl Worker {
         if stream.router.keeps_body {
             stream.router.keeps_body = false;
             stream.router.retry = None;
-            if matches!(stream.router.attempt, Attempt::Active(..)) && stream.router.body_sent == stream.body.len() {
+            if matches!(stream.router.attempt, Attempt::Active(..))
+                && stream.router.body_sent == stream.body.len()
+            {
                 stream.body.clear(&mut self.buffers);
                 stream.router.body_sent = 0;
                 return;
@@ -243,7 +262,12 @@ impl Worker {
     }
 
     /// An attempt has come to nothing: another, or the client hears of it.
-    pub(crate) fn attempt_failed(&mut self, key: Key<Box<Stream>>, reason: ResetReason, detail: Option<&str>) {
+    pub(crate) fn attempt_failed(
+        &mut self,
+        key: Key<Box<Stream>>,
+        reason: ResetReason,
+        detail: Option<&str>,
+    ) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.router.attempt = Attempt::None;
         if let Some(detail) = detail {
@@ -251,14 +275,17 @@ impl Worker {
         }
         if stream.response_started {
             stream.info.flags.insert(reply::flags_of(reason));
-            stream.info.response_code_details = "upstream_reset_after_response_started{connection_termination}";
+            stream.info.response_code_details =
+                "upstream_reset_after_response_started{connection_termination}";
             if let Some(http) = &stream.http {
                 http.cells.counters.inc(Stat::RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
             }
             return self.cut_off(key);
         }
         let failure = match reason {
-            ResetReason::ConnectionFailure | ResetReason::ConnectionTimeout => AttemptFailure::Connect,
+            ResetReason::ConnectionFailure | ResetReason::ConnectionTimeout => {
+                AttemptFailure::Connect
+            }
             ResetReason::Overflow => AttemptFailure::Overflow,
             _ => AttemptFailure::Reset {
                 request_started: stream.info.timings.upstream_first_tx_ns != 0,
@@ -269,20 +296,27 @@ impl Worker {
             return;
         }
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let reply = reply::upstream_failure(reason, stream.info.upstream_transport_failure_reason.as_deref());
+        let reply = reply::upstream_failure(
+            reason,
+            stream.info.upstream_transport_failure_reason.as_deref(),
+        );
         self.local_reply(key, reply);
     }
 
     fn try_again(&mut self, key: Key<Box<Stream>>, failure: AttemptFailure) -> bool {
         let Some(stream) = self.streams.get_mut(key) else { return false };
-        let verdict = stream.router.retry.as_mut().map_or(Verdict::No, |retry| retry.on_failure(failure));
+        let verdict =
+            stream.router.retry.as_mut().map_or(Verdict::No, |retry| retry.on_failure(failure));
         self.follow(key, verdict)
     }
 
     /// Carries a verdict out: `true` when another attempt will be made.
     pub(crate) fn follow(&mut self, key: Key<Box<Stream>>, verdict: Verdict) -> bool {
         let Some(stream) = self.streams.get_mut(key) else { return false };
-        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster)) else { return false };
+        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster))
+        else {
+            return false;
+        };
         let counters = &cluster.cells.counters;
         match verdict {
             Verdict::No => return false,
@@ -305,7 +339,11 @@ impl Worker {
         if let Some(host) = stream.info.upstream_host.clone() {
             stream.router.tried.push(host);
         }
-        let wait = stream.router.retry.as_ref().map_or(Duration::ZERO, |retry| retry.back_off(&mut self.random));
+        let wait = stream
+            .router
+            .retry
+            .as_ref()
+            .map_or(Duration::ZERO, |retry| retry.back_off(&mut self.random));
         stream.router.attempt = Attempt::BackOff(self.clock.after(Some(wait)));
         stream.router.try_deadline_ns = 0;
         (stream.router.body_sent, stream.router.request_sent) = (0, false);
@@ -339,8 +377,13 @@ impl Worker {
             host.counters.rq_timeout.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         stream.router.try_deadline_ns = 0;
-        if let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster)) {
-            let stat = if per_try { ClusterStat::UPSTREAM_RQ_PER_TRY_TIMEOUT } else { ClusterStat::UPSTREAM_RQ_TIMEOUT };
+        if let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster))
+        {
+            let stat = if per_try {
+                ClusterStat::UPSTREAM_RQ_PER_TRY_TIMEOUT
+            } else {
+                ClusterStat::UPSTREAM_RQ_TIMEOUT
+            };
             cluster.cells.counters.inc(stat);
         }
         if !stream.response_started {
@@ -348,7 +391,8 @@ impl Worker {
         }
         self.abandon_attempt(key);
         let Some(stream) = self.streams.get_mut(key) else { return };
-        if per_try && !stream.response_started && self.try_again(key, AttemptFailure::PerTryTimeout) {
+        if per_try && !stream.response_started && self.try_again(key, AttemptFailure::PerTryTimeout)
+        {
             return;
         }
         self.local_reply(key, reply::timeout(per_try));
@@ -363,7 +407,8 @@ impl Stream {
         router.priority = policy.priority;
         router.idle_timeout = policy.idle_timeout;
         router.tells_attempts = policy.include_attempt_count_in_response;
-        router.retry = RetryState::new(policy.retry.as_ref(), &self.request, !suppress_headers).map(Box::new);
+        router.retry =
+            RetryState::new(policy.retry.as_ref(), &self.request, !suppress_headers).map(Box::new);
         let timeouts = Timeouts::resolve(policy, &mut self.request, !suppress_headers);
         (router.timeout, router.per_try_timeout) = (timeouts.request, timeouts.per_try);
         // A body that may be needed again is kept from the beginning.

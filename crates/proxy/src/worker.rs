@@ -153,7 +153,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn new(options: &WorkerOptions, poll: Poll, mailbox: Mailbox, gauges: Arc<WorkerGauges>) -> Self {
+    fn new(
+        options: &WorkerOptions,
+        poll: Poll,
+        mailbox: Mailbox,
+        gauges: Arc<WorkerGauges>,
+    ) -> Self {
         let clock = Clock::new();
         let seed = clock.wall_ns() ^ (options.index as u64) << 56;
         Self {

@@ -27,15 +27,25 @@ const MAX_IDLE: usize = 1024;
 
 impl ChainPool {
     /// An instance of a chain; `None` when the chain has no filters.
-    pub fn take(&mut self, factory: &Arc<FilterChainFactory>, cx: &WorkerContext) -> Option<Box<ChainInstance>> {
+    pub fn take(
+        &mut self,
+        factory: &Arc<FilterChainFactory>,
+        cx: &WorkerContext,
+    ) -> Option<Box<ChainInstance>> {
         if factory.filters.is_empty() {
             return None;
         }
         // The last one given back is the likeliest: most workers serve few chains at a time.
-        if let Some(position) = self.idle.iter().rposition(|instance| Arc::ptr_eq(&instance.factory, factory)) {
+        if let Some(position) =
+            self.idle.iter().rposition(|instance| Arc::ptr_eq(&instance.factory, factory))
+        {
             return Some(self.idle.swap_remove(position));
         }
-        let filters = factory.filters.iter().map(|(_, filter)| (filter.phases(), filter.create(cx))).collect();
+        let filters = factory
+            .filters
+            .iter()
+            .map(|(_, filter)| (filter.phases(), filter.create(cx)))
+            .collect();
         Some(Box::new(ChainInstance { factory: Arc::clone(factory), filters }))
     }
 

@@ -57,6 +57,35 @@ pub struct HttpConnectionManager {
     pub direction: crate::listener::config::TrafficDirection,
 }
 
+impl HttpConnectionManager {
+    /// A connection manager with Envoy's defaults.
+    pub fn new(stat_prefix: &str, stats: HttpBlocks, routes: RouteSource) -> Self {
+        Self {
+            stat_prefix: stat_prefix.into(),
+            stats,
+            codec: CodecType::default(),
+            http1: Http1Options::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            client_address: ClientAddress::default(),
+            path: PathNormalization::default(),
+            request_id: RequestIdOptions::default(),
+            client_cert: ForwardClientCert::default(),
+            server_header: ServerHeader::default(),
+            via: "".into(),
+            host: HostNormalization::default(),
+            upgrades: Vec::new(),
+            proxy_100_continue: false,
+            stream_error_on_invalid_message: false,
+            routes,
+            filters: Arc::default(),
+            router: crate::router::config::RouterOptions::default(),
+            access_loggers: Vec::new(),
+            direction: crate::listener::config::TrafficDirection::default(),
+        }
+    }
+}
+
 /// `codec_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CodecType {
@@ -234,7 +263,12 @@ pub struct RequestIdOptions {
 
 impl Default for RequestIdOptions {
     fn default() -> Self {
-        Self { generate: true, preserve_external: false, always_set_in_response: false, pack_trace_reason: true }
+        Self {
+            generate: true,
+            preserve_external: false,
+            always_set_in_response: false,
+            pack_trace_reason: true,
+        }
     }
 }
 

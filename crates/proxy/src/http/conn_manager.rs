@@ -117,7 +117,9 @@ impl Worker {
     pub(crate) fn http_input(&mut self, key: Key<Downstream>, input: &[u8]) -> usize {
         let mut used = 0;
         while used < input.len() {
-            let Some(Downstream { kind: Kind::Http(http), close_after_flush, .. }) = self.downs.get_mut(key) else {
+            let Some(Downstream { kind: Kind::Http(http), close_after_flush, .. }) =
+                self.downs.get_mut(key)
+            else {
                 return input.len();
             };
             if !http.wants_input() || *close_after_flush {
@@ -185,7 +187,8 @@ impl Worker {
         state.cells.counters.inc(Stat::DOWNSTREAM_RQ_TOTAL);
         state.cells.counters.inc(Stat::DOWNSTREAM_RQ_HTTP1_TOTAL);
         state.cells.counters.gauge_add(Stat::DOWNSTREAM_RQ_ACTIVE, 1);
-        if state.config.limits.max_requests_per_connection.is_some_and(|most| http.requests >= most) {
+        if state.config.limits.max_requests_per_connection.is_some_and(|most| http.requests >= most)
+        {
             state.cells.counters.inc(Stat::DOWNSTREAM_CX_MAX_REQUESTS_REACHED);
             http.is_draining = true;
         }
@@ -199,7 +202,9 @@ impl Worker {
     /// Part of a head has come: the clocks for the rest of it start.
     fn head_began(&mut self, key: Key<Downstream>) {
         let now = self.clock.now_ns();
-        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else { return };
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else {
+            return;
+        };
         if http.head_since_ns != 0 || !http.streams.is_empty() || http.codec.is_idle() {
             return;
         }
@@ -212,7 +217,9 @@ impl Worker {
 
     /// The client broke the protocol: it is told so, and the connection ends.
     fn http_error(&mut self, key: Key<Downstream>, error: &CodecError) {
-        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else { return };
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else {
+            return;
+        };
         http.state.cells.counters.inc(Stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
         match http.streams.get(error.stream) {
             Some(stream) => self.protocol_error(stream, error),
@@ -237,7 +244,13 @@ impl Worker {
         http.streams.insert(error.stream, stream_key);
         http.state.cells.counters.inc(Stat::DOWNSTREAM_RQ_TOTAL);
         http.state.cells.counters.gauge_add(Stat::DOWNSTREAM_RQ_ACTIVE, 1);
-        stream.begin(key, error.stream, Rc::clone(&http.state), Rc::clone(info), self.clock.now_ns());
+        stream.begin(
+            key,
+            error.stream,
+            Rc::clone(&http.state),
+            Rc::clone(info),
+            self.clock.now_ns(),
+        );
         stream.info.stream_id = stream_id;
         stream.info.start_wall_ns = self.clock.wall_ns();
         self.protocol_error(stream_key, error);
@@ -265,15 +278,24 @@ impl Worker {
     }
 
     /// The connection is gone, and with it its streams.
-    pub(crate) fn http_closed(&mut self, _key: Key<Downstream>, http: HttpConnection, reason: CloseReason) {
+    pub(crate) fn http_closed(
+        &mut self,
+        _key: Key<Downstream>,
+        http: HttpConnection,
+        reason: CloseReason,
+    ) {
         let counters = &http.state.cells.counters;
         counters.inc(Stat::DOWNSTREAM_CX_DESTROY);
         counters.gauge_add(Stat::DOWNSTREAM_CX_ACTIVE, -1);
         counters.gauge_add(Stat::DOWNSTREAM_CX_HTTP1_ACTIVE, -1);
         let has_streams = !http.streams.is_empty();
         let (total, active) = match reason {
-            CloseReason::Remote => (Stat::DOWNSTREAM_CX_DESTROY_REMOTE, Stat::DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ),
-            CloseReason::Local => (Stat::DOWNSTREAM_CX_DESTROY_LOCAL, Stat::DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ),
+            CloseReason::Remote => {
+                (Stat::DOWNSTREAM_CX_DESTROY_REMOTE, Stat::DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ)
+            }
+            CloseReason::Local => {
+                (Stat::DOWNSTREAM_CX_DESTROY_LOCAL, Stat::DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ)
+            }
         };
         counters.inc(total);
         if has_streams {
@@ -298,7 +320,8 @@ impl Worker {
     /// The next deadline of an HTTP connection and its streams.
     pub(crate) fn http_deadline(&self, http: &HttpConnection) -> u64 {
         let timeouts = &http.state.config.timeouts;
-        let mut deadline = after(http.opened_ns, timeouts.max_connection_duration.filter(|_| !http.is_draining));
+        let mut deadline =
+            after(http.opened_ns, timeouts.max_connection_duration.filter(|_| !http.is_draining));
         if http.streams.is_empty() {
             deadline = deadline.min(after(http.idle_since_ns, timeouts.idle));
             if http.head_since_ns != 0 {
@@ -307,21 +330,32 @@ impl Worker {
             }
         }
         for stream in http.streams.keys() {
-            deadline = deadline.min(self.streams.get(stream).map_or(u64::MAX, |stream| stream.deadline()));
+            deadline =
+                deadline.min(self.streams.get(stream).map_or(u64::MAX, |stream| stream.deadline()));
         }
         deadline
     }
 
     /// Something of an HTTP connection is due.
     pub(crate) fn http_timer(&mut self, key: Key<Downstream>, now: u64) {
-        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else { return };
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else {
+            return;
+        };
         let timeouts = &http.state.config.timeouts;
         let counters = &http.state.cells.counters;
         if http.streams.is_empty() {
-            let head_due = after(http.head_since_ns, timeouts.request_headers.filter(|_| http.head_since_ns != 0));
-            let request_due = after(http.head_since_ns, timeouts.request.filter(|_| http.head_since_ns != 0));
+            let head_due = after(
+                http.head_since_ns,
+                timeouts.request_headers.filter(|_| http.head_since_ns != 0),
+            );
+            let request_due =
+                after(http.head_since_ns, timeouts.request.filter(|_| http.head_since_ns != 0));
             if head_due.min(request_due) <= now {
-                counters.inc(if head_due <= now { Stat::DOWNSTREAM_RQ_HEADER_TIMEOUT } else { Stat::DOWNSTREAM_RQ_TIMEOUT });
+                counters.inc(if head_due <= now {
+                    Stat::DOWNSTREAM_RQ_HEADER_TIMEOUT
+                } else {
+                    Stat::DOWNSTREAM_RQ_TIMEOUT
+                });
                 self.head_timed_out(key, head_due <= now);
                 return;
             }
@@ -342,10 +376,19 @@ impl Worker {
 
     /// A head that does not come to an end: 408, and the connection ends.
     fn head_timed_out(&mut self, key: Key<Downstream>, header_timeout: bool) {
-        let details = if header_timeout { "request_header_timeout" } else { "request_overall_timeout" };
-        let error =
-            CodecError { stream: StreamId(0), after_head: false, status: 408, details, reason: "timeout", close: true };
-        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else { return };
+        let details =
+            if header_timeout { "request_header_timeout" } else { "request_overall_timeout" };
+        let error = CodecError {
+            stream: StreamId(0),
+            after_head: false,
+            status: 408,
+            details,
+            reason: "timeout",
+            close: true,
+        };
+        let Some(Downstream { kind: Kind::Http(http), .. }) = self.downs.get_mut(key) else {
+            return;
+        };
         http.codec.start_drain(&mut Vec::new());
         self.next_stream.request.clear();
         self.open_error_stream(key, &error);

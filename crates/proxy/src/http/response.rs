@@ -1,12 +1,14 @@
 //! Step 7, the way back: a response, from upstream or made here, is finished and encoded to the client.
 
-use codec::headers::names;
+use codec::headers::{ResponseHead, names};
 use telemetry::stats::sets::HttpConnManager as Stat;
 
 use super::config::ServerHeader;
+use super::header_mutation::MutationContext;
+use super::request_headers::{HeadRules, finish_response};
 use super::stream::Stream;
 use crate::arena::Key;
-use crate::filter_manager::LocalReply;
+use crate::filter_manager::{Direction, LocalReply};
 use crate::network::downstream::{CloseReason, Downstream, Kind};
 use crate::network::io::FlushResult;
 use crate::worker::Worker;
@@ -15,6 +17,39 @@ use crate::worker::Worker;
 const WRITE_THROUGH: usize = 4 * 1024;
 
 impl Worker {
+    /// A response's head is in `stream.response`: it passes the filters to the client.
+    pub(crate) fn respond_head(&mut self, key: Key<Box<Stream>>, end_stream: bool) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if let Some(route) = stream.info.route.take() {
+            let cx = MutationContext { worker: self.cx.index, now_ns: self.clock.now_ns(), info: &stream.info };
+            route.apply_response(&mut stream.response, Some(&stream.request), cx, &mut self.mutation_scratch);
+            stream.info.route = Some(route);
+        }
+        if stream.chain.is_some() {
+            self.filter_head(key, Direction::Encode, 0, end_stream);
+        } else {
+            self.send_response_head(key, end_stream);
+        }
+    }
+
+    /// Body bytes of a response pass the filters to the client.
+    pub(crate) fn respond_data(&mut self, key: Key<Box<Stream>>, data: &[u8], end_stream: bool) {
+        if self.streams.get(key).is_some_and(|stream| stream.chain.is_some()) {
+            self.filter_data(key, Direction::Encode, 0, data, end_stream);
+        } else {
+            self.send_response_data(key, data, end_stream);
+        }
+    }
+
+    /// A response's trailers pass the filters to the client.
+    pub(crate) fn respond_trailers(&mut self, key: Key<Box<Stream>>) {
+        if self.streams.get(key).is_some_and(|stream| stream.chain.is_some()) {
+            self.filter_trailers(key, Direction::Encode, 0);
+        } else {
+            self.send_response_trailers(key);
+        }
+    }
+
     /// Sends the head in `stream.response` to the client.
     pub(crate) fn send_response_head(&mut self, key: Key<Box<Stream>>, end_stream: bool) {
         let now = self.clock.now_ns();
@@ -23,11 +58,21 @@ impl Worker {
         stream.last_activity_ns = now;
         stream.info.response_code = stream.response.status;
         stream.info.timings.downstream_first_tx_ns = now;
-        let Some(down_key) = stream.downstream else { return };
+        let Some(down_key) = stream.downstream else {
+            if end_stream {
+                self.call_ended(key, None);
+            }
+            return;
+        };
         let Some(http) = &stream.http else { return };
+        finish_response(&mut stream.response, &stream.request, HeadRules::new(&http.config, &[]));
         match &http.config.server_header {
-            ServerHeader::Overwrite(name) => stream.response.fields.set(names::SERVER, name.as_bytes()),
-            ServerHeader::AppendIfAbsent(name) if !stream.response.fields.contains(names::SERVER) => {
+            ServerHeader::Overwrite(name) => {
+                stream.response.fields.set(names::SERVER, name.as_bytes())
+            }
+            ServerHeader::AppendIfAbsent(name)
+                if !stream.response.fields.contains(names::SERVER) =>
+            {
                 stream.response.fields.set(names::SERVER, name.as_bytes());
             }
             ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
@@ -40,7 +85,10 @@ impl Worker {
         if !stream.request_done {
             http.cells.counters.inc(Stat::DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE);
         }
-        let Some(Downstream { kind: Kind::Http(down), io, .. }) = self.downs.get_mut(down_key) else { return };
+        let Some(Downstream { kind: Kind::Http(down), io, .. }) = self.downs.get_mut(down_key)
+        else {
+            return;
+        };
         let out = io.output.writer(&mut self.buffers);
         if down.is_draining {
             down.codec.start_drain(out);
@@ -55,11 +103,22 @@ impl Worker {
     }
 
     /// Sends body bytes to the client, perhaps the last.
-    pub(crate) fn send_response_data(&mut self, key: Key<Box<Stream>>, data: &[u8], end_stream: bool) {
+    pub(crate) fn send_response_data(
+        &mut self,
+        key: Key<Box<Stream>>,
+        data: &[u8],
+        end_stream: bool,
+    ) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.last_activity_ns = self.clock.now_ns();
         stream.info.bytes_sent += data.len() as u64;
-        let Some(down_key) = stream.downstream else { return };
+        let Some(down_key) = stream.downstream else {
+            stream.call_body.extend_from_slice(data);
+            if end_stream {
+                self.call_ended(key, None);
+            }
+            return;
+        };
         let Some(down) = self.downs.get_mut(down_key) else { return };
         let Kind::Http(http) = &mut down.kind else { return };
         let out = down.io.output.writer(&mut self.buffers);
@@ -85,8 +144,11 @@ impl Worker {
     /// Sends `stream.response_trailers` and ends the stream.
     pub(crate) fn send_response_trailers(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let Some(down_key) = stream.downstream else { return };
-        let Some(Downstream { kind: Kind::Http(http), io, .. }) = self.downs.get_mut(down_key) else { return };
+        let Some(down_key) = stream.downstream else { return self.call_ended(key, None) };
+        let Some(Downstream { kind: Kind::Http(http), io, .. }) = self.downs.get_mut(down_key)
+        else {
+            return;
+        };
         let out = io.output.writer(&mut self.buffers);
         http.codec.encode_trailers(stream.id, &stream.response_trailers, out);
         self.mark_downstream(down_key);
@@ -97,7 +159,10 @@ impl Worker {
     pub(crate) fn send_informational(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let Some(down_key) = stream.downstream else { return };
-        let Some(Downstream { kind: Kind::Http(http), io, .. }) = self.downs.get_mut(down_key) else { return };
+        let Some(Downstream { kind: Kind::Http(http), io, .. }) = self.downs.get_mut(down_key)
+        else {
+            return;
+        };
         let out = io.output.writer(&mut self.buffers);
         http.codec.encode_informational(stream.id, &self.spare_response, out);
         self.mark_downstream(down_key);
@@ -107,27 +172,22 @@ impl Worker {
     pub(crate) fn local_reply(&mut self, key: Key<Box<Stream>>, reply: LocalReply) {
         self.abandon_attempt(key);
         let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.caller.is_some() {
+            return self.call_ended(key, Some(reply.details));
+        }
         stream.info.flags.insert(reply.flags);
         stream.info.response_code_details = reply.details;
         if stream.response_started {
             return self.cut_off(key);
         }
-        stream.response.clear();
-        stream.response.status = reply.status;
-        let fields = &mut stream.response.fields;
-        if !reply.body.is_empty() {
-            fields.set_number(names::CONTENT_LENGTH, reply.body.len() as u64);
-            if !reply.headers.iter().any(|(name, _)| &**name == "content-type") {
-                fields.set(names::CONTENT_TYPE, b"text/plain");
-            }
-        }
-        for (name, value) in &reply.headers {
-            fields.append(&**name, value.as_bytes());
-        }
-        let is_empty = reply.body.is_empty();
-        self.send_response_head(key, is_empty);
-        if !is_empty {
-            self.send_response_data(key, reply.body.as_bytes(), true);
+        stream.replies += 1;
+        stream.encode.clear(&mut self.buffers);
+        write_reply_head(&mut stream.response, &reply);
+        let (replies, is_empty) = (stream.replies, reply.body.is_empty());
+        self.respond_head(key, is_empty);
+        // A filter may have put another answer in the place of this one.
+        if !is_empty && self.streams.get(key).is_some_and(|stream| stream.replies == replies) {
+            self.respond_data(key, reply.body.as_bytes(), true);
         }
     }
 
@@ -145,5 +205,20 @@ impl Worker {
             http.codec.reset(id, down.io.output.writer(&mut self.buffers));
         }
         self.end_stream(key);
+    }
+}
+
+fn write_reply_head(response: &mut ResponseHead, reply: &LocalReply) {
+    response.clear();
+    response.status = reply.status;
+    let fields = &mut response.fields;
+    if !reply.body.is_empty() {
+        fields.set_number(names::CONTENT_LENGTH, reply.body.len() as u64);
+        if !reply.headers.iter().any(|(name, _)| &**name == "content-type") {
+            fields.set(names::CONTENT_TYPE, b"text/plain");
+        }
+    }
+    for (name, value) in &reply.headers {
+        fields.append(&**name, value.as_bytes());
     }
 }

@@ -11,9 +11,14 @@ use codec::headers::{Fields, RequestHead, ResponseHead};
 use telemetry::stats::sets::{HttpConnManager as Stat, HttpTimes};
 
 use super::config::RouteSource;
+use super::request_headers::{HeadRules, Rejection, sanitise};
 use crate::arena::Key;
 use crate::buffer::Pending;
-use crate::filter_manager::{ChainInstance, LocalReply};
+use smallvec::SmallVec;
+
+use crate::filter_manager::calls::{Caller, FilterCall, FilterTimer};
+use crate::filter_manager::iterate::Progress;
+use crate::filter_manager::{ChainInstance, Direction, LocalReply};
 use crate::listener::chain::HttpState;
 use crate::network::downstream::{CloseReason, Downstream, Kind};
 use crate::route_table::RouteInput;
@@ -47,8 +52,26 @@ pub struct Stream {
     pub body: Pending,
     /// Attempts, timeouts, retries.
     pub router: RouterState,
+    /// How far the request has come through the filters.
+    pub decode: Progress,
+    /// How far the response has.
+    pub encode: Progress,
+    /// For calls: on whose behalf.
+    pub caller: Option<Caller>,
+    /// For calls: the answer's body.
+    pub call_body: Vec<u8>,
+    /// Calls that filters have in flight.
+    pub calls: SmallVec<[FilterCall; 1]>,
+    /// Timers of filters.
+    pub timers: SmallVec<[FilterTimer; 1]>,
+    /// How often it was answered from here: whoever is under way with another answer sees that it is not wanted.
+    pub replies: u32,
     /// The request has come whole.
     pub request_done: bool,
+    /// The request has passed the filters whole: the router has all of it.
+    pub request_ready: bool,
+    /// Its trailers have.
+    pub trailers_ready: bool,
     /// There are request trailers.
     pub has_request_trailers: bool,
     /// There are response trailers.
@@ -89,18 +112,30 @@ impl Stream {
         self.response_trailers.clear();
         self.info.clear();
         self.router = RouterState::default();
+        self.caller = None;
+        self.call_body.clear();
+        self.calls.clear();
+        self.timers.clear();
+        self.replies = 0;
+        (self.request_ready, self.trailers_ready) = (false, false);
         (self.request_done, self.response_started) = (false, false);
         (self.has_request_trailers, self.has_response_trailers) = (false, false);
     }
 
     /// When it must be looked at.
     pub fn deadline(&self) -> u64 {
-        let idle = self.idle_timeout_ns().map_or(u64::MAX, |idle| self.last_activity_ns.saturating_add(idle));
+        let idle = self
+            .idle_timeout_ns()
+            .map_or(u64::MAX, |idle| self.last_activity_ns.saturating_add(idle));
         let request = self.request_deadline();
         let life = self.http.as_ref().map_or(u64::MAX, |http| {
-            super::conn_manager::after(self.info.timings.start_ns, http.config.timeouts.max_stream_duration)
+            super::conn_manager::after(
+                self.info.timings.start_ns,
+                http.config.timeouts.max_stream_duration,
+            )
         });
-        idle.min(request).min(life).min(self.router.deadline())
+        let timer = self.timers.iter().map(|timer| timer.deadline_ns).min().unwrap_or(u64::MAX);
+        idle.min(request).min(life).min(timer).min(self.router.deadline())
     }
 
     fn idle_timeout_ns(&self) -> Option<u64> {
@@ -128,13 +163,60 @@ impl Worker {
     pub(crate) fn start_stream(&mut self, key: Key<Box<Stream>>, end_stream: bool) {
         let now = self.clock.now_ns();
         let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(http) = &stream.http else { return };
+        stream.info.request_header_bytes = stream.request.byte_size() as u32;
         if end_stream {
             stream.request_done = true;
             stream.info.timings.request_end_ns = now;
         }
+        stream.chain = self.chains.take(&http.config.filters, &self.cx);
+        if let Err(rejection) = self.make_safe(key) {
+            return self.reject(key, rejection);
+        }
         self.find_route(key);
-        self.send_upstream(key);
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.chain.is_some() {
+            self.filter_head(key, Direction::Decode, 0, end_stream);
+        } else {
+            stream.request_ready = end_stream;
+            self.send_upstream(key);
+        }
         self.arm_stream(key);
+    }
+
+    /// Step 8: nothing reads a head that has not been made safe.
+    fn make_safe(&mut self, key: Key<Box<Stream>>) -> Result<(), Rejection> {
+        let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
+        let (Some(http), Some(connection)) = (&stream.http, &stream.info.connection) else { return Ok(()) };
+        let table = match &http.config.routes {
+            RouteSource::Inline(table) => Some(table),
+            RouteSource::Slot(slot) => self.tables.get(*slot),
+        };
+        let internal_only = table.map_or(&[][..], |table| &table.config().internal_only_headers);
+        let rules = HeadRules::new(&http.config, internal_only);
+        let caller = sanitise(&mut stream.request, rules, connection, &mut self.random)?;
+        stream.info.remote_address = caller.address.map(|address| (address, 0).into());
+        Ok(())
+    }
+
+    fn reject(&mut self, key: Key<Box<Stream>>, rejection: Rejection) {
+        let headers = match rejection.location {
+            Some(location) => vec![("location".into(), String::from_utf8_lossy(&location).into())],
+            None => Vec::new(),
+        };
+        if rejection.close
+            && let Some(down) = self.streams.get(key).and_then(|stream| stream.downstream)
+            && let Some(http) = self.http_of(down)
+        {
+            http.is_draining = true;
+        }
+        let reply = LocalReply {
+            status: rejection.status,
+            headers,
+            details: rejection.details,
+            ..LocalReply::default()
+        };
+        self.local_reply(key, reply);
     }
 
     /// Step 9: looks the route up and pins it.
@@ -160,7 +242,12 @@ impl Worker {
             stream.request_done = true;
             stream.info.timings.request_end_ns = now;
         }
-        self.upstream_request_data(key, data);
+        if stream.chain.is_some() {
+            self.filter_data(key, Direction::Decode, 0, data, end_stream);
+        } else {
+            stream.request_ready |= end_stream;
+            self.upstream_request_data(key, data);
+        }
         if end_stream {
             self.arm_stream(key);
         }
@@ -176,7 +263,12 @@ impl Worker {
         stream.request_done = true;
         stream.last_activity_ns = now;
         stream.info.timings.request_end_ns = now;
-        self.upstream_request_data(key, &[]);
+        if stream.chain.is_some() {
+            self.filter_trailers(key, Direction::Decode, 0);
+        } else {
+            (stream.request_ready, stream.trailers_ready) = (true, true);
+            self.upstream_request_data(key, &[]);
+        }
         self.arm_stream(key);
     }
 
@@ -194,8 +286,13 @@ impl Worker {
             501 => "Not Implemented",
             _ => "",
         };
-        let reply =
-            LocalReply { status: error.status, body: body.into(), details: error.details, flags, ..LocalReply::default() };
+        let reply = LocalReply {
+            status: error.status,
+            body: body.into(),
+            details: error.details,
+            flags,
+            ..LocalReply::default()
+        };
         self.local_reply(key, reply);
     }
 
@@ -226,6 +323,8 @@ impl Worker {
     /// It is over, whichever way: the attempt is given up, loggers hear of it, the connection goes on.
     pub(crate) fn end_stream(&mut self, key: Key<Box<Stream>>) {
         self.abandon_attempt(key);
+        self.drop_calls(key);
+        self.filters_complete(key);
         let Some(mut stream) = self.streams.remove(key) else { return };
         let now = self.clock.now_ns();
         stream.info.timings.end_ns = now;
@@ -241,9 +340,13 @@ impl Worker {
         }
         self.wheel.cancel(&mut stream.timer);
         stream.body.clear(&mut self.buffers);
+        stream.decode.clear(&mut self.buffers);
+        stream.encode.clear(&mut self.buffers);
         let downstream = stream.downstream;
         stream.recycle();
-        if self.idle_streams.len() < MAX_IDLE_STREAMS && stream.request.fields.capacity() <= MAX_KEPT_HEAD {
+        if self.idle_streams.len() < MAX_IDLE_STREAMS
+            && stream.request.fields.capacity() <= MAX_KEPT_HEAD
+        {
             self.idle_streams.push(stream);
         }
         if let Some(downstream) = downstream {
@@ -292,18 +395,37 @@ impl Worker {
     /// Does what is due.
     pub(crate) fn check_deadlines(&mut self, key: Key<Box<Stream>>, now: u64) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let Some(http) = stream.http.clone() else { return };
+        if !stream.timers.is_empty() {
+            self.filter_timers(key, now);
+        }
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(http) = stream.http.clone() else { return self.router_deadlines(key, now) };
         let counters = &http.cells.counters;
         let max_duration = http.config.timeouts.max_stream_duration;
         if stream.request_deadline() <= now {
             counters.inc(Stat::DOWNSTREAM_RQ_TIMEOUT);
-            return self.time_out(key, 408, "request timeout", "request_overall_timeout", ResponseFlags::default());
+            return self.time_out(
+                key,
+                408,
+                "request timeout",
+                "request_overall_timeout",
+                ResponseFlags::default(),
+            );
         }
         if super::conn_manager::after(stream.info.timings.start_ns, max_duration) <= now {
             let flags = ResponseFlags::DURATION_TIMEOUT;
-            return self.time_out(key, 408, "downstream duration timeout", "max_duration_timeout", flags);
+            return self.time_out(
+                key,
+                408,
+                "downstream duration timeout",
+                "max_duration_timeout",
+                flags,
+            );
         }
-        if stream.idle_timeout_ns().is_some_and(|idle| stream.last_activity_ns.saturating_add(idle) <= now) {
+        if stream
+            .idle_timeout_ns()
+            .is_some_and(|idle| stream.last_activity_ns.saturating_add(idle) <= now)
+        {
             counters.inc(Stat::DOWNSTREAM_RQ_IDLE_TIMEOUT);
             let status = if stream.request_done { 504 } else { 408 };
             let flags = ResponseFlags::STREAM_IDLE_TIMEOUT;
@@ -320,11 +442,17 @@ impl Worker {
         details: &'static str,
         flags: ResponseFlags,
     ) {
-        self.local_reply(key, LocalReply { status, body: body.into(), details, flags, ..LocalReply::default() });
+        self.local_reply(
+            key,
+            LocalReply { status, body: body.into(), details, flags, ..LocalReply::default() },
+        );
     }
 
     /// The HTTP side of a stream's client connection.
-    pub(crate) fn http_of(&mut self, key: Key<Downstream>) -> Option<&mut crate::http::conn_manager::HttpConnection> {
+    pub(crate) fn http_of(
+        &mut self,
+        key: Key<Downstream>,
+    ) -> Option<&mut crate::http::conn_manager::HttpConnection> {
         match self.downs.get_mut(key) {
             Some(Downstream { kind: Kind::Http(http), .. }) => Some(http),
             _ => None,

@@ -14,11 +14,11 @@ use crate::listener::ActiveListener;
 use crate::listener::chain::{ActiveChain, ActiveTerminal};
 use crate::listener::inspection::Inspection;
 use crate::network::handshake::Handshake;
-use crate::tcp_proxy::session::TcpSession;
 use crate::stream_info::ConnectionInfo;
+use crate::tcp_proxy::session::TcpSession;
 use crate::timer_wheel::{TimerHandle, TimerWheel};
-use crate::worker::token::Owner;
 use crate::worker::Worker;
+use crate::worker::token::Owner;
 
 /// One client's connection.
 #[derive(Debug)]
@@ -377,8 +377,12 @@ impl Worker {
         match &down.kind {
             Kind::Http(_) => self.http_timer(key, now),
             Kind::Tcp(_) => self.tcp_timer(key, now),
-            Kind::Inspecting(inspection) if inspection.deadline_ns <= now => self.inspection_timed_out(key),
-            Kind::Handshaking(handshake) if handshake.deadline_ns <= now => self.handshake_timed_out(key),
+            Kind::Inspecting(inspection) if inspection.deadline_ns <= now => {
+                self.inspection_timed_out(key)
+            }
+            Kind::Handshaking(handshake) if handshake.deadline_ns <= now => {
+                self.handshake_timed_out(key)
+            }
             Kind::Inspecting(_) | Kind::Handshaking(_) | Kind::Lingering => {}
         }
         self.arm_downstream(key);
@@ -389,7 +393,7 @@ impl Downstream {
     /// Would more bytes be of use now?
     fn wants_input(&self) -> bool {
         match &self.kind {
-            Kind::Http(http) => !http.read_paused,
+            Kind::Http(http) => http.wants_input(),
             Kind::Tcp(session) => !session.read_paused,
             Kind::Inspecting(_) | Kind::Handshaking(_) | Kind::Lingering => true,
         }

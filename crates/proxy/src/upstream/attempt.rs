@@ -25,7 +25,9 @@ impl Worker {
     /// Puts a stream on a connection: its request goes out.
     pub(crate) fn attach(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>) {
         let now = self.clock.now_ns();
-        let (Some(stream), Some(connection)) = (self.streams.get_mut(stream_key), self.ups.get_mut(key)) else {
+        let (Some(stream), Some(connection)) =
+            (self.streams.get_mut(stream_key), self.ups.get_mut(key))
+        else {
             return;
         };
         let host = &connection.host;
@@ -33,15 +35,20 @@ impl Worker {
         host.counters.rq_active.fetch_add(1, Ordering::Relaxed);
         host.counters.rq_total.fetch_add(1, Ordering::Relaxed);
         connection.requests += 1;
-        if stream.info.attempt_count > 1 && stream.request.fields.contains(names::X_ENVOY_ATTEMPT_COUNT) {
-            stream.request.fields.set_number(names::X_ENVOY_ATTEMPT_COUNT, u64::from(stream.info.attempt_count));
+        if stream.info.attempt_count > 1
+            && stream.request.fields.contains(names::X_ENVOY_ATTEMPT_COUNT)
+        {
+            stream
+                .request
+                .fields
+                .set_number(names::X_ENVOY_ATTEMPT_COUNT, u64::from(stream.info.attempt_count));
         }
         let info = &mut stream.info;
         info.upstream_connection = Some(Rc::clone(&connection.info));
         info.upstream_protocol = Some(connection.codec.version());
         info.timings.upstream_first_tx_ns = now;
         (info.upstream_bytes_sent, info.upstream_bytes_received) = (0, 0);
-        let ends = stream.request_done && stream.body.is_empty() && !stream.has_request_trailers;
+        let ends = stream.request_ready && stream.body.is_empty() && !stream.trailers_ready;
         let out = connection.io.output.writer(&mut self.buffers);
         let id = connection.codec.encode_head(&stream.request, ends, out);
         connection.streams.insert(id, stream_key);
@@ -50,10 +57,10 @@ impl Worker {
             stream.router.request_sent = true;
             stream.info.timings.upstream_last_tx_ns = now;
         }
-        if stream.request_done {
+        if stream.request_ready {
             stream.router.request_complete(now);
         }
-        let has_more = !ends && (!stream.body.is_empty() || stream.request_done);
+        let has_more = !ends && (!stream.body.is_empty() || stream.request_ready);
         let at = self.upstreams.pools.get(connection.pool).map(|pool| pool.at);
         if let Some(cluster) = at.and_then(|at| self.upstreams.get(at)) {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_TOTAL);
@@ -71,7 +78,7 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
         let Attempt::Active(key, id) = stream.router.attempt else { return };
         let Some(connection) = self.ups.get_mut(key) else { return };
-        let ends = stream.request_done && !stream.has_request_trailers;
+        let ends = stream.request_ready && !stream.trailers_ready;
         stream.info.upstream_bytes_sent += data.len() as u64;
         let out = connection.io.output.writer(&mut self.buffers);
         if data.len() < WRITE_THROUGH {
@@ -79,19 +86,22 @@ impl Worker {
         } else {
             let tail = connection.codec.begin_data(id, data.len(), ends, out);
             // A failure shows in the next flush or read: the response may be there already.
-            let _: FlushResult = connection.io.write_through(&data[..tail.len], tail.suffix, &mut self.buffers);
+            let _: FlushResult =
+                connection.io.write_through(&data[..tail.len], tail.suffix, &mut self.buffers);
         }
-        if stream.request_done && stream.has_request_trailers {
+        if stream.request_ready && stream.trailers_ready {
             let out = connection.io.output.writer(&mut self.buffers);
             connection.codec.encode_trailers(id, &stream.request_trailers, out);
         }
-        if stream.request_done {
+        if stream.request_ready {
             stream.router.request_sent = true;
             stream.info.timings.upstream_last_tx_ns = self.clock.now_ns();
         }
-        let is_full = connection.io.output.len() > connection.cluster.config.per_connection_buffer_limit as usize;
+        let is_full = connection.io.output.len()
+            > connection.cluster.config.per_connection_buffer_limit as usize;
         self.mark_upstream(key);
-        if is_full && let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream)
+        if is_full
+            && let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream)
             && let Some(http) = self.http_of(down)
         {
             http.read_paused = true;
@@ -112,7 +122,9 @@ impl Worker {
 
     /// The client may send again.
     fn resume_request(&mut self, stream_key: Key<Box<Stream>>) {
-        let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream) else { return };
+        let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream) else {
+            return;
+        };
         if let Some(http) = self.http_of(down)
             && http.read_paused
         {
@@ -164,7 +176,8 @@ impl Worker {
             return;
         }
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
-        let suppress = stream.http.as_ref().is_none_or(|http| http.config.router.suppress_envoy_headers);
+        let suppress =
+            stream.http.as_ref().is_none_or(|http| http.config.router.suppress_envoy_headers);
         let fields = &mut stream.response.fields;
         if !suppress {
             let ms = (now - stream.info.timings.upstream_first_tx_ns) / 1_000_000;
@@ -177,7 +190,7 @@ impl Worker {
         if end_stream {
             self.response_complete(stream_key, key);
         }
-        self.send_response_head(stream_key, end_stream);
+        self.respond_head(stream_key, end_stream);
     }
 
     /// Is this a response to throw away and try again?
@@ -191,7 +204,8 @@ impl Worker {
         }
         // The attempt is over, whatever else its response has.
         let back_off = self.streams.get(stream_key).map(|stream| stream.router.attempt);
-        if let (Some(stream), Attempt::Active(key, _)) = (self.streams.get_mut(stream_key), attempt) {
+        if let (Some(stream), Attempt::Active(key, _)) = (self.streams.get_mut(stream_key), attempt)
+        {
             stream.router.attempt = attempt;
             if end_stream {
                 self.response_complete(stream_key, key);
@@ -218,16 +232,20 @@ impl Worker {
         if end_stream {
             self.response_complete(stream_key, key);
         }
-        self.send_response_data(stream_key, data, end_stream);
+        self.respond_data(stream_key, data, end_stream);
     }
 
     /// The response's trailers are in the fields of `spare_response`.
-    pub(crate) fn upstream_trailers(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>) {
+    pub(crate) fn upstream_trailers(
+        &mut self,
+        stream_key: Key<Box<Stream>>,
+        key: Key<UpstreamConnection>,
+    ) {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
         std::mem::swap(&mut stream.response_trailers, &mut self.spare_response.fields);
         stream.has_response_trailers = true;
         self.response_complete(stream_key, key);
-        self.send_response_trailers(stream_key);
+        self.respond_trailers(stream_key);
     }
 
     /// The response is whole: the connection is free for others (or of no more use).
@@ -249,7 +267,8 @@ impl Worker {
     fn detach(&mut self, stream_key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
         let Attempt::Active(key, _) = std::mem::take(&mut stream.router.attempt) else { return };
-        let (priority, holds_retry) = (stream.router.priority, std::mem::take(&mut stream.router.holds_retry));
+        let (priority, holds_retry) =
+            (stream.router.priority, std::mem::take(&mut stream.router.holds_retry));
         let Some(connection) = self.ups.get_mut(key) else { return };
         connection.streams.remove(stream_key);
         connection.read_paused = false;
@@ -267,7 +286,12 @@ impl Worker {
     }
 
     /// The host gave up the stream.
-    pub(crate) fn upstream_reset(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>, reason: ResetReason) {
+    pub(crate) fn upstream_reset(
+        &mut self,
+        stream_key: Key<Box<Stream>>,
+        key: Key<UpstreamConnection>,
+        reason: ResetReason,
+    ) {
         self.count_upstream(key, ClusterStat::UPSTREAM_RQ_RX_RESET);
         self.note_outcome(stream_key, Outcome::LocalFailure);
         self.detach(stream_key);
@@ -326,14 +350,21 @@ impl Worker {
     fn count_response(&mut self, stream_key: Key<Box<Stream>>, status: u16, now: u64) {
         let Some(stream) = self.streams.get(stream_key) else { return };
         if let Some(host) = &stream.info.upstream_host {
-            let counter = if status >= 500 { &host.counters.rq_error } else { &host.counters.rq_success };
+            let counter =
+                if status >= 500 { &host.counters.rq_error } else { &host.counters.rq_success };
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster)) else { return };
+        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster))
+        else {
+            return;
+        };
         let recorder = &self.cx.recorder;
         cluster.cells.codes.response(status, |_rare| {
             let rare = recorder.local(&cluster.cluster.stats.rare_codes);
-            rare.inc_member(telemetry::stats::sets::ClusterRareCodes::UPSTREAM_RQ_CODE, status as usize - 100);
+            rare.inc_member(
+                telemetry::stats::sets::ClusterRareCodes::UPSTREAM_RQ_CODE,
+                status as usize - 100,
+            );
         });
         let ms = (now - stream.info.timings.upstream_first_tx_ns) / 1_000_000;
         cluster.cells.times.record(ClusterTimes::UPSTREAM_RQ_TIME, ms);
@@ -345,7 +376,9 @@ impl Worker {
     /// Tells outlier detection how an attempt went.
     pub(crate) fn note_outcome(&mut self, stream_key: Key<Box<Stream>>, outcome: Outcome) {
         let Some(stream) = self.streams.get(stream_key) else { return };
-        let (Some(shared), Some(host)) = (&stream.info.cluster, &stream.info.upstream_host) else { return };
+        let (Some(shared), Some(host)) = (&stream.info.cluster, &stream.info.upstream_host) else {
+            return;
+        };
         if outcome == Outcome::LocalFailure {
             host.counters.rq_error.fetch_add(1, Ordering::Relaxed);
         }
@@ -359,7 +392,13 @@ impl Worker {
     }
 
     /// Tells outlier detection what a host did; the last straw ejects it.
-    pub(crate) fn note_host_outcome(&mut self, at: ClusterRef, shared: &Cluster, host: &Host, outcome: Outcome) {
+    pub(crate) fn note_host_outcome(
+        &mut self,
+        at: ClusterRef,
+        shared: &Cluster,
+        host: &Host,
+        outcome: Outcome,
+    ) {
         let Some(config) = &shared.config.outlier else { return };
         if host.outlier.record(config, outcome).is_none() {
             return;

@@ -86,6 +86,8 @@ pub enum DiscoveryType {
     Static,
     /// DNS, every address a host.
     StrictDns,
+    /// DNS, one address at a time.
+    LogicalDns,
     /// The endpoint discovery service.
     Eds,
 }

@@ -73,11 +73,14 @@ impl Worker {
         let (cluster, host) = (Arc::clone(&pool.cluster), Arc::clone(&pool.host));
         let key = self.ups.next_key();
         let registry = self.poll.registry();
-        let socket = Socket::connect(&host.address, cluster.config.tcp_keepalive.as_ref()).and_then(|mut socket| {
-            socket.register(registry, Token(Owner::Upstream(key).token() as usize))?;
-            Ok(socket)
-        });
-        if let Some(worker_cluster) = self.upstreams.get(self.upstreams.pools.get(pool_key).map_or(super::config::ClusterRef::NONE, |p| p.at)) {
+        let socket = Socket::connect(&host.address, cluster.config.tcp_keepalive.as_ref())
+            .and_then(|mut socket| {
+                socket.register(registry, Token(Owner::Upstream(key).token() as usize))?;
+                Ok(socket)
+            });
+        if let Some(worker_cluster) = self.upstreams.get(
+            self.upstreams.pools.get(pool_key).map_or(super::config::ClusterRef::NONE, |p| p.at),
+        ) {
             let counters = &worker_cluster.cells.counters;
             counters.inc(ClusterStat::UPSTREAM_CX_TOTAL);
             counters.inc(ClusterStat::UPSTREAM_CX_HTTP1_TOTAL);
@@ -123,7 +126,13 @@ impl Worker {
     }
 
     /// The socket could not even begin to connect.
-    fn connect_refused(&mut self, pool_key: Key<Pool>, cluster: &Cluster, host: &Host, error: &std::io::Error) {
+    fn connect_refused(
+        &mut self,
+        pool_key: Key<Pool>,
+        cluster: &Cluster,
+        host: &Host,
+        error: &std::io::Error,
+    ) {
         cluster.breakers[0].connections.release();
         host.counters.cx_active.fetch_sub(1, Ordering::Relaxed);
         host.counters.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
@@ -275,7 +284,12 @@ impl Worker {
         used
     }
 
-    pub(super) fn response_event(&mut self, key: Key<UpstreamConnection>, event: CodecEvent, input: &[u8]) {
+    pub(super) fn response_event(
+        &mut self,
+        key: Key<UpstreamConnection>,
+        event: CodecEvent,
+        input: &[u8],
+    ) {
         let Some(connection) = self.ups.get_mut(key) else { return };
         let streams = &connection.streams;
         match event {
@@ -307,7 +321,9 @@ impl Worker {
             }
             CodecEvent::Reset { stream, reason } => {
                 let reason = match reason {
-                    codec::event::ResetReason::ConnectionClosed => ResetReason::ConnectionTermination,
+                    codec::event::ResetReason::ConnectionClosed => {
+                        ResetReason::ConnectionTermination
+                    }
                     codec::event::ResetReason::Refused => ResetReason::Refused,
                     _ => ResetReason::Remote,
                 };
@@ -345,12 +361,22 @@ impl Worker {
     }
 
     /// Ends a connection with everything on it. `local` when it is our decision.
-    pub(crate) fn close_upstream(&mut self, key: Key<UpstreamConnection>, reason: ResetReason, local: bool) {
+    pub(crate) fn close_upstream(
+        &mut self,
+        key: Key<UpstreamConnection>,
+        reason: ResetReason,
+        local: bool,
+    ) {
         self.close_with(key, reason, local, None);
     }
 
     /// Gives up a connection that did not open; `detail` says why.
-    fn close_unopened(&mut self, key: Key<UpstreamConnection>, reason: ResetReason, detail: Option<&str>) {
+    fn close_unopened(
+        &mut self,
+        key: Key<UpstreamConnection>,
+        reason: ResetReason,
+        detail: Option<&str>,
+    ) {
         self.close_with(key, reason, false, detail);
     }
 
@@ -401,7 +427,11 @@ impl Worker {
             return;
         }
         counters.inc(ClusterStat::UPSTREAM_CX_DESTROY);
-        counters.inc(if local { ClusterStat::UPSTREAM_CX_DESTROY_LOCAL } else { ClusterStat::UPSTREAM_CX_DESTROY_REMOTE });
+        counters.inc(if local {
+            ClusterStat::UPSTREAM_CX_DESTROY_LOCAL
+        } else {
+            ClusterStat::UPSTREAM_CX_DESTROY_REMOTE
+        });
         if !connection.streams.is_empty() {
             counters.inc(ClusterStat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
             counters.inc(if local {
@@ -411,19 +441,29 @@ impl Worker {
             });
         }
         let times = &cluster.cells.times;
-        times.record(ClusterTimes::UPSTREAM_CX_LENGTH_MS, (self.clock.now_ns() - connection.opened_ns) / 1_000_000);
+        times.record(
+            ClusterTimes::UPSTREAM_CX_LENGTH_MS,
+            (self.clock.now_ns() - connection.opened_ns) / 1_000_000,
+        );
         times.record(ClusterTimes::UPSTREAM_RQ_PER_CX, u64::from(connection.requests));
     }
 
     /// A place has become free: who waits beyond what is being opened gets a connection of his own.
     fn open_for_waiting(&mut self, pool_key: Key<Pool>) {
         let Some(pool) = self.upstreams.pools.get(pool_key) else { return };
-        if !pool.is_draining && !pool.waiting.is_empty() && (pool.connecting as usize) < pool.waiting.len() {
+        if !pool.is_draining
+            && !pool.waiting.is_empty()
+            && (pool.connecting as usize) < pool.waiting.len()
+        {
             self.connect_upstream(pool_key);
         }
     }
 
-    pub(crate) fn count_upstream(&mut self, key: Key<UpstreamConnection>, stat: telemetry::stats::Counter<ClusterStat>) {
+    pub(crate) fn count_upstream(
+        &mut self,
+        key: Key<UpstreamConnection>,
+        stat: telemetry::stats::Counter<ClusterStat>,
+    ) {
         if let Some(connection) = self.ups.get(key)
             && let Some(pool) = self.upstreams.pools.get(connection.pool)
             && let Some(cluster) = self.upstreams.get(pool.at)
@@ -482,7 +522,10 @@ impl Worker {
         if connection.connect_deadline_ns <= now {
             return self.close_upstream(key, ResetReason::ConnectionTimeout, true);
         }
-        if connection.streams.is_empty() && !connection.is_connecting() && connection.deadline() <= now {
+        if connection.streams.is_empty()
+            && !connection.is_connecting()
+            && connection.deadline() <= now
+        {
             self.count_upstream(key, ClusterStat::UPSTREAM_CX_IDLE_TIMEOUT);
             return self.close_upstream(key, ResetReason::ConnectionTermination, true);
         }
@@ -499,7 +542,8 @@ impl UpstreamConnection {
             return u64::MAX;
         }
         let http = &self.cluster.config.http;
-        after(self.idle_since_ns, http.idle_timeout).min(after(self.opened_ns, http.max_connection_duration))
+        after(self.idle_since_ns, http.idle_timeout)
+            .min(after(self.opened_ns, http.max_connection_duration))
     }
 
     /// May it take another request after this one?

@@ -124,12 +124,17 @@ impl Balancer {
             0 => 140,
             factor => u64::from(factor),
         };
-        let health: Vec<u64> =
-            groups.iter().map(|group| (group.healthy.len() as u64 * factor / group.all.len().max(1) as u64).min(100)).collect();
+        let health: Vec<u64> = groups
+            .iter()
+            .map(|group| {
+                (group.healthy.len() as u64 * factor / group.all.len().max(1) as u64).min(100)
+            })
+            .collect();
         let total: u64 = health.iter().sum::<u64>().min(100);
         self.panicking = false;
         self.priorities.clear();
-        let shares = if total == 0 { shares_of_size(&groups) } else { shares_of_health(&health, total) };
+        let shares =
+            if total == 0 { shares_of_size(&groups) } else { shares_of_health(&health, total) };
         let mut until = 0;
         for (group, share) in groups.into_iter().zip(shares) {
             if share == 0 {
@@ -213,7 +218,8 @@ impl Candidates {
         let next = rng.random_range(0..hosts.len());
         let mut candidates = Self { hosts, next, ..Self::default() };
         let first_weight = all[candidates.hosts[0] as usize].weight();
-        let equal = candidates.hosts.iter().all(|host| all[*host as usize].weight() == first_weight);
+        let equal =
+            candidates.hosts.iter().all(|host| all[*host as usize].weight() == first_weight);
         if !equal && *policy != LbPolicy::Random {
             candidates.fill_schedule(all);
             // Start anywhere in the round: picks from a freshly filled schedule always begin with the heaviest.
@@ -228,7 +234,9 @@ impl Candidates {
         match policy {
             LbPolicy::Random => self.hosts.get(rng.random_range(0..self.hosts.len())).copied(),
             LbPolicy::RoundRobin if !self.schedule.is_empty() => self.pick_scheduled(all, false),
-            LbPolicy::LeastRequest { .. } if !self.schedule.is_empty() => self.pick_scheduled(all, true),
+            LbPolicy::LeastRequest { .. } if !self.schedule.is_empty() => {
+                self.pick_scheduled(all, true)
+            }
             LbPolicy::RoundRobin => Some(self.pick_in_turn()),
             LbPolicy::LeastRequest { choices } => Some(self.pick_least_busy(*choices, all, rng)),
         }
@@ -244,7 +252,9 @@ impl Candidates {
     }
 
     fn pick_least_busy(&self, choices: u32, all: &[Arc<Host>], rng: &mut impl Rng) -> u32 {
-        let active = |host: u32| all[host as usize].counters.rq_active.load(std::sync::atomic::Ordering::Relaxed);
+        let active = |host: u32| {
+            all[host as usize].counters.rq_active.load(std::sync::atomic::Ordering::Relaxed)
+        };
         let mut best = self.hosts[rng.random_range(0..self.hosts.len())];
         for _ in 1..choices.max(1) {
             let other = self.hosts[rng.random_range(0..self.hosts.len())];
@@ -270,7 +280,8 @@ impl Candidates {
         let host = &all[entry.host as usize];
         let mut weight = f64::from(host.weight());
         if by_load {
-            weight /= f64::from(host.counters.rq_active.load(std::sync::atomic::Ordering::Relaxed) + 1);
+            weight /=
+                f64::from(host.counters.rq_active.load(std::sync::atomic::Ordering::Relaxed) + 1);
         }
         self.schedule_again(entry.host, weight);
         Some(entry.host)
@@ -278,7 +289,11 @@ impl Candidates {
 
     fn schedule_again(&mut self, host: u32, weight: f64) {
         self.sequence += 1;
-        self.schedule.push(Entry { deadline: self.clock + 1.0 / weight, sequence: self.sequence, host });
+        self.schedule.push(Entry {
+            deadline: self.clock + 1.0 / weight,
+            sequence: self.sequence,
+            host,
+        });
     }
 }
 

@@ -72,7 +72,14 @@ impl Opening {
     }
 
     /// The connection is open: what is known of it.
-    pub fn finish(&mut self, io: &Io, host: &Host, id: u64, start_ns: u64, now_ns: u64) -> ConnectionInfo {
+    pub fn finish(
+        &mut self,
+        io: &Io,
+        host: &Host,
+        id: u64,
+        start_ns: u64,
+        now_ns: u64,
+    ) -> ConnectionInfo {
         let tls = match (std::mem::replace(self, Self::Open), io.tls()) {
             (Self::Handshaking(side), Some(session)) => {
                 let presented = side.secrets.presented(None);

@@ -104,11 +104,15 @@ impl HostOutlier {
     /// Every interval: takes the host back once its time is over. Says whether it did.
     pub fn tick(&self, config: &OutlierConfig, now_ms: u64) -> bool {
         if !self.is_ejected() {
-            let _ = self.ejections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+            let _ = self
+                .ejections
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
             return false;
         }
         let base = u64::try_from(config.base_ejection_time.as_millis()).unwrap_or(u64::MAX);
-        let max = u64::try_from(config.max_ejection_time.max(config.base_ejection_time).as_millis()).unwrap_or(u64::MAX);
+        let max =
+            u64::try_from(config.max_ejection_time.max(config.base_ejection_time).as_millis())
+                .unwrap_or(u64::MAX);
         let time = base.saturating_mul(u64::from(self.ejections())).min(max);
         if now_ms < self.ejected_at_ms.load(Ordering::Relaxed).saturating_add(time) {
             return false;
@@ -186,7 +190,10 @@ mod tests {
         assert_eq!(host.record(&config, Outcome::LocalFailure), None);
         assert_eq!(host.record(&config, Outcome::LocalSuccess), None);
         assert_eq!(host.record(&config, Outcome::LocalFailure), None);
-        assert_eq!(host.record(&config, Outcome::LocalFailure), Some(Ejection::ConsecutiveLocalOriginFailure));
+        assert_eq!(
+            host.record(&config, Outcome::LocalFailure),
+            Some(Ejection::ConsecutiveLocalOriginFailure)
+        );
     }
 
     #[test]

@@ -57,26 +57,39 @@ impl Worker {
         let Some(pool_key) = pool_key else {
             return self.attempt_failed(stream_key, ResetReason::ConnectionFailure, None);
         };
-        let (Some(stream), Some(pool)) = (self.streams.get_mut(stream_key), self.upstreams.pools.get_mut(pool_key))
+        let (Some(stream), Some(pool)) =
+            (self.streams.get_mut(stream_key), self.upstreams.pools.get_mut(pool_key))
         else {
             return;
         };
         stream.info.upstream_host = Some(Arc::clone(&pool.host));
         let (thresholds, breakers) = pool.cluster.priority(stream.router.priority);
         if breakers.requests.is_exhausted(thresholds.max_requests) {
-            return self.overflowed(stream_key, pool_key, ClusterStat::UPSTREAM_RQ_PENDING_OVERFLOW);
+            return self.overflowed(
+                stream_key,
+                pool_key,
+                ClusterStat::UPSTREAM_RQ_PENDING_OVERFLOW,
+            );
         }
         if let Some(connection) = pool.available.pop() {
             return self.attach(stream_key, connection);
         }
         if !breakers.pending.try_acquire(thresholds.max_pending_requests) {
-            return self.overflowed(stream_key, pool_key, ClusterStat::UPSTREAM_RQ_PENDING_OVERFLOW);
+            return self.overflowed(
+                stream_key,
+                pool_key,
+                ClusterStat::UPSTREAM_RQ_PENDING_OVERFLOW,
+            );
         }
         pool.waiting.push_back(stream_key);
         stream.router.attempt = Attempt::Waiting(pool_key);
-        let may_open = pool.connections == 0 || !breakers.connections.is_exhausted(thresholds.max_connections);
+        let may_open =
+            pool.connections == 0 || !breakers.connections.is_exhausted(thresholds.max_connections);
         let wants_one = (pool.connecting as usize) < pool.waiting.len();
-        if let Some(cluster) = self.upstreams.get(self.upstreams.pools.get(pool_key).map_or(ClusterRef::NONE, |p| p.at)) {
+        if let Some(cluster) = self
+            .upstreams
+            .get(self.upstreams.pools.get(pool_key).map_or(ClusterRef::NONE, |p| p.at))
+        {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_PENDING_TOTAL);
             cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_PENDING_ACTIVE, 1);
             if !may_open {
@@ -135,7 +148,12 @@ impl Worker {
     }
 
     /// A connection could not be opened: everyone who waits hears of it (Envoy fails the whole line, too).
-    pub(crate) fn fail_waiting(&mut self, pool_key: Key<Pool>, reason: ResetReason, detail: Option<&str>) {
+    pub(crate) fn fail_waiting(
+        &mut self,
+        pool_key: Key<Pool>,
+        reason: ResetReason,
+        detail: Option<&str>,
+    ) {
         let Some(pool) = self.upstreams.pools.get_mut(pool_key) else { return };
         let waiting = std::mem::take(&mut pool.waiting);
         for stream_key in waiting {
@@ -173,7 +191,12 @@ impl Worker {
     }
 
     pub(crate) fn forget_empty_pool(&mut self, pool_key: Key<Pool>) {
-        if self.upstreams.pools.get(pool_key).is_some_and(|pool| pool.is_draining && pool.connections == 0) {
+        if self
+            .upstreams
+            .pools
+            .get(pool_key)
+            .is_some_and(|pool| pool.is_draining && pool.connections == 0)
+        {
             self.upstreams.pools.remove(pool_key);
         }
     }

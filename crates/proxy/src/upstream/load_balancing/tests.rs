@@ -14,7 +14,9 @@ fn host(port: u16, options: HostOptions) -> Arc<Host> {
 
 fn weighted(weights: &[u32]) -> Arc<HostSet> {
     let hosts = weights.iter().enumerate();
-    let hosts = hosts.map(|(i, weight)| host(i as u16 + 1, HostOptions { weight: *weight, ..HostOptions::default() }));
+    let hosts = hosts.map(|(i, weight)| {
+        host(i as u16 + 1, HostOptions { weight: *weight, ..HostOptions::default() })
+    });
     Arc::new(HostSet::new(hosts.collect()))
 }
 
@@ -40,9 +42,11 @@ fn no_hosts_no_pick() {
 #[test]
 fn round_robin_serves_all_alike_and_by_weight() {
     let mut rng = SmallRng::seed_from_u64(2);
-    let mut balancer = Balancer::new(&cluster(LbPolicy::RoundRobin), weighted(&[1, 1, 1]), &mut rng);
+    let mut balancer =
+        Balancer::new(&cluster(LbPolicy::RoundRobin), weighted(&[1, 1, 1]), &mut rng);
     assert_eq!(counts(&mut balancer, &mut rng, 300), [100, 100, 100]);
-    let mut balancer = Balancer::new(&cluster(LbPolicy::RoundRobin), weighted(&[1, 2, 7]), &mut rng);
+    let mut balancer =
+        Balancer::new(&cluster(LbPolicy::RoundRobin), weighted(&[1, 2, 7]), &mut rng);
     let counted = counts(&mut balancer, &mut rng, 1000);
     for (count, expected) in counted.iter().zip([100_usize, 200, 700]) {
         assert!(count.abs_diff(expected) <= 2, "{counted:?}");
@@ -54,7 +58,8 @@ fn round_robin_starts_anywhere() {
     let firsts: std::collections::BTreeSet<_> = (0..32)
         .map(|seed| {
             let mut rng = SmallRng::seed_from_u64(seed);
-            Balancer::new(&cluster(LbPolicy::RoundRobin), weighted(&[1, 1, 1, 1]), &mut rng).pick(&mut rng)
+            Balancer::new(&cluster(LbPolicy::RoundRobin), weighted(&[1, 1, 1, 1]), &mut rng)
+                .pick(&mut rng)
         })
         .collect();
     assert!(firsts.len() > 1);
@@ -120,7 +125,8 @@ fn without_panic_nothing_healthy_is_nothing() {
 #[test]
 fn load_spills_to_the_next_priority() {
     let mut rng = SmallRng::seed_from_u64(7);
-    let at = |port, priority| host(port, HostOptions { priority, weight: 1, ..HostOptions::default() });
+    let at =
+        |port, priority| host(port, HostOptions { priority, weight: 1, ..HostOptions::default() });
     let set = Arc::new(HostSet::new(vec![at(1, 0), at(2, 0), at(3, 0), at(4, 0), at(5, 1)]));
     let mut balancer = Balancer::new(&cluster(LbPolicy::RoundRobin), Arc::clone(&set), &mut rng);
     assert_eq!(counts(&mut balancer, &mut rng, 100)[4], 0, "priority 1 waits");
