@@ -38,6 +38,22 @@ pub struct ResponseId {
     nonce: Arc<str>,
 }
 
+impl ResponseId {
+    pub(crate) fn new(kind: ResourceType, stream: u64, nonce: &str) -> ResponseId {
+        ResponseId { kind, stream, nonce: Arc::from(nonce) }
+    }
+
+    /// Whether the response came on this stream.
+    pub(crate) fn is_on(&self, stream: u64) -> bool {
+        self.stream == stream
+    }
+
+    /// Whether it is this very response.
+    pub(crate) fn is_of(&self, stream: u64, nonce: &str) -> bool {
+        self.stream == stream && self.nonce.as_ref() == nonce
+    }
+}
+
 /// One resource of a response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {

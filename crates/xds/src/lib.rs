@@ -6,7 +6,7 @@
 //! ```text
 //! proxy / agent                                       pilot / agent's SDS
 //! client::DeltaClient   -- DeltaDiscoveryRequest -->  server::DeltaServer  <-- server::ResourceSource (what the proxy sees)
-//!                       <-- wire::DeltaResponse ---        sotw::SotwServer (for clients without delta)
+//! sotw_client::SotwClient <-- wire::DeltaResponse ---      sotw::SotwServer (for whoever does not speak delta)
 //! ```
 //!
 //! The protocol is Envoy's incremental ADS (`envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources`).
@@ -17,6 +17,7 @@ pub mod resource;
 pub mod resource_type;
 pub mod server;
 pub mod sotw;
+pub mod sotw_client;
 pub mod wire;
 
 #[cfg(test)]
@@ -27,3 +28,4 @@ pub use nack::Rejection;
 pub use resource::{Resource, Version};
 pub use resource_type::ResourceType;
 pub use server::{DeltaServer, ResourceSource};
+pub use sotw_client::SotwClient;
