@@ -4,8 +4,10 @@ mod bookinfo;
 mod bootstrap;
 mod drain;
 mod http1_inputs;
+mod mesh_faults;
 mod mesh_security;
 mod proxy_smoke;
+mod strangers;
 mod tls;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,0 +1,177 @@
+//! What happens to traffic when certificates, endpoints, the control plane or the proxy itself change under load: nothing.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use e2e::mesh::{Mesh, Plan};
+use e2e::{Load, Process, binaries, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::one_mesh_at_a_time;
+
+const PAGE: &str = "/productpage";
+
+#[test]
+fn certificates_rotate_without_a_failed_request() -> Result<()> {
+    let _alone = one_mesh_at_a_time();
+    let mut mesh = Plan::bookinfo()?.argument("--workload-cert-ttl").argument("10s").start()?;
+    mesh.wait_for_page(PAGE, "William Shakespeare")?;
+    let load = Load::start(2, mesh.gateway(), "bookinfo.test", PAGE, true);
+    let mut seen = vec![serial(&mesh, "details-v1")?];
+    for _ in 0..2 {
+        let next = wait_until("a new certificate", || {
+            let serial = serial(&mesh, "details-v1")?;
+            Ok((!seen.contains(&serial)).then_some(serial))
+        })?;
+        seen.push(next);
+        load.wait_for_more(20)?;
+    }
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty(), "{} responses, {:?}", outcome.responses, outcome.failures);
+    Ok(())
+}
+
+#[test]
+fn endpoints_come_and_go_without_a_failed_request() -> Result<()> {
+    let _alone = one_mesh_at_a_time();
+    let mut mesh = Plan::bookinfo()?.start()?;
+    mesh.wait_for_page(PAGE, "William Shakespeare")?;
+    let load = Load::start(2, mesh.gateway(), "bookinfo.test", PAGE, true);
+    let one = "run: [bookinfo, details]\n";
+    let three = "run: [bookinfo, details]\n  replicas: 3\n";
+    for _ in 0..2 {
+        mesh.edit("workloads.yaml", one, three)?;
+        wait_until("three endpoints of details", || {
+            Ok((details_endpoints(&mesh)? == 3).then_some(()))
+        })?;
+        load.wait_for_more(20)?;
+        mesh.edit("workloads.yaml", three, one)?;
+        wait_until("one endpoint of details", || {
+            Ok((details_endpoints(&mesh)? == 1).then_some(()))
+        })?;
+        load.wait_for_more(20)?;
+    }
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty(), "{} responses, {:?}", outcome.responses, outcome.failures);
+    Ok(())
+}
+
+#[test]
+fn the_control_plane_dies_and_comes_back_and_traffic_does_not_notice() -> Result<()> {
+    let _alone = one_mesh_at_a_time();
+    let plan = Plan::bookinfo()?;
+    // The workloads are started apart, so that they outlive the control plane.
+    plan.write("workloads.yaml", "[]\n")?;
+    plan.edit("security.yaml", "STRICT", "PERMISSIVE")?;
+    let mut mesh = plan.argument("--no-gateway").start()?;
+    let folder = tempfile::TempDir::new()?;
+    let _details = run(&mesh, folder.path(), "details", &["details"])?;
+    let _ratings = run(&mesh, folder.path(), "ratings", &["ratings"])?;
+    let _reviews = run(&mesh, folder.path(), "reviews", &["reviews", "--version", "v2"])?;
+    let _productpage = run(&mesh, folder.path(), "productpage", &["productpage"])?;
+    let entrance = wait_until("productpage's address", || {
+        let status = mesh.status()?;
+        let all = status["workloads"].as_array().context("no workloads")?;
+        let page = all
+            .iter()
+            .find(|w| w["name"].as_str().is_some_and(|name| name.starts_with("productpage")));
+        let address = page.and_then(|page| page["address"].as_str()).context("no address yet")?;
+        Ok(Some(SocketAddr::new(address.parse()?, 9080)))
+    })?;
+    wait_until("the page", || {
+        let page = e2e::http1::get(entrance, "productpage:9080", PAGE)?.text();
+        Ok((page.contains("William Shakespeare") && page.contains("stars black")).then_some(()))
+    })?;
+    let load = Load::start(2, entrance, "productpage:9080", PAGE, true);
+    load.wait_for_more(20)?;
+    mesh.process.signal(Signal::KILL)?;
+    mesh.process.wait_for_end(e2e::wait::PATIENCE)?;
+    load.wait_for_more(50)?;
+    mesh.start_again(&["--no-gateway"])?;
+    wait_until("the workloads to be back in the status", || {
+        let status = mesh.status()?;
+        let all = status["workloads"].as_array().context("no workloads")?;
+        let synced = all.iter().filter(|workload| workload["synced"] == true).count();
+        Ok((synced >= 4).then_some(()))
+    })?;
+    load.wait_for_more(50)?;
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty(), "{} responses, {:?}", outcome.responses, outcome.failures);
+    Ok(())
+}
+
+#[test]
+fn a_gateway_that_is_told_to_go_finishes_what_it_has_accepted() -> Result<()> {
+    let _alone = one_mesh_at_a_time();
+    let mut mesh = Plan::bookinfo()?.start()?;
+    mesh.wait_for_page(PAGE, "William Shakespeare")?;
+    let gateway = mesh.workload("istio-ingressgateway")?;
+    let load = Load::start(4, mesh.gateway(), "bookinfo.test", PAGE, false);
+    load.wait_for_more(20)?;
+    let pid =
+        gateway.pid.and_then(|pid| Pid::from_raw(pid.cast_signed())).context("no process id")?;
+    kill_process(pid, Signal::TERM)?;
+    wait_until("another gateway", || {
+        let now = mesh.workload("istio-ingressgateway")?;
+        Ok((now.pid.is_some() && now.pid != gateway.pid).then_some(()))
+    })?;
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty(), "{} responses, {:?}", outcome.responses, outcome.failures);
+    mesh.wait_for_page(PAGE, "William Shakespeare")?;
+    Ok(())
+}
+
+#[test]
+fn real_envoy_is_a_gateway_and_a_sidecar_of_the_mesh() -> Result<()> {
+    if binaries::envoy().is_none() {
+        binaries::skip("real_envoy_is_a_gateway_and_a_sidecar_of_the_mesh", "envoy");
+        return Ok(());
+    }
+    let _alone = one_mesh_at_a_time();
+    let plan = Plan::bookinfo()?;
+    plan.edit(
+        "workloads.yaml",
+        "run: [bookinfo, details]\n",
+        "run: [bookinfo, details]\n  proxy: envoy\n",
+    )?;
+    let mut mesh = plan.argument("--gateway-proxy").argument("envoy").start()?;
+    mesh.wait_for_page(PAGE, "William Shakespeare")?;
+    for workload in ["istio-ingressgateway", "details-v1"] {
+        let info = mesh.admin(workload, "/server_info")?.text();
+        assert!(
+            info.contains("\"version\"") && !info.to_lowercase().contains("outrigger"),
+            "{workload}: {info}"
+        );
+        let stats = mesh.admin(workload, "/stats?filter=update_rejected")?.text();
+        assert!(stats.lines().all(|line| line.ends_with(": 0")), "{workload}: {stats}");
+    }
+    Ok(())
+}
+
+/// The serial number of the certificate that a sidecar shows.
+fn serial(mesh: &Mesh, workload: &str) -> Result<String> {
+    let certificates = mesh.admin(workload, "/certs")?.text();
+    let certificates: serde_json::Value = serde_json::from_str(&certificates)?;
+    let serial = certificates["certificates"][0]["cert_chain"][0]["serial_number"].as_str();
+    serial.map(str::to_owned).with_context(|| format!("no serial number: {certificates}"))
+}
+
+/// How many healthy endpoints of `details` the product page's sidecar knows.
+fn details_endpoints(mesh: &Mesh) -> Result<usize> {
+    let clusters = mesh.admin("productpage-v1", "/clusters")?.text();
+    let prefix = "outbound|9080||details.default.svc.cluster.local::";
+    let endpoints = clusters.lines().filter(|line| line.starts_with(prefix));
+    Ok(endpoints.filter(|line| line.contains("::health_flags::healthy")).count())
+}
+
+/// `outrigger run` of one of bookinfo's services.
+fn run(mesh: &Mesh, folder: &Path, name: &str, service: &[&str]) -> Result<Process> {
+    let account = format!("bookinfo-{name}");
+    let mut command: Command = mesh.outrigger(&["run", "--name", name, "--port", "9080"])?;
+    command
+        .args(["--service-account", &account, "--version", "v2", "--", "bookinfo"])
+        .args(service);
+    Process::start(name, command, folder)
+}
