@@ -16,6 +16,8 @@ mod workloads;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use resources::field::Finding;
+use resources::object::Object;
 use resources::store::{StoreError, Versioned};
 use resources::yaml::FileProblem;
 
@@ -32,7 +34,11 @@ pub struct DirectorySource {
     path: PathBuf,
     store: Arc<Versioned>,
     root_namespace: String,
+    advice: Advice,
 }
+
+/// What else there is to say about a valid object: findings that become warnings.
+pub type Advice = fn(&Object) -> Vec<Finding>;
 
 /// One pass over the directory.
 #[derive(Debug, Default)]
@@ -52,7 +58,14 @@ pub struct Pass {
 impl DirectorySource {
     /// A source that applies `path` to `store`.
     pub fn new(path: &Path, store: Arc<Versioned>, root_namespace: &str) -> Self {
-        Self { path: path.to_owned(), store, root_namespace: root_namespace.to_owned() }
+        let (path, root_namespace) = (path.to_owned(), root_namespace.to_owned());
+        Self { path, store, root_namespace, advice: |_| Vec::new() }
+    }
+
+    /// The same source, which also tells what `advice` finds.
+    #[must_use]
+    pub fn with_advice(self, advice: Advice) -> Self {
+        Self { advice, ..self }
     }
 
     /// Reads the directory and brings the store in line with it. The error is the store's own.
@@ -61,7 +74,7 @@ impl DirectorySource {
             Ok(files) => files,
             Err(problems) => return Ok(Pass { problems, ..Pass::default() }),
         };
-        let desired = match desired::read(&files, &*self.store).await? {
+        let desired = match desired::read(&files, &*self.store, self.advice).await? {
             Ok(desired) => desired,
             Err(problems) => return Ok(Pass { problems, ..Pass::default() }),
         };

@@ -14,9 +14,9 @@ use resources::terms::port::Transport;
 use resources::yaml::{self, Document, FilePlace, FileProblem};
 use serde_json::json;
 
-use super::WORKLOADS_FILE;
 use super::files::SourceFile;
 use super::workloads::{self, WorkloadRow};
+use super::{Advice, WORKLOADS_FILE};
 
 /// What a directory wants.
 pub(super) struct Desired {
@@ -55,6 +55,7 @@ pub struct Workload {
 pub(super) async fn read(
     files: &[SourceFile],
     store: &dyn Store,
+    advice: Advice,
 ) -> Result<Result<Desired, Vec<FileProblem>>, StoreError> {
     let mut reader = Reader::default();
     for file in files {
@@ -64,7 +65,9 @@ pub(super) async fn read(
                 Err(problems) => reader.problems.extend(problems),
             },
             _ => match yaml::load(&file.shown, &file.text) {
-                Ok(documents) => documents.into_iter().for_each(|document| reader.admit(document)),
+                Ok(documents) => {
+                    documents.into_iter().for_each(|document| reader.admit(document, advice))
+                }
                 Err(problems) => reader.problems.extend(problems),
             },
         }
@@ -89,7 +92,7 @@ struct Reader {
 
 impl Reader {
     /// Takes an object in if nothing is wrong with it.
-    fn admit(&mut self, document: Document) {
+    fn admit(&mut self, document: Document, advice: Advice) {
         let root = document.place_of(&FieldPath::default());
         let info = match kind_of(&document.object) {
             Ok(info) => info,
@@ -109,6 +112,7 @@ impl Reader {
         if !findings.errors.is_empty() {
             return;
         }
+        self.warnings.extend(advice(&document.object).iter().map(shown));
         let key = key_of(&document.object, info);
         if let Some(earlier) = self.objects.get(&key) {
             let message = format!("{key} is there already, at {}", earlier.place);
