@@ -72,6 +72,7 @@ enum Message<'a> {
     Needs(usize),
 }
 
+const NOT_A_HELLO: &str = "the first handshake message is not a client hello";
 const HANDSHAKE_RECORD: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const LONGEST_RECORD: usize = 1 << 14;
@@ -99,24 +100,22 @@ fn handshake_message(input: &[u8]) -> Result<Message<'_>, HelloError> {
         } else {
             message.to_mut().extend_from_slice(fragment);
         }
+        // Until the message's own header is there, any byte may be the one that is wrong.
+        let mut missing = 1;
         match *message {
             [CLIENT_HELLO, 0, high, low, ref body @ ..] => {
                 let expected = usize::from(u16::from_be_bytes([high, low]));
-                if let Some(spare) = body.len().checked_sub(expected) {
-                    return Ok(Message::Whole(without_header(message, spare)));
+                match body.len().checked_sub(expected) {
+                    Some(spare) => return Ok(Message::Whole(without_header(message, spare))),
+                    None => missing = expected - body.len(),
                 }
             }
             [CLIENT_HELLO, 1..=255, ..] => return Err(HelloError::TooLarge),
             [CLIENT_HELLO, ..] | [] => {}
-            [_, ..] => {
-                return Err(HelloError::Malformed(
-                    "the first handshake message is not a client hello",
-                ));
-            }
+            [_, ..] => return Err(HelloError::Malformed(NOT_A_HELLO)),
         }
         if end > input.len() {
-            // Until the message's own header is there, any byte may be the one that is wrong.
-            return Ok(Message::Needs(if message.len() < 4 { input.len() + 1 } else { end }));
+            return Ok(Message::Needs(end.min(input.len() + missing)));
         }
         at = end;
     }

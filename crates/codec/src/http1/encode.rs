@@ -60,11 +60,11 @@ fn plan_request(head: &RequestHead, end_stream: bool) -> Plan {
         return Plan::new(BodyEncoder::Length(length), b"", false);
     }
     match (end_stream, head.method_kind()) {
-        // RFC 9110 §8.6: a length of 0 is said where the method expects content.
-        (true, Method::Post | Method::Put | Method::Patch) => {
-            Plan::new(BodyEncoder::None, NO_LENGTH_LINE, true)
+        // RFC 9110 §8.6: a length of 0 is said unless the method is one that comes without content. Envoy's list.
+        (true, Method::Get | Method::Head | Method::Delete | Method::Connect | Method::Trace) => {
+            Plan::new(BodyEncoder::None, b"", true)
         }
-        (true, _) => Plan::new(BodyEncoder::None, b"", true),
+        (true, _) => Plan::new(BodyEncoder::None, NO_LENGTH_LINE, true),
         (false, _) => Plan::new(BodyEncoder::Chunked, CHUNKED_LINE, true),
     }
 }

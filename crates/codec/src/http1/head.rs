@@ -193,6 +193,9 @@ fn request_lines<'b>(
     if !lines[line_end..].starts_with(b"\r\n") {
         return Err(BARE_LF);
     }
+    if !target.is_ascii() {
+        return Err(Refusal::codec_error("bad byte in the request target"));
+    }
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     head.forget_pseudo_fields();
     index_fields(&mut head.fields, &lines[..len], line_end + 2, request.headers)?;
@@ -262,8 +265,7 @@ fn place_target(head: &mut RequestHead, target: Target) {
     };
     head.set_scheme(scheme);
     if target.needs_slash {
-        let path = [b"/", head.path()].concat();
-        head.set_path(&path);
+        head.set_path(b"/");
     }
 }
 

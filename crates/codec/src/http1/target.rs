@@ -9,7 +9,7 @@ pub(super) struct Target {
     pub scheme: Span,
     pub authority: Span,
     pub path: Span,
-    /// The target names a place but has no path: it is `/`, before the query if there is one.
+    /// The target names a place and nothing else: its path is `/`.
     pub needs_slash: bool,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn split(
         scheme: Span::new(at, scheme.len()),
         authority: Span::new(at + host, end),
         path: Span::new(at + host + end, rest.len() - end),
-        needs_slash: rest.get(end) != Some(&b'/'),
+        needs_slash: end == rest.len(),
     })
 }
 

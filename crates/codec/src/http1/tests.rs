@@ -187,8 +187,8 @@ fn requests() {
         ),
         (
             "absolute form without a path",
-            "GET https://b?q HTTP/1.1\r\nHost: a\r\n\r\n",
-            vec![request("GET https|b|/?q HTTP/1.1", &[], true)],
+            "GET https://b HTTP/1.1\r\nHost: a\r\n\r\n",
+            vec![request("GET https|b|/ HTTP/1.1", &[], true)],
         ),
         (
             "asterisk form",
@@ -561,6 +561,8 @@ fn request_bodies_on_the_wire() {
     let table: &[(&str, &str, bool, &str)] = &[
         ("GET", "", true, ""),
         ("POST", "", true, "content-length: 0\r\n"),
+        ("OPTIONS", "", true, "content-length: 0\r\n"),
+        ("DELETE", "", true, ""),
         ("POST", "", false, "transfer-encoding: chunked\r\n"),
         ("GET", "", false, "transfer-encoding: chunked\r\n"),
         ("POST", "5", false, "content-length: 5\r\n"),

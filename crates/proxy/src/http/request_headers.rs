@@ -88,6 +88,8 @@ pub struct Rejection {
     pub status: u16,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: &'static str,
+    /// The answer's body; mostly empty.
+    pub body: &'static str,
     /// The answer's `location`.
     pub location: Option<Vec<u8>>,
     /// Close the connection after the answer.
@@ -95,8 +97,13 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    fn new(status: u16, details: &'static str) -> Rejection {
-        Rejection { status, details, location: None, close: false }
+    const fn new(status: u16, details: &'static str) -> Rejection {
+        Rejection { status, details, body: "", location: None, close: false }
+    }
+
+    /// Whoever sends such things is not listened to any more.
+    const fn bad_request(details: &'static str, body: &'static str) -> Rejection {
+        Rejection { status: 400, details, body, location: None, close: true }
     }
 }
 
@@ -151,16 +158,24 @@ pub fn finish_response(head: &mut ResponseHead, request: &RequestHead, rules: He
 }
 
 fn check_version_and_host(head: &mut RequestHead, http1: &Http1Options) -> Result<(), Rejection> {
+    const LOW_VERSION: Rejection = Rejection {
+        status: 426,
+        details: "low_version",
+        body: "Upgrade Required",
+        location: None,
+        close: true,
+    };
+
     if head.version == Version::Http10 {
         if !http1.accept_http_10 {
-            return Err(Rejection { close: true, ..Rejection::new(426, "low_version") });
+            return Err(LOW_VERSION);
         }
         if head.authority().is_empty() {
             head.set_authority(http1.default_host_for_http_10.as_bytes());
         }
     }
     if head.authority().is_empty() {
-        return Err(Rejection::new(400, "missing_host_header"));
+        return Err(Rejection::bad_request("missing_host_header", ""));
     }
     Ok(())
 }
@@ -174,7 +189,7 @@ fn apply_underscore_rule(
         UnderscoreAction::Allow => {}
         UnderscoreAction::RejectRequest => {
             if head.fields.iter().any(|(name, _)| has_underscore(name)) {
-                return Err(Rejection::new(400, "http1.unexpected_underscore"));
+                return Err(Rejection::bad_request("http1.unexpected_underscore", "Bad Request"));
             }
         }
         UnderscoreAction::DropHeader => {
@@ -200,16 +215,13 @@ fn trim_host(head: &mut RequestHead, rules: &HostNormalization, connection: &Con
     let (host, port) = authority.split_at(port_start(authority));
     let trimmed =
         if rules.strip_trailing_dot { host.strip_suffix(b".").unwrap_or(host) } else { host };
-    let listens_on = connection.local_address.map(|address| address.port());
-    let is_listeners = || {
-        let number = port.strip_prefix(b":").and_then(|digits| std::str::from_utf8(digits).ok());
-        number
-            .and_then(|digits| digits.parse::<u16>().ok())
-            .is_some_and(|number| Some(number) == listens_on)
-    };
-    let cuts_port = !port.is_empty()
+    let number = port.strip_prefix(b":").and_then(|digits| std::str::from_utf8(digits).ok());
+    // As Envoy: what is no number is no port, whatever its size.
+    let number: Option<u32> = number.and_then(|digits| digits.parse().ok());
+    let listens_on = connection.local_address.map(|address| u32::from(address.port()));
+    let cuts_port = number.is_some()
         && head.method_kind() != Method::Connect
-        && (rules.strip_any_port || rules.strip_matching_port && is_listeners());
+        && (rules.strip_any_port || rules.strip_matching_port && number == listens_on);
     if !cuts_port && trimmed.len() == host.len() {
         return;
     }

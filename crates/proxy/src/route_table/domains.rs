@@ -88,17 +88,17 @@ fn insert(names: &mut ByName, name: &[u8], position: u32) -> bool {
     }
 }
 
-/// Where the port of an authority starts, its colon included; the end if there is none.
+/// Where the port of an authority starts, its colon included; the end if there is none. As Envoy, whatever follows the
+/// colon is taken for a port.
 pub(crate) fn port_start(authority: &[u8]) -> usize {
     let Some(colon) = memchr::memrchr(b':', authority) else {
         return authority.len();
     };
-    let (host, port) = (&authority[..colon], &authority[colon + 1..]);
+    let host = &authority[..colon];
     // The colons of an IPv6 address stand within brackets; without them nobody can tell.
     let ends_host =
         if host.starts_with(b"[") { host.ends_with(b"]") } else { !host.contains(&b':') };
-    let is_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
-    if ends_host && is_port { colon } else { authority.len() }
+    if ends_host { colon } else { authority.len() }
 }
 
 #[cfg(test)]
@@ -166,7 +166,9 @@ mod tests {
             ("[::1]:80", Some(1)),
             ("[::1]", Some(1)),
             ("::1", Some(2)),
-            ("foo.com:x", None),
+            ("foo.com:x", Some(0)),
+            ("foo.com:", Some(0)),
+            ("[::1", None),
         ];
         for (host, expected) in table {
             assert_eq!(index.find(host.as_bytes(), true), expected, "{host}");

@@ -98,6 +98,8 @@ fn requests_that_smuggle() {
         ("GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", 400, ERROR),
         ("GET / HTTP/1.1\r\nHost: a\r\nX\0: 1\r\n\r\n", 400, ERROR),
         ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400, ERROR),
+        ("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", 400, ERROR),
+        ("GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", 400, ERROR),
         ("GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n", 400, ERROR),
         ("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400, ERROR),
         ("GET / HTTP/1.1\r\nHost: a\r\nX\u{fc}: 1\r\n\r\n", 400, ERROR),

@@ -47,12 +47,8 @@ fn remove_nominated(fields: &mut Fields) -> Result<(), Rejection> {
         names::X_FORWARDED_HOST,
         names::X_FORWARDED_PROTO,
     ]);
-    const REJECTED: Rejection = Rejection {
-        status: 400,
-        details: "http1.connection_header_rejected",
-        location: None,
-        close: false,
-    };
+    const REJECTED: Rejection =
+        Rejection::bad_request("http1.connection_header_rejected", "Bad Request");
 
     let mut nominated = smallvec::SmallVec::<[smallvec::SmallVec<[u8; 32]>; 2]>::new();
     let tokens =
