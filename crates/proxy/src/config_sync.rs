@@ -9,6 +9,7 @@ pub mod sink;
 
 mod backoff;
 mod channel;
+mod protocol;
 mod service;
 mod stream;
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use xds::{DeltaClient, SotwClient};
 
 use sink::{ConfigSink, GrpcSource, ResourceKind, Source, Subscriptions};
 use stream::Stream;
@@ -69,12 +71,20 @@ async fn supervise<S: ConfigSink>(sink: Arc<S>) {
                 continue;
             }
             let Some(source) = service_of(&key, &wanted) else {
-                tracing::error!(?key, "resources are wanted over ADS, but no ads_config says where it is");
+                tracing::error!(
+                    ?key,
+                    "resources are wanted over ADS, but no ads_config says where it is"
+                );
                 continue;
             };
             let (stop, stopped) = oneshot::channel();
-            let stream = Stream::new(sink.clone(), key.clone(), source);
-            tokio::spawn(stream.run(stopped));
+            if source.delta {
+                let stream = Stream::<S, DeltaClient>::new(sink.clone(), key.clone(), source);
+                tokio::spawn(stream.run(stopped));
+            } else {
+                let stream = Stream::<S, SotwClient>::new(sink.clone(), key.clone(), source);
+                tokio::spawn(stream.run(stopped));
+            }
             running.insert(key, Running { _stop: stop });
         }
         if subscriptions.changed().await.is_err() {

@@ -58,3 +58,25 @@ pub(super) fn delta_path(only: Option<ResourceKind>) -> &'static str {
         }
     }
 }
+
+/// The gRPC method for state-of-the-world discovery of one kind, or of all over the aggregated stream. Virtual hosts have
+/// none: they are incremental by nature.
+pub(super) fn sotw_path(only: Option<ResourceKind>) -> &'static str {
+    match only {
+        None => "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
+        Some(ResourceKind::Cluster) => {
+            "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters"
+        }
+        Some(ResourceKind::Endpoints) => {
+            "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
+        }
+        Some(ResourceKind::Listener) => {
+            "/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners"
+        }
+        Some(ResourceKind::Routes) => "/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
+        Some(ResourceKind::VirtualHosts) => delta_path(only),
+        Some(ResourceKind::Secret) => {
+            "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+        }
+    }
+}

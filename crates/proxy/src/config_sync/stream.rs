@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use http::uri::PathAndQuery;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -12,12 +11,12 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
-use xds::client::{DeltaClient, ResponseId};
+use xds::client::ResponseId;
 use xds::{Rejection, ResourceType};
 
 use super::backoff::Backoff;
 use super::channel::{self, ConnectError};
-use super::service::delta_path;
+use super::protocol::Protocol;
 use super::sink::{
     ConfigSink, GrpcSource, Names, Rejected, Resource, ResourceKind, Subscriptions, Update,
 };
@@ -59,11 +58,11 @@ struct Verdict {
 }
 
 /// A stream's task.
-pub(super) struct Stream<S> {
+pub(super) struct Stream<S, P> {
     sink: Arc<S>,
     key: StreamKey,
     source: GrpcSource,
-    client: DeltaClient,
+    client: P,
     subscriptions: watch::Receiver<Arc<Subscriptions>>,
     /// What the client was told to want, as far as it follows [`Self::subscriptions`].
     told: BTreeMap<ResourceKind, Names>,
@@ -72,8 +71,8 @@ pub(super) struct Stream<S> {
     backoff: Backoff,
 }
 
-impl<S: ConfigSink> Stream<S> {
-    pub(super) fn new(sink: Arc<S>, key: StreamKey, source: GrpcSource) -> Stream<S> {
+impl<S: ConfigSink, P: Protocol> Stream<S, P> {
+    pub(super) fn new(sink: Arc<S>, key: StreamKey, source: GrpcSource) -> Stream<S, P> {
         let mut node = sink.node();
         if !node.client_features.iter().any(|feature| feature == EAGER_VIRTUAL_HOSTS) {
             node.client_features.push(EAGER_VIRTUAL_HOSTS.to_owned());
@@ -83,7 +82,7 @@ impl<S: ConfigSink> Stream<S> {
         // A task of its own: an update that is being applied is finished even if the stream ends meanwhile.
         tokio::spawn(apply_in_order(sink.clone(), queue, judged));
         Stream {
-            client: DeltaClient::new(node),
+            client: P::new(node),
             subscriptions: sink.subscriptions(),
             sink,
             key,
@@ -123,10 +122,7 @@ impl<S: ConfigSink> Stream<S> {
 
     async fn open(
         &mut self,
-    ) -> Result<
-        (mpsc::UnboundedSender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>),
-        Lost,
-    > {
+    ) -> Result<(mpsc::UnboundedSender<P::Request>, Streaming<P::Response>), Lost> {
         let target = self.sink.grpc_target(&self.source.cluster).await;
         let target = target.ok_or_else(|| ConnectError::NoCluster(self.source.cluster.clone()))?;
         let channel = channel::connect(&self.source, target).await?;
@@ -145,9 +141,8 @@ impl<S: ConfigSink> Stream<S> {
         }
         let mut grpc = Grpc::new(channel).max_decoding_message_size(usize::MAX);
         grpc.ready().await?;
-        let path = PathAndQuery::from_static(delta_path(self.key.only));
-        let codec =
-            tonic_prost::ProstCodec::<DeltaDiscoveryRequest, DeltaDiscoveryResponse>::default();
+        let path = PathAndQuery::from_static(P::path(self.key.only));
+        let codec = tonic_prost::ProstCodec::<P::Request, P::Response>::default();
         let responses = grpc.streaming(request, path, codec).await?.into_inner();
         tracing::info!(cluster = %self.source.cluster, "discovery stream open");
         Ok((requests, responses))
@@ -155,8 +150,8 @@ impl<S: ConfigSink> Stream<S> {
 
     async fn serve(
         &mut self,
-        requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
-        mut responses: Streaming<DeltaDiscoveryResponse>,
+        requests: mpsc::UnboundedSender<P::Request>,
+        mut responses: Streaming<P::Response>,
     ) -> Lost {
         loop {
             tokio::select! {
@@ -178,14 +173,14 @@ impl<S: ConfigSink> Stream<S> {
         }
     }
 
-    fn send_requests(&mut self, requests: &mpsc::UnboundedSender<DeltaDiscoveryRequest>) {
+    fn send_requests(&mut self, requests: &mpsc::UnboundedSender<P::Request>) {
         while let Some(request) = self.client.poll_request() {
             // A stream that no longer takes requests is about to end by itself.
             let _ = requests.send(request);
         }
     }
 
-    fn on_response(&mut self, response: DeltaDiscoveryResponse) {
+    fn on_response(&mut self, response: P::Response) {
         self.backoff.reset();
         let received = match self.client.receive(response) {
             Ok(received) => received,
@@ -239,7 +234,12 @@ impl<S: ConfigSink> Stream<S> {
     }
 }
 
-fn follow(client: &mut DeltaClient, kind: ResourceType, old: Option<&Names>, new: Option<&Names>) {
+fn follow<P: Protocol>(
+    client: &mut P,
+    kind: ResourceType,
+    old: Option<&Names>,
+    new: Option<&Names>,
+) {
     if new == Some(&Names::Wildcard) {
         client.subscribe_all(kind);
     }

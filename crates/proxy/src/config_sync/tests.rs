@@ -24,6 +24,7 @@ use tokio_stream::Stream as TokioStream;
 use tokio_stream::wrappers::{UnboundedReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 use xds::server::RequestOutcome;
+use xds::sotw::{SotwOutcome, SotwServer};
 use xds::{DeltaServer, Rejection, ResourceSource, ResourceType};
 
 use super::sink::*;
@@ -191,7 +192,8 @@ impl AggregatedDiscoveryService for ControlPlane {
 #[tonic::async_trait]
 impl SecretDiscoveryService for ControlPlane {
     type DeltaSecretsStream = Responses;
-    type StreamSecretsStream = tokio_stream::Empty<Result<DiscoveryResponse, Status>>;
+    type StreamSecretsStream =
+        Pin<Box<dyn TokioStream<Item = Result<DiscoveryResponse, Status>> + Send>>;
 
     async fn delta_secrets(
         &self,
@@ -202,9 +204,33 @@ impl SecretDiscoveryService for ControlPlane {
 
     async fn stream_secrets(
         &self,
-        _: Request<Streaming<DiscoveryRequest>>,
+        request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        Err(Status::unimplemented("delta only"))
+        let (responses, outgoing) = mpsc::unbounded_channel();
+        let (world, mut changed) = (self.world.clone(), self.changed.subscribe());
+        let mut requests = request.into_inner();
+        tokio::spawn(async move {
+            let mut server = SotwServer::new();
+            loop {
+                tokio::select! {
+                    Ok(Some(request)) = requests.message() => {
+                        let outcome = server.on_request(request).unwrap();
+                        if let SotwOutcome::Rejected(_, reason) = outcome {
+                            let rejection = Rejection { name: "set".into(), reason };
+                            world.lock().unwrap().rejections.push(rejection);
+                        }
+                    }
+                    Ok(()) = changed.changed() => server.changed(ResourceType::Secret),
+                    else => return,
+                }
+                while let Some(response) = server.next_response(&mut *world.lock().unwrap()) {
+                    let bytes = response.encode_to_vec();
+                    let _ =
+                        responses.send(Ok(DiscoveryResponse::decode(bytes.as_slice()).unwrap()));
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(outgoing))))
     }
 
     async fn fetch_secrets(
@@ -477,4 +503,29 @@ async fn secrets_come_over_a_service_of_their_own() {
     fixture.main.want(Source::Grpc(grpc_source()), ResourceKind::Secret, "default");
     fixture.main.until_has(ResourceKind::Secret, "default", "certificate").await;
     assert_eq!(fixture.control.world.lock().unwrap().headers.len(), 2, "two streams");
+}
+
+/// As Istio configures secrets: `api_type: GRPC`.
+#[tokio::test]
+async fn secrets_come_as_state_of_the_world_too() {
+    use api::envoy::extensions::transport_sockets::tls::v3::Secret;
+    let fixture = fixture();
+    let secret = |content: &str| {
+        let r#type = None;
+        let bytes = Secret { name: "default".into(), r#type }.encode_to_vec();
+        // An unknown field makes the versions differ.
+        String::from_utf8(bytes).unwrap()
+            + "\u{7a}"
+            + &char::from(content.len() as u8).to_string()
+            + content
+    };
+    fixture.control.put(ResourceType::Secret, "default", &secret("one"));
+    let _listening = fixture.control.listen(&fixture.socket);
+    let _sync = super::start(fixture.main.clone());
+    let source = Source::Grpc(GrpcSource { delta: false, ..grpc_source() });
+    fixture.main.want(source, ResourceKind::Secret, "default");
+    fixture.main.until_has(ResourceKind::Secret, "default", &secret("one")).await;
+    fixture.control.put(ResourceType::Secret, "default", &secret("another"));
+    fixture.main.until_has(ResourceKind::Secret, "default", &secret("another")).await;
+    assert!(fixture.control.world.lock().unwrap().rejections.is_empty());
 }
