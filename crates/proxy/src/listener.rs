@@ -71,7 +71,9 @@ impl ListenSocket {
         let socket = socket2::Socket::from(fd);
         socket.set_nonblocking(true)?;
         Ok(match socket.domain()? {
-            socket2::Domain::UNIX => Self::Unix(UnixListener::from_std(OwnedFd::from(socket).into())),
+            socket2::Domain::UNIX => {
+                Self::Unix(UnixListener::from_std(OwnedFd::from(socket).into()))
+            }
             _ => Self::Tcp(TcpListener::from_std(OwnedFd::from(socket).into())),
         })
     }
@@ -96,7 +98,9 @@ impl ListenSocket {
     /// The address every connection arrives at, unless the listener has a wildcard.
     fn fixed_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok().filter(|address| !address.ip().is_unspecified()),
+            Self::Tcp(listener) => {
+                listener.local_addr().ok().filter(|address| !address.ip().is_unspecified())
+            }
             Self::Unix(_) => None,
         }
     }
@@ -104,9 +108,16 @@ impl ListenSocket {
 
 impl Worker {
     /// Serves a new listener.
-    pub(crate) fn add_listener(&mut self, id: ListenerId, config: Arc<ListenerConfig>, fd: Option<OwnedFd>) {
-        let chains = config.filter_chains.iter().map(|chain| self.activate(&config, chain)).collect();
-        let default_chain = config.default_filter_chain.as_ref().map(|chain| self.activate(&config, chain));
+    pub(crate) fn add_listener(
+        &mut self,
+        id: ListenerId,
+        config: Arc<ListenerConfig>,
+        fd: Option<OwnedFd>,
+    ) {
+        let chains =
+            config.filter_chains.iter().map(|chain| self.activate(&config, chain)).collect();
+        let default_chain =
+            config.default_filter_chain.as_ref().map(|chain| self.activate(&config, chain));
         let listener = ActiveListener {
             id,
             chains,
@@ -139,7 +150,10 @@ impl Worker {
 
     /// Accepts what the backlog has, up to the limit of a turn.
     pub(crate) fn accept(&mut self, key: Key<ActiveListener>) {
-        let most = self.listeners.get(key).map_or(0, |listener| listener.config.max_accepts_per_turn.max(1));
+        let most = self
+            .listeners
+            .get(key)
+            .map_or(0, |listener| listener.config.max_accepts_per_turn.max(1));
         for _ in 0..most {
             if !self.accept_one(key) {
                 return;
@@ -241,11 +255,18 @@ impl Worker {
         self.listeners.iter().find(|(_, listener)| listener.id == id).map(|(key, _)| key)
     }
 
-    /// Accepts what is in the backlog, then closes the socket: nothing that was accepted by the kernel is reset.
+    /// Accepts what is in the backlog, then closes the socket: nothing that was accepted by the kernel is reset. After
+    /// a drain that was announced, connections that rest end here.
     pub(crate) fn stop_listening(&mut self, key: Key<ActiveListener>) {
         while self.accept_one(key) {}
         let Some(listener) = self.listeners.get_mut(key) else { return };
         self.wheel.cancel(&mut listener.timer);
         listener.socket = None;
+        if listener.draining {
+            for connection in self.connections_of(key) {
+                self.close_if_resting(connection);
+            }
+        }
+        self.forget_empty_listener(key);
     }
 }

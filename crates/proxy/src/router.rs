@@ -170,6 +170,9 @@ impl Worker {
         else {
             return self.local_reply(key, reply::no_cluster(503));
         };
+        if stream.request_ready {
+            stream.router.request_complete(self.clock.now_ns());
+        }
         stream.info.cluster = Some(Arc::clone(&cluster.cluster));
         stream.info.attempt_count += 1;
         let tried = &stream.router.tried;

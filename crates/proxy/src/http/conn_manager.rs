@@ -29,6 +29,8 @@ pub struct HttpConnection {
     pub is_blocked: bool,
     /// Every answer says that the connection ends.
     pub is_draining: bool,
+    /// A connection that drains may rest until then.
+    rest_ends_ns: u64,
     /// Requests so far.
     pub requests: u32,
     /// Since when there has been no stream.
@@ -94,6 +96,7 @@ impl HttpConnection {
             read_paused: false,
             is_blocked: false,
             is_draining: false,
+            rest_ends_ns: u64::MAX,
             requests: 0,
             idle_since_ns: now_ns,
             head_since_ns: 0,
@@ -104,6 +107,11 @@ impl HttpConnection {
     /// Could the client have more to say than it has said: is it unsafe to close without waiting for its FIN?
     pub fn may_still_send(&self) -> bool {
         !self.codec.is_idle()
+    }
+
+    /// No stream, and no part of a request.
+    fn is_resting(&self) -> bool {
+        self.streams.is_empty() && self.codec.is_idle()
     }
 
     /// Would more bytes be of use?
@@ -323,7 +331,7 @@ impl Worker {
         let mut deadline =
             after(http.opened_ns, timeouts.max_connection_duration.filter(|_| !http.is_draining));
         if http.streams.is_empty() {
-            deadline = deadline.min(after(http.idle_since_ns, timeouts.idle));
+            deadline = deadline.min(after(http.idle_since_ns, timeouts.idle)).min(http.rest_ends_ns);
             if http.head_since_ns != 0 {
                 deadline = deadline.min(after(http.head_since_ns, timeouts.request_headers));
                 deadline = deadline.min(after(http.head_since_ns, timeouts.request));
@@ -359,8 +367,11 @@ impl Worker {
                 self.head_timed_out(key, head_due <= now);
                 return;
             }
-            if after(http.idle_since_ns, timeouts.idle) <= now && http.head_since_ns == 0 {
-                counters.inc(Stat::DOWNSTREAM_CX_IDLE_TIMEOUT);
+            let idle_due = after(http.idle_since_ns, timeouts.idle) <= now;
+            if http.head_since_ns == 0 && (idle_due || http.rest_ends_ns <= now) {
+                if idle_due {
+                    counters.inc(Stat::DOWNSTREAM_CX_IDLE_TIMEOUT);
+                }
                 self.close_downstream(key, CloseReason::Local);
                 return;
             }
@@ -394,14 +405,30 @@ impl Worker {
         self.open_error_stream(key, &error);
     }
 
-    /// No new requests: the answer in progress, or the next, is the last; an idle connection ends at once.
+    /// No new requests: the answer in progress, or the next, says that it is the last. A connection that rests is closed
+    /// only after the drain time: closing it now could cross a request on its way.
     pub(crate) fn drain_connection(&mut self, key: Key<Downstream>) {
+        let now = self.clock.now_ns();
+        let Some(http) = self.http_of(key) else { return };
+        if http.is_draining {
+            return;
+        }
+        http.is_draining = true;
+        http.rest_ends_ns = after(now, Some(http.state.config.timeouts.drain));
+        http.state.cells.counters.inc(Stat::DOWNSTREAM_CX_DRAIN_CLOSE);
+        self.arm_downstream(key);
+    }
+
+    /// Closes a connection that rests, unless a request turns out to have arrived. One that never had any keeps the
+    /// drain time: its client has only just come.
+    pub(crate) fn close_if_resting(&mut self, key: Key<Downstream>) {
+        let Some(down) = self.downs.get_mut(key) else { return };
+        down.io.readable = true;
+        self.read_downstream(key);
+        self.drain_connection(key);
         let Some(down) = self.downs.get_mut(key) else { return };
         let Kind::Http(http) = &mut down.kind else { return };
-        http.is_draining = true;
-        http.state.cells.counters.inc(Stat::DOWNSTREAM_CX_DRAIN_CLOSE);
-        if http.streams.is_empty() && http.codec.is_idle() && down.io.input.is_empty() {
-            http.codec.start_drain(down.io.output.writer(&mut self.buffers));
+        if http.requests > 0 && http.is_resting() && down.io.input.is_empty() {
             down.close_after_flush = true;
             self.mark_downstream(key);
         }

@@ -93,9 +93,7 @@ impl Worker {
         if down.is_draining {
             down.codec.start_drain(out);
         }
-        let before = out.len();
         down.codec.encode_head(stream.id, &stream.response, end_stream, out);
-        stream.info.response_header_bytes = (out.len() - before) as u32;
         self.mark_downstream(down_key);
         if end_stream {
             self.end_stream(key);

@@ -164,7 +164,6 @@ impl Worker {
         let now = self.clock.now_ns();
         let Some(stream) = self.streams.get_mut(key) else { return };
         let Some(http) = &stream.http else { return };
-        stream.info.request_header_bytes = stream.request.byte_size() as u32;
         if end_stream {
             stream.request_done = true;
             stream.info.timings.request_end_ns = now;
@@ -324,6 +323,7 @@ impl Worker {
     pub(crate) fn end_stream(&mut self, key: Key<Box<Stream>>) {
         self.abandon_attempt(key);
         self.drop_calls(key);
+        self.count_head_bytes(key);
         self.filters_complete(key);
         let Some(mut stream) = self.streams.remove(key) else { return };
         let now = self.clock.now_ns();
@@ -351,6 +351,18 @@ impl Worker {
         }
         if let Some(downstream) = downstream {
             self.stream_left(downstream, key);
+        }
+    }
+
+    /// The sizes of heads, for those who ask at the end.
+    fn count_head_bytes(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(http) = &stream.http else { return };
+        if stream.chain.is_some() || !http.config.access_loggers.is_empty() {
+            stream.info.request_header_bytes = stream.request.byte_size() as u32;
+            if stream.info.response_code != 0 {
+                stream.info.response_header_bytes = stream.response.byte_size() as u32;
+            }
         }
     }
 

@@ -54,19 +54,27 @@ impl std::fmt::Debug for ActiveChain {
 
 impl std::fmt::Debug for HttpState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpState").field("stat_prefix", &self.config.stat_prefix).finish_non_exhaustive()
+        f.debug_struct("HttpState")
+            .field("stat_prefix", &self.config.stat_prefix)
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for TcpState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TcpState").field("stat_prefix", &self.config.stat_prefix).finish_non_exhaustive()
+        f.debug_struct("TcpState")
+            .field("stat_prefix", &self.config.stat_prefix)
+            .finish_non_exhaustive()
     }
 }
 
 impl Worker {
     /// Makes a chain ready to serve.
-    pub(super) fn activate(&self, listener: &Arc<ListenerConfig>, chain: &Arc<FilterChain>) -> Rc<ActiveChain> {
+    pub(super) fn activate(
+        &self,
+        listener: &Arc<ListenerConfig>,
+        chain: &Arc<FilterChain>,
+    ) -> Rc<ActiveChain> {
         let recorder = &self.cx.recorder;
         let terminal = match &chain.terminal {
             TerminalFilter::Http(config) => ActiveTerminal::Http(Rc::new(HttpState {

@@ -215,7 +215,8 @@ impl CidrRange {
     /// Is `address` within? (An IPv4-mapped IPv6 address counts as IPv4.)
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        address.is_ipv4() == self.address.is_ipv4() && Self::new(address, self.length).address == self.address
+        address.is_ipv4() == self.address.is_ipv4()
+            && Self::new(address, self.length).address == self.address
     }
 
     /// The prefix length in bits: longer is more specific.

@@ -78,7 +78,9 @@ impl FilterChainIndex {
         self.narrow(&mut left, |c| server_name(&c.server_names, facts.server_name));
         let transport = if facts.is_tls { "tls" } else { "raw_buffer" };
         self.narrow(&mut left, |c| text(&c.transport_protocol, transport));
-        self.narrow(&mut left, |c| application_protocol(&c.application_protocols, facts.application_protocols));
+        self.narrow(&mut left, |c| {
+            application_protocol(&c.application_protocols, facts.application_protocols)
+        });
         self.narrow(&mut left, |c| longest_prefix(&c.direct_source_prefix_ranges, direct_ip));
         self.narrow(&mut left, |c| source_type(c.source_type, remote_ip, local_ip));
         self.narrow(&mut left, |c| longest_prefix(&c.source_prefix_ranges, remote_ip));
@@ -123,7 +125,11 @@ fn longest_prefix(ranges: &[CidrRange], address: Option<IpAddr>) -> Option<u32> 
         return Some(0);
     }
     let address = address?;
-    ranges.iter().filter(|range| range.contains(address)).map(|range| u32::from(range.length()) + 1).max()
+    ranges
+        .iter()
+        .filter(|range| range.contains(address))
+        .map(|range| u32::from(range.length()) + 1)
+        .max()
 }
 
 /// 0 for "any"; an exact name beats every wildcard; a longer wildcard beats a shorter.
@@ -135,7 +141,8 @@ fn server_name(names: &[String], actual: &str) -> Option<u32> {
         .iter()
         .filter_map(|name| match name.strip_prefix('*') {
             // `*.example.com` covers any number of labels before `.example.com`, but not `example.com` itself.
-            Some(suffix) => (actual.len() > suffix.len() && actual.ends_with(suffix)).then_some(suffix.len() as u32),
+            Some(suffix) => (actual.len() > suffix.len() && actual.ends_with(suffix))
+                .then_some(suffix.len() as u32),
             None => (name == actual).then_some(u32::MAX),
         })
         .max()
@@ -154,7 +161,8 @@ fn application_protocol(wanted: &[String], offered: &[&[u8]]) -> Option<u32> {
 
 fn source_type(wanted: SourceType, remote: Option<IpAddr>, local: Option<IpAddr>) -> Option<u32> {
     // A Unix socket's peer is on this machine.
-    let is_local = remote.is_none_or(|address| address.to_canonical().is_loopback() || Some(address) == local);
+    let is_local =
+        remote.is_none_or(|address| address.to_canonical().is_loopback() || Some(address) == local);
     match wanted {
         SourceType::Any => Some(0),
         SourceType::SameIpOrLoopback => is_local.then_some(1),

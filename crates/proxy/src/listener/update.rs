@@ -13,10 +13,17 @@ use crate::worker::{ListenerId, Worker};
 
 impl Worker {
     /// New configuration for a listener; its socket stays.
-    pub(crate) fn update_listener(&mut self, id: ListenerId, config: Arc<ListenerConfig>, drain: Duration) {
+    pub(crate) fn update_listener(
+        &mut self,
+        id: ListenerId,
+        config: Arc<ListenerConfig>,
+        drain: Duration,
+    ) {
         let Some(key) = self.listener_key(id) else { return };
-        let chains: Vec<_> = config.filter_chains.iter().map(|chain| self.activate(&config, chain)).collect();
-        let default_chain = config.default_filter_chain.as_ref().map(|chain| self.activate(&config, chain));
+        let chains: Vec<_> =
+            config.filter_chains.iter().map(|chain| self.activate(&config, chain)).collect();
+        let default_chain =
+            config.default_filter_chain.as_ref().map(|chain| self.activate(&config, chain));
         if let Some(listener) = self.listeners.get_mut(key) {
             listener.chains.clone_from(&chains);
             listener.default_chain.clone_from(&default_chain);
@@ -29,7 +36,8 @@ impl Worker {
                 .iter()
                 .chain(&default_chain)
                 .find(|chain: &&Rc<ActiveChain>| {
-                    chain.config.fingerprint == old.config.fingerprint && chain.config.name == old.config.name
+                    chain.config.fingerprint == old.config.fingerprint
+                        && chain.config.name == old.config.name
                 })
                 .cloned();
             match same {
@@ -56,17 +64,19 @@ impl Worker {
         self.forget_empty_listener(key);
     }
 
-    fn connections_of(&self, key: Key<ActiveListener>) -> Vec<Key<Downstream>> {
-        self.downs.iter().filter(|(_, down)| down.listener == key).map(|(down_key, _)| down_key).collect()
+    pub(crate) fn connections_of(&self, key: Key<ActiveListener>) -> Vec<Key<Downstream>> {
+        self.downs
+            .iter()
+            .filter(|(_, down)| down.listener == key)
+            .map(|(down_key, _)| down_key)
+            .collect()
     }
 
     fn drain_downstream(&mut self, key: Key<Downstream>, limit: Option<Duration>) {
         let deadline = self.clock.after(limit);
         let Some(down) = self.downs.get_mut(key) else { return };
         down.close_deadline_ns = down.close_deadline_ns.min(deadline);
-        if matches!(down.kind, Kind::Http(_)) {
-            self.drain_connection(key);
-        }
+        self.drain_connection(key);
         self.arm_downstream(key);
     }
 }

@@ -127,6 +127,9 @@ impl Worker {
         match &chain.terminal {
             ActiveTerminal::Http(state) => {
                 down.kind = Kind::Http(HttpConnection::new(state, now));
+                if self.listeners.get(down.listener).is_none_or(|listener| listener.draining) {
+                    self.drain_connection(key);
+                }
                 self.arm_downstream(key);
             }
             ActiveTerminal::Tcp(state) => self.open_tcp(key, state),
@@ -159,7 +162,7 @@ impl Worker {
     }
 
     /// Reads and delivers until the socket is drained, nobody wants more, or the turn's share is used up.
-    fn read_downstream(&mut self, key: Key<Downstream>) {
+    pub(crate) fn read_downstream(&mut self, key: Key<Downstream>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for turn in 0.. {
             let Some(down) = self.downs.get_mut(key) else { break };

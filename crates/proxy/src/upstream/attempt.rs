@@ -57,9 +57,6 @@ impl Worker {
             stream.router.request_sent = true;
             stream.info.timings.upstream_last_tx_ns = now;
         }
-        if stream.request_ready {
-            stream.router.request_complete(now);
-        }
         let has_more = !ends && (!stream.body.is_empty() || stream.request_ready);
         let at = self.upstreams.pools.get(connection.pool).map(|pool| pool.at);
         if let Some(cluster) = at.and_then(|at| self.upstreams.get(at)) {

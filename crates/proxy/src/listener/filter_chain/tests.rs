@@ -5,7 +5,10 @@ fn index(criteria: Vec<FilterChainMatch>) -> FilterChainIndex {
 }
 
 fn names(names: &[&str]) -> FilterChainMatch {
-    FilterChainMatch { server_names: names.iter().map(|n| (*n).to_owned()).collect(), ..Default::default() }
+    FilterChainMatch {
+        server_names: names.iter().map(|n| (*n).to_owned()).collect(),
+        ..Default::default()
+    }
 }
 
 fn facts(server_name: &str) -> ConnectionFacts<'_> {
