@@ -1,8 +1,13 @@
 //! One proxy's delta stream: requests in, the newest resources out.
 
+pub mod authenticate;
+pub mod node;
+pub mod service;
+
 use std::sync::Arc;
 
 use api::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use node::NodeError;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use xds::server::RequestOutcome;
@@ -49,10 +54,12 @@ impl Stream {
     }
 
     async fn run(&mut self) -> Result<(), Status> {
-        self.plane.wait_until_ready().await?;
+        if !self.plane.wait_until_ready().await {
+            return Err(stopping());
+        }
         let Some(first) = self.requests.message().await? else { return Ok(()) };
-        let node = first.node.as_ref().ok_or_else(|| invalid(crate::proxy::NodeError::Missing))?;
-        let mut proxy = Proxy::from_node(node, self.peer.as_ref()).map_err(invalid)?;
+        let node = first.node.as_ref().ok_or_else(|| invalid(NodeError::Missing))?;
+        let mut proxy = node::read(node, self.peer.as_ref()).map_err(invalid)?;
         let registered = self.register(&mut proxy).await?;
         let client = self.plane.connect(proxy, self.peer.as_ref()).await;
         tracing::info!(id = client.proxy.id, peer = ?self.peer, "a proxy connected");
@@ -92,7 +99,11 @@ impl Stream {
     }
 }
 
-fn invalid(error: crate::proxy::NodeError) -> Status {
+fn stopping() -> Status {
+    Status::unavailable("the control plane is shutting down")
+}
+
+fn invalid(error: NodeError) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
@@ -123,7 +134,7 @@ impl Session<'_> {
                 },
                 () = self.client.changed() => self.mark(self.client.take_dirty()),
                 () = self.plane.stopping() => {
-                    return Err(Status::unavailable("the control plane is shutting down"));
+                    return Err(stopping());
                 }
             }
         }

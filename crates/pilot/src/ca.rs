@@ -15,7 +15,7 @@ use resources::store::{Store, StoreError, WriteOptions};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use crate::authenticate::Authenticator;
+use crate::ads::authenticate::Authenticator;
 use crate::plane::Plane;
 
 /// A Secret with an authority that the user brought.

@@ -11,13 +11,14 @@
 //! ads           one proxy's delta stream
 //! ```
 //!
-//! Beside it: [`authenticate`] says who calls, [`ca`] signs workloads' certificates, [`registration`] keeps entries of
+//! Beside it: [`ads::authenticate`] says who calls, [`ca`] signs workloads' certificates, [`registration`] keeps entries of
 //! workloads that register themselves, [`status`] knows which proxy has what, [`server`] has the sockets.
 
 pub mod ads;
-pub mod authenticate;
 pub mod ca;
+pub mod certificate;
 pub mod counters;
+pub mod coverage;
 pub mod discovery;
 pub mod ingest;
 pub mod model;
@@ -31,4 +32,5 @@ pub mod registration;
 pub mod server;
 pub mod status;
 
+pub use coverage::not_translated;
 pub use server::{Options, Pilot, StartError, start};

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tonic::Status;
 
 use crate::counters::Counters;
 use crate::model::objects::{ChangeSet, Name};
@@ -92,12 +91,11 @@ impl Plane {
     }
 
     /// Waits until every kind has been read: before that, answers would take away what proxies have.
-    pub async fn wait_until_ready(&self) -> Result<(), Status> {
+    /// False if the control plane ends instead.
+    pub async fn wait_until_ready(&self) -> bool {
         let mut phase = self.phase.subscribe();
-        match phase.wait_for(|phase| phase.ready || phase.stopping).await {
-            Ok(phase) if !phase.stopping => Ok(()),
-            _ => Err(Status::unavailable("the control plane is shutting down")),
-        }
+        let settled = phase.wait_for(|phase| phase.ready || phase.stopping).await;
+        settled.is_ok_and(|phase| !phase.stopping)
     }
 
     /// Waits until the control plane ends.

@@ -43,6 +43,7 @@ pub fn keys(context: &PushContext, view: &ViewKey, row: &Row) -> Vec<ClusterKey>
             identities: row.identities.clone(),
             server_mode: context.authentication.of_namespace(&service.namespace),
             alpn_by_request: view.capabilities.contains(Capabilities::ALPN),
+            speaks_http2: view.capabilities.contains(Capabilities::HTTP2),
             mesh: context.mesh.clone(),
         })
         .collect()
@@ -80,6 +81,7 @@ fn of_proxy(caches: &mut Caches, context: &PushContext, proxy: &Proxy, view: &Vi
                 application: inbound.application,
                 service: inbound.service,
                 connect_timeout: context.mesh.connect_timeout,
+                speaks_http2: proxy.capabilities.contains(Capabilities::HTTP2),
             };
             caches.inbound_clusters.resource(key, |key| {
                 let cluster = cluster::inbound(key);

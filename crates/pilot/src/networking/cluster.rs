@@ -45,6 +45,8 @@ pub struct ClusterKey {
     pub server_mode: MtlsMode,
     /// Whether the node picks ALPN by request (`istio.alpn`).
     pub alpn_by_request: bool,
+    /// Whether the node speaks HTTP/2.
+    pub speaks_http2: bool,
     /// The mesh's settings.
     pub mesh: Interned<MeshConfig>,
 }
@@ -81,7 +83,7 @@ pub fn outbound(key: &ClusterKey) -> Option<Cluster> {
             cluster.load_assignment = Some(one_endpoint(&name, socket_address(target, key.port)));
         }
     }
-    traffic_policy::apply(&mut cluster, &settings, port, key.mesh.connect_timeout);
+    traffic_policy::apply(&mut cluster, &settings, port, key.mesh.connect_timeout, key.speaks_http2);
     secure(&mut cluster, key, port, settings.tls.as_ref());
     Some(cluster)
 }
@@ -99,6 +101,8 @@ pub struct InboundClusterKey {
     pub service: Option<Interned<Service>>,
     /// Time to connect.
     pub connect_timeout: Duration,
+    /// Whether the node speaks HTTP/2.
+    pub speaks_http2: bool,
 }
 
 /// Where an application listens.
@@ -136,7 +140,7 @@ pub fn inbound(key: &InboundClusterKey) -> Cluster {
         name,
         ..Default::default()
     };
-    if let Some(options) = traffic_policy::http_options(None, &port) {
+    if let Some(options) = traffic_policy::http_options(None, &port, key.speaks_http2) {
         cluster
             .typed_extension_protocol_options
             .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack(&options));
@@ -210,7 +214,7 @@ fn written_socket(key: &ClusterKey, port: &ServicePort, written: &WrittenTls, sn
         ClientTlsMode::Simple | ClientTlsMode::Mutual => Some(tls::client(&ClientTls {
             sni: own_sni.unwrap_or(&key.service.host),
             subject_alt_names: &written.subject_alt_names,
-            alpn: if port.is_http2() { &["h2"] } else { &[] },
+            alpn: if port.is_http2() && key.speaks_http2 { &["h2"] } else { &[] },
             credential: credential.as_deref(),
             present_certificate: written.mode == ClientTlsMode::Mutual,
             files: Files {
@@ -235,12 +239,13 @@ fn sans(key: &ClusterKey) -> Vec<String> {
 /// What is offered to mesh peers, so that they know before they read what they will get. Istio offers
 /// `istio-peer-exchange` too, which announces a metadata preamble on TCP that nothing here sends.
 fn alpn(key: &ClusterKey, port: &ServicePort) -> &'static [&'static str] {
-    match (key.alpn_by_request, port.protocol) {
-        (true, _) if port.is_http2() => &["istio", "h2"],
-        (true, _) => &["istio"],
-        (false, _) if port.is_http2() => &["istio-h2", "istio", "h2"],
-        (false, Protocol::Http) => &["istio-http/1.1", "istio", "http/1.1"],
-        (false, _) => &["istio"],
+    let http2 = port.is_http2() && key.speaks_http2;
+    match key.alpn_by_request {
+        true if http2 => &["istio", "h2"],
+        true => &["istio"],
+        false if http2 => &["istio-h2", "istio", "h2"],
+        false if port.protocol.is_http() => &["istio-http/1.1", "istio", "http/1.1"],
+        false => &["istio"],
     }
 }
 

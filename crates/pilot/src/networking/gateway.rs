@@ -10,7 +10,7 @@ use resources::terms::server_tls::{ServerTls, ServerTlsMode, TlsVersion};
 
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
-use super::inbound::{tcp_proxy, tls_inspector};
+use super::inbound::{server_http_alpn, tcp_proxy, tls_inspector};
 use super::outbound::cluster_specifier;
 use super::tls::{self, GatewayTls};
 use super::values::socket_address;
@@ -87,17 +87,18 @@ pub fn listener(key: &GatewayListenerKey) -> Listener {
     for entry in &key.servers {
         let Some(server) = entry.server() else { continue };
         let terminating = terminating_tls(server);
+        let alpn = server_http_alpn(key.capabilities);
         inspects_tls |= written_tls(server).is_some();
         match &entry.action {
             ServerAction::Http { routes } => {
-                let socket = terminating.map(server_socket);
+                let socket = terminating.map(|tls| server_socket(tls, alpn));
                 let names = if socket.is_some() { server_names(server) } else { Vec::new() };
                 let filter = http(key, &name, routes);
                 filter_chains.push(chain(names, filter, socket, routes.clone()));
             }
             ServerAction::Relay { chains } => {
                 for relay in chains {
-                    let socket = terminating.map(server_socket);
+                    let socket = terminating.map(|tls| server_socket(tls, alpn));
                     let stat_prefix = relay.clusters.first().map_or(naming::BLACK_HOLE_CLUSTER, |(name, _)| name);
                     let filter = tcp_proxy(stat_prefix, cluster_specifier(&relay.clusters), &key.mesh);
                     let chain_name = format!("{name}_{}", relay.server_names.join(","));
@@ -156,9 +157,9 @@ fn http(key: &GatewayListenerKey, listener: &str, routes: &str) -> Filter {
     })
 }
 
-fn server_socket(written: &ServerTls) -> TransportSocket {
+fn server_socket(written: &ServerTls, alpn: &[&str]) -> TransportSocket {
     if written.mode == ServerTlsMode::IstioMutual {
-        return tls::mesh_server(&["h2", "http/1.1"], &[]);
+        return tls::mesh_server(alpn, &[]);
     }
     let by_name: Vec<String> =
         written.credential_names.iter().map(|name| credential_resource(name)).collect();
@@ -175,6 +176,7 @@ fn server_socket(written: &ServerTls) -> TransportSocket {
         (None, None, None) => None,
     };
     tls::gateway_server(&GatewayTls {
+        alpn,
         certificates: if by_name.is_empty() { &by_file } else { &by_name },
         client_roots: roots.as_deref().filter(|_| asks_certificate),
         require_certificate: written.mode == ServerTlsMode::Mutual,

@@ -31,7 +31,7 @@ const MESH_HTTP: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
 const MESH_TCP: [&str; 2] = ["istio-peer-exchange", "istio"];
 /// What the inspector reports of plaintext HTTP.
 const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
-/// What a mesh server picks from, for HTTP.
+/// What a server picks from, for HTTP, best first.
 const SERVER_HTTP: [&str; 2] = ["h2", "http/1.1"];
 /// What a mesh server picks from, for anything else.
 const SERVER_TCP: [&str; 1] = ["istio"];
@@ -113,6 +113,11 @@ pub fn listener(key: &InboundKey) -> Listener {
     }
 }
 
+/// What a server of HTTP picks from: only what the node speaks.
+pub fn server_http_alpn(capabilities: Capabilities) -> &'static [&'static str] {
+    if capabilities.contains(Capabilities::HTTP2) { &SERVER_HTTP } else { &SERVER_HTTP[1..] }
+}
+
 /// Tells TLS from plaintext, and reads server name and ALPN.
 pub fn tls_inspector() -> ListenerFilter {
     listener_filter("envoy.filters.listener.tls_inspector", &tls_inspector::v3::TlsInspector::default())
@@ -128,7 +133,7 @@ fn listener_filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter 
 
 fn filter_chain(key: &InboundKey, chain: &Chain, listener: &str) -> FilterChain {
     let socket = chain.terminate_tls.then(|| {
-        let alpn: &[&str] = if chain.http { &SERVER_HTTP } else { &SERVER_TCP };
+        let alpn: &[&str] = if chain.http { server_http_alpn(key.capabilities) } else { &SERVER_TCP };
         tls::mesh_server(alpn, &key.mesh.trust_domains())
     });
     let wants = FilterChainMatch {

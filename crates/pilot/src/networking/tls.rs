@@ -141,6 +141,8 @@ pub fn client(tls: &ClientTls<'_>) -> TransportSocket {
 
 /// TLS towards a gateway's clients.
 pub struct GatewayTls<'a> {
+    /// The protocols to pick from, best first.
+    pub alpn: &'a [&'a str],
     /// SDS names of the certificates, most often one.
     pub certificates: &'a [String],
     /// The SDS name of the roots that clients' certificates must have; `None` asks for no certificate.
@@ -172,7 +174,7 @@ pub fn gateway_server(tls: &GatewayTls<'_>) -> TransportSocket {
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(parameters),
-            alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            alpn_protocols: tls.alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
             tls_certificate_sds_secret_configs: tls.certificates.iter().map(|name| secret(name)).collect(),
             validation_context_type: validation,
             ..Default::default()
@@ -206,7 +208,7 @@ fn agent_secret(name: &str) -> SdsSecretConfig {
         initial_fetch_timeout: Some(duration(std::time::Duration::ZERO)),
         resource_api_version: ApiVersion::V3 as i32,
         config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
-            api_type: ApiType::Grpc as i32,
+            api_type: ApiType::DeltaGrpc as i32,
             transport_api_version: ApiVersion::V3 as i32,
             set_node_on_first_message_only: true,
             grpc_services: vec![service],

@@ -47,7 +47,13 @@ pub fn effective(rules: Option<&DestinationRules>, subset: Option<&str>, port: u
 }
 
 /// Applies everything but TLS.
-pub fn apply(cluster: &mut Cluster, settings: &PolicySettings, port: &ServicePort, connect_timeout: Duration) {
+pub fn apply(
+    cluster: &mut Cluster,
+    settings: &PolicySettings,
+    port: &ServicePort,
+    connect_timeout: Duration,
+    speaks_http2: bool,
+) {
     let pool = settings.connection_pool.as_ref();
     cluster.connect_timeout = Some(duration(
         pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout).unwrap_or(connect_timeout),
@@ -73,7 +79,7 @@ pub fn apply(cluster: &mut Cluster, settings: &PolicySettings, port: &ServicePor
             ..Default::default()
         });
     }
-    if let Some(options) = http_options(pool, port) {
+    if let Some(options) = http_options(pool, port, speaks_http2) {
         cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&options));
     }
 }
@@ -124,8 +130,13 @@ fn outlier_detection(outliers: &OutlierDetection) -> EnvoyOutlierDetection {
     }
 }
 
-/// HTTP particulars; none where the plain defaults are meant, HTTP/1.1 without limits.
-pub fn http_options(pool: Option<&ConnectionPool>, port: &ServicePort) -> Option<HttpProtocolOptions> {
+/// HTTP particulars; none where the plain defaults are meant, HTTP/1.1 without limits. A node without HTTP/2 speaks
+/// HTTP/1.1 to everything.
+pub fn http_options(
+    pool: Option<&ConnectionPool>,
+    port: &ServicePort,
+    speaks_http2: bool,
+) -> Option<HttpProtocolOptions> {
     let http = pool.and_then(|pool| pool.http.as_ref());
     let tcp = pool.and_then(|pool| pool.tcp.as_ref());
     let common = CommonOptions {
@@ -145,9 +156,11 @@ pub fn http_options(pool: Option<&ConnectionPool>, port: &ServicePort) -> Option
     let explicit = |config| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
     };
-    let protocol = if port.is_http2() || upgrade {
+    let protocol = if speaks_http2 && (port.is_http2() || upgrade) {
         explicit(ProtocolConfig::Http2ProtocolOptions(http2()))
-    } else if port.protocol == Protocol::Unspecified || http.is_some_and(|http| http.use_client_protocol) {
+    } else if speaks_http2
+        && (port.protocol == Protocol::Unspecified || http.is_some_and(|http| http.use_client_protocol))
+    {
         UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
             http_protocol_options: Some(Http1ProtocolOptions::default()),
             http2_protocol_options: Some(http2()),

@@ -1,0 +1,163 @@
+//! The gRPC services on their sockets.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use api::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
+use tokio::io;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+use xds::wire::DeltaResponse;
+
+use super::authenticate::Authenticator;
+use super::{RESPONSES_IN_FLIGHT, Stream};
+use crate::ca::CertificateService;
+use crate::certificate::ServerCertificate;
+use crate::plane::Plane;
+
+/// A client that does not finish its handshake by then is gone.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes that may be done at the same time, and connections that may wait for a stream.
+const PENDING_CONNECTIONS: usize = 64;
+/// A request is a list of names; Envoy's biggest have every cluster's.
+const MAX_REQUEST_BYTES: usize = 16 << 20;
+
+/// Serves streams and certificates over TLS until the control plane ends.
+pub async fn serve_tls(
+    plane: Arc<Plane>,
+    listener: TcpListener,
+    certificates: Arc<ServerCertificate>,
+    authenticator: Arc<Authenticator>,
+    certificate_service: CertificateService,
+) {
+    let streams = Streams { plane: Arc::clone(&plane), authenticator: Some(authenticator) };
+    let certificate_service = IstioCertificateServiceServer::new(certificate_service);
+    let (sender, incoming) = mpsc::channel(PENDING_CONNECTIONS);
+    let accepting = accept(listener, certificates, sender);
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .add_service(streams)
+        .add_service(certificate_service)
+        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), plane.stopping());
+    tokio::select! {
+        () = accepting => {}
+        served = serving => {
+            if let Err(error) = served {
+                tracing::error!(%error, "serving over TLS ended");
+            }
+        }
+    }
+}
+
+/// Accepts connections and does their handshakes, each by itself: a slow one holds up nobody.
+async fn accept(
+    listener: TcpListener,
+    certificates: Arc<ServerCertificate>,
+    sender: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of files, most likely: what is open goes on, and new ones wait.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let acceptor = TlsAcceptor::from(certificates.config());
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let _ = sender.send(Ok(stream)).await;
+                }
+                Ok(Err(error)) => tracing::info!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::info!("a TLS handshake took too long"),
+            }
+        });
+    }
+}
+
+/// Serves streams in plaintext until the control plane ends: no secrets, no registration.
+pub async fn serve_plaintext(plane: Arc<Plane>, listener: TcpListener) {
+    let streams = Streams { plane: Arc::clone(&plane), authenticator: None };
+    let served = Server::builder()
+        .add_service(streams)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), plane.stopping())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "serving in plaintext ended");
+    }
+}
+
+/// `envoy.service.discovery.v3.AggregatedDiscoveryService`, with responses whose resources are shared bytes.
+#[derive(Clone)]
+struct Streams {
+    plane: Arc<Plane>,
+    /// None on the plaintext port.
+    authenticator: Option<Arc<Authenticator>>,
+}
+
+impl NamedService for Streams {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+const DELTA_METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, std::convert::Infallible>> + Send>>;
+
+impl Service<http::Request<Body>> for Streams {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let streams = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != DELTA_METHOD {
+                return Ok(Status::unimplemented("only DeltaAggregatedResources is served").into_http());
+            }
+            let codec = ProstCodec::<DeltaResponse, DeltaDiscoveryRequest>::default();
+            let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST_BYTES);
+            Ok(grpc.streaming(streams, request).await)
+        })
+    }
+}
+
+impl StreamingService<DeltaDiscoveryRequest> for Streams {
+    type Response = DeltaResponse;
+    type ResponseStream = ReceiverStream<Result<DeltaResponse, Status>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
+        let streams = self.clone();
+        Box::pin(async move {
+            let peer = match &streams.authenticator {
+                Some(authenticator) => Some(authenticator.caller(request.extensions(), request.metadata())?),
+                None => None,
+            };
+            let (sender, responses) = mpsc::channel(RESPONSES_IN_FLIGHT);
+            let stream = Stream::new(streams.plane, peer, request.into_inner(), sender);
+            tokio::spawn(stream.serve());
+            Ok(Response::new(ReceiverStream::new(responses)))
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! What is not translated yet, named field by field: whoever writes such a field is told, never left to wonder.
+
+use resources::field::{FieldPath, Finding, Reason};
+use resources::kinds::networking::destination_rule::DestinationRule;
+use resources::kinds::networking::gateway::Gateway;
+use resources::kinds::networking::sidecar::{CaptureMode, Sidecar};
+use resources::kinds::networking::virtual_service::{HttpAction, HttpMatch, HttpRoute, VirtualService};
+use resources::kinds::{Kind, KindInfo};
+use resources::object::Object;
+use resources::terms::server_tls::{ServerTls, ServerTlsMode};
+use resources::terms::traffic_policy::{ConnectionPool, Policy, PolicySettings, SimpleLb, TrafficPolicy};
+
+use crate::networking::route_match::CLAIMS_PREFIX;
+
+/// Every field of an object that is understood but has no effect yet. Empty for an object that is not valid: that has
+/// errors of its own.
+pub fn not_translated(object: &Object) -> Vec<Finding> {
+    let mut found = Findings(Vec::new());
+    let spec = FieldPath::of("spec");
+    if is::<VirtualService>(object) {
+        if let Ok(parsed) = VirtualService::parse(object) {
+            virtual_service(&parsed.view, &spec, &mut found);
+        }
+    } else if is::<DestinationRule>(object) {
+        if let Ok(parsed) = DestinationRule::parse(object) {
+            destination_rule(&parsed.view, &spec, &mut found);
+        }
+    } else if is::<Gateway>(object) {
+        if let Ok(parsed) = Gateway::parse(object) {
+            gateway(&parsed.view, &spec, &mut found);
+        }
+    } else if is::<Sidecar>(object)
+        && let Ok(parsed) = Sidecar::parse(object)
+    {
+        sidecar(&parsed.view, &spec, &mut found);
+    }
+    found.0
+}
+
+fn is<T: Kind>(object: &Object) -> bool {
+    let info: &KindInfo = T::INFO;
+    object.kind() == info.kind && object.group() == info.collection.group
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, path: &FieldPath, field: &str, effect: &str) {
+        let message = match effect {
+            "" => "is not translated yet and has no effect".to_owned(),
+            effect => format!("is not translated yet: {effect}"),
+        };
+        self.0.push(Finding { path: path.clone().field(field), reason: Reason::NotSupported, message });
+    }
+
+    fn add_if(&mut self, present: bool, path: &FieldPath, field: &str) {
+        if present {
+            self.add(path, field, "");
+        }
+    }
+}
+
+fn virtual_service(view: &VirtualService, spec: &FieldPath, found: &mut Findings) {
+    for (index, route) in view.http.iter().enumerate() {
+        http_route(route, &spec.clone().field("http").index(index), found);
+    }
+    for (index, tls) in view.tls.iter().enumerate() {
+        let path = spec.clone().field("tls").index(index);
+        let subnets = tls.matches.iter().any(|matched| !matched.l4.destination_subnets.is_empty());
+        found.add_if(subnets, &path.field("match"), "destinationSubnets");
+    }
+    for (index, tcp) in view.tcp.iter().enumerate() {
+        let path = spec.clone().field("tcp").index(index);
+        let subnets = tcp.matches.iter().any(|matched| !matched.destination_subnets.is_empty());
+        found.add_if(subnets, &path.field("match"), "destinationSubnets");
+    }
+}
+
+fn http_route(route: &HttpRoute, path: &FieldPath, found: &mut Findings) {
+    if matches!(route.action, HttpAction::Delegate { .. }) {
+        found.add(path, "delegate", "the route is left out");
+    }
+    if let Some(fault) = &route.fault {
+        let path = path.clone().field("fault");
+        found.add_if(fault.delay.is_some(), &path, "delay");
+        found.add_if(fault.abort.is_some(), &path, "abort");
+    }
+    found.add_if(!route.mirrors.is_empty(), path, "mirrors");
+    found.add_if(route.cors_policy.is_some(), path, "corsPolicy");
+    if let Some(retries) = &route.retries {
+        found.add_if(retries.retry_remote_localities.is_some(), &path.clone().field("retries"), "retryRemoteLocalities");
+    }
+    for (index, matched) in route.matches.iter().enumerate() {
+        http_match(matched, &path.clone().field("match").index(index), found);
+    }
+}
+
+fn http_match(matched: &HttpMatch, path: &FieldPath, found: &mut Findings) {
+    for (field, headers) in [("headers", &matched.headers), ("withoutHeaders", &matched.without_headers)] {
+        for key in headers.keys().filter(|key| key.starts_with(CLAIMS_PREFIX)) {
+            let path = path.clone().field(field).key(key);
+            let message = "matching claims is not translated yet: this match never holds".to_owned();
+            found.0.push(Finding { path, reason: Reason::NotSupported, message });
+        }
+    }
+    found.add_if(matched.stat_prefix.is_some(), path, "statPrefix");
+}
+
+fn destination_rule(view: &DestinationRule, spec: &FieldPath, found: &mut Findings) {
+    if view.workload_selector.is_some() {
+        found.add(spec, "workloadSelector", "the whole rule is left out");
+    }
+    if let Some(policy) = &view.traffic_policy {
+        traffic_policy(policy, &spec.clone().field("trafficPolicy"), found);
+    }
+    for (index, subset) in view.subsets.iter().enumerate() {
+        if let Some(policy) = &subset.traffic_policy {
+            traffic_policy(policy, &spec.clone().field("subsets").index(index).field("trafficPolicy"), found);
+        }
+    }
+}
+
+fn traffic_policy(policy: &TrafficPolicy, path: &FieldPath, found: &mut Findings) {
+    settings(&policy.settings, path, found);
+    for (index, (_, port)) in policy.port_level.iter().enumerate() {
+        settings(port, &path.clone().field("portLevelSettings").index(index), found);
+    }
+    found.add_if(policy.tunnel.is_some(), path, "tunnel");
+    found.add_if(policy.proxy_protocol.is_some(), path, "proxyProtocol");
+    found.add_if(policy.retry_budget.is_some(), path, "retryBudget");
+}
+
+fn settings(settings: &PolicySettings, path: &FieldPath, found: &mut Findings) {
+    if let Some(balancer) = &settings.load_balancer {
+        let path = path.clone().field("loadBalancer");
+        match &balancer.policy {
+            Some(Policy::Simple(SimpleLb::Passthrough)) => found.add(&path, "simple", "LEAST_REQUEST is used instead of PASSTHROUGH"),
+            Some(Policy::ConsistentHash(_)) => found.add(&path, "consistentHash", "LEAST_REQUEST is used instead"),
+            Some(Policy::BackendUtilization(_)) => found.add(&path, "backendUtilization", "LEAST_REQUEST is used instead"),
+            Some(Policy::Simple(_)) | None => {}
+        }
+        if let Some(locality) = &balancer.locality {
+            let path = path.clone().field("localityLbSetting");
+            found.add_if(locality.enabled == Some(false), &path, "enabled");
+            found.add_if(!locality.distribute.is_empty(), &path, "distribute");
+            found.add_if(!locality.failover.is_empty(), &path, "failover");
+            found.add_if(!locality.failover_priority.is_empty(), &path, "failoverPriority");
+        }
+        found.add_if(balancer.zone_aware.is_some(), &path, "zoneAwareLbSetting");
+        found.add_if(balancer.warmup.is_some(), &path, "warmup");
+    }
+    if let Some(pool) = &settings.connection_pool {
+        connection_pool(pool, &path.clone().field("connectionPool"), found);
+    }
+    if let Some(outliers) = &settings.outlier_detection {
+        let path = path.clone().field("outlierDetection");
+        found.add_if(!outliers.http_error_codes.is_empty(), &path, "outlierDetectionHttpErrorCodes");
+    }
+    if let Some(tls) = &settings.tls {
+        let path = path.clone().field("tls");
+        found.add_if(tls.insecure_skip_verify == Some(true), &path, "insecureSkipVerify");
+        found.add_if(tls.ca_crl.is_some(), &path, "caCrl");
+    }
+}
+
+fn connection_pool(pool: &ConnectionPool, path: &FieldPath, found: &mut Findings) {
+    if let Some(tcp) = &pool.tcp {
+        found.add_if(tcp.idle_timeout.is_some(), &path.clone().field("tcp"), "idleTimeout");
+    }
+    if let Some(http) = &pool.http {
+        found.add_if(http.http2_keep_alive.is_some(), &path.clone().field("http"), "http2KeepAlive");
+    }
+}
+
+fn gateway(view: &Gateway, spec: &FieldPath, found: &mut Findings) {
+    for (index, server) in view.servers.iter().enumerate() {
+        if let Some(tls) = &server.tls {
+            server_tls(tls, &spec.clone().field("servers").index(index).field("tls"), found);
+        }
+    }
+}
+
+fn server_tls(tls: &ServerTls, path: &FieldPath, found: &mut Findings) {
+    if tls.mode == ServerTlsMode::AutoPassthrough {
+        found.add(path, "mode", "AUTO_PASSTHROUGH relays nothing");
+    }
+    found.add_if(tls.ca_crl.is_some(), path, "caCrl");
+    found.add_if(!tls.verify_certificate_spki.is_empty(), path, "verifyCertificateSpki");
+    found.add_if(!tls.verify_certificate_hash.is_empty(), path, "verifyCertificateHash");
+    found.add_if(!tls.ecdh_curves.is_empty(), path, "ecdhCurves");
+    found.add_if(tls.insecure_skip_verify == Some(true), path, "insecureSkipVerify");
+}
+
+fn sidecar(view: &Sidecar, spec: &FieldPath, found: &mut Findings) {
+    found.add_if(view.inbound_connection_pool.is_some(), spec, "inboundConnectionPool");
+    found.add_if(view.outbound_traffic_policy.is_some(), spec, "outboundTrafficPolicy");
+    for (index, ingress) in view.ingress.iter().enumerate() {
+        let path = spec.clone().field("ingress").index(index);
+        found.add_if(ingress.tls.is_some(), &path, "tls");
+        found.add_if(ingress.connection_pool.is_some(), &path, "connectionPool");
+        found.add_if(ingress.capture_mode == CaptureMode::Iptables, &path, "captureMode");
+    }
+    for (index, egress) in view.egress.iter().enumerate() {
+        let path = spec.clone().field("egress").index(index);
+        found.add_if(egress.capture_mode == CaptureMode::Iptables, &path, "captureMode");
+        let unix = egress.bind.as_deref().is_some_and(|bind| bind.starts_with("unix:"));
+        found.add_if(unix, &path, "bind");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(yaml: &str) -> Vec<String> {
+        let documents = resources::yaml::load("test.yaml", yaml).expect("well-formed");
+        not_translated(&documents[0].object).iter().map(|finding| finding.path.to_string()).collect()
+    }
+
+    #[test]
+    fn fields_are_named_by_path() {
+        let found = named(
+            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, corsPolicy: {allowOrigins: [{exact: x}]}, mirror: {host: b}, route: [{destination: {host: a}}]}]}}",
+        );
+        assert_eq!(found, ["spec.http[0].fault.abort", "spec.http[0].mirrors", "spec.http[0].corsPolicy"]);
+        let found = named(
+            "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: PASSTHROUGH}}]}}}",
+        );
+        assert_eq!(found, [
+            "spec.trafficPolicy.loadBalancer.consistentHash",
+            "spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple"
+        ]);
+    }
+
+    #[test]
+    fn what_is_translated_is_not_named() {
+        for yaml in [include_str!("../tests/data/bookinfo.yaml"), include_str!("../tests/data/everything.yaml")] {
+            for document in resources::yaml::load("test.yaml", yaml).expect("well-formed") {
+                assert_eq!(not_translated(&document.object), [], "{}", document.object.name());
+            }
+        }
+    }
+}
