@@ -21,7 +21,7 @@ use proxy::upstream::cluster::Cluster;
 use proxy::upstream::config::{ClusterConfig, ClusterRef};
 use proxy::upstream::host::{Host, HostAddress, HostOptions, HostSet};
 use proxy::upstream::stats::ClusterBlocks;
-use proxy::worker::{Change, ListenerId, Message, WorkerHandle, WorkerOptions, spawn};
+use proxy::worker::{Ack, Change, ListenerId, Message, WorkerHandle, WorkerOptions, spawn};
 use telemetry::stats::{Registry, Scope};
 
 /// Nothing on loopback takes longer.
@@ -56,17 +56,27 @@ impl Engine {
         Self { worker: Some(worker), registry, slots: AtomicU32::new(0) }
     }
 
-    fn send(&self, message: Message) {
+    pub fn send(&self, message: Message) {
         self.worker.as_ref().unwrap().mailbox.send(message);
     }
 
     /// A cluster of these hosts.
     pub fn cluster(&self, hosts: &[SocketAddr], tls: Option<Arc<UpstreamTls>>) -> ClusterRef {
+        let name = format!("c{}", self.slots.load(Ordering::Relaxed));
+        self.cluster_of(ClusterConfig::new(&name), hosts, tls)
+    }
+
+    /// As `cluster`, with a configuration.
+    pub fn cluster_of(
+        &self,
+        config: ClusterConfig,
+        hosts: &[SocketAddr],
+        tls: Option<Arc<UpstreamTls>>,
+    ) -> ClusterRef {
         let slot = self.slots.fetch_add(1, Ordering::Relaxed);
         let at = ClusterRef { slot, generation: 0 };
-        let name = format!("c{slot}");
-        let cluster =
-            Cluster::new(ClusterConfig::new(&name), ClusterBlocks::new(&self.registry, &name));
+        let stats = ClusterBlocks::new(&self.registry, &config.stat_name);
+        let cluster = Cluster::new(config, stats);
         let hosts = hosts
             .iter()
             .map(|address| {
@@ -80,6 +90,26 @@ impl Engine {
         ];
         self.send(Message::Commit { changes: changes.into(), ack: None });
         at
+    }
+
+    /// Every listener's answers say that the connection ends.
+    pub fn drain(&self) {
+        self.send(Message::StartDrain { listeners: None });
+        self.settle();
+    }
+
+    /// Closes every listener.
+    pub fn stop_listening(&self) {
+        let (ack, done) = acknowledgement();
+        self.send(Message::StopListening { listeners: None, ack: Some(ack) });
+        done.recv_timeout(PATIENCE).unwrap();
+    }
+
+    /// Waits until the worker has read its mail.
+    fn settle(&self) {
+        let (ack, done) = acknowledgement();
+        self.send(Message::Commit { changes: Arc::new([]), ack: Some(ack) });
+        done.recv_timeout(PATIENCE).unwrap();
     }
 
     /// A listener with TCP-proxy chains; says where it listens.
@@ -139,6 +169,15 @@ impl Drop for Engine {
             worker.join();
         }
     }
+}
+
+fn acknowledgement() -> (Arc<Ack>, std::sync::mpsc::Receiver<()>) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    let ack = Ack::new(move || {
+        let _ = sender.lock().unwrap().send(());
+    });
+    (ack, receiver)
 }
 
 /// Connects with patience for reads.

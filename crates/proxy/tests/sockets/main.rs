@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod engine;
+mod http;
 mod tcp;
 mod tls;
+mod web;
