@@ -84,7 +84,7 @@ impl Stream {
     /// the registry all the same.
     async fn register(&self, proxy: &mut Proxy) -> Result<Option<Registered>, Status> {
         let Some(group) = proxy.auto_register_group.clone() else {
-            self.plane.identify(proxy, self.peer.as_ref());
+            self.plane.identify(proxy);
             return Ok(None);
         };
         let registered = self
@@ -132,7 +132,7 @@ impl Session<'_> {
                     Some(request) => self.take(request).await?,
                     None => return Ok(()),
                 },
-                () = self.client.changed() => self.mark(self.client.take_dirty()),
+                () = self.client.changed() => self.mark(self.client.take_dirty())?,
                 () = self.plane.stopping() => {
                     return Err(stopping());
                 }
@@ -144,8 +144,10 @@ impl Session<'_> {
         if request.type_url == HEALTH_TYPE_URL {
             return self.take_health(&request).await;
         }
-        let outcome =
-            self.server.on_request(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let outcome = self
+            .server
+            .on_request(request)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if let RequestOutcome::Rejected(answered, rejections) = &outcome {
             self.plane.counters.rejected(answered.kind);
             for rejection in rejections {
@@ -169,13 +171,18 @@ impl Session<'_> {
             let done = DeltaResponse { type_url: HEALTH_TYPE_URL.to_owned(), ..Default::default() };
             return self.send(done).await;
         }
-        if let Err(error) = self.plane.registrations.report_health(registered, unwell.is_none()).await {
+        if let Err(error) =
+            self.plane.registrations.report_health(registered, unwell.is_none()).await
+        {
             tracing::warn!(entry = %registered.entry, %error, "cannot note a workload's health");
         }
         Ok(())
     }
 
-    fn mark(&mut self, dirty: Dirty) {
+    fn mark(&mut self, dirty: Dirty) -> Result<(), Status> {
+        if dirty.retired {
+            return Err(Status::unavailable("the registry knows this workload now: connect again"));
+        }
         if dirty.everything {
             ResourceType::ALL.into_iter().for_each(|kind| self.server.changed_all(kind));
         }
@@ -184,6 +191,7 @@ impl Session<'_> {
                 self.server.changed(kind, name);
             }
         }
+        Ok(())
     }
 
     async fn respond(&mut self) -> Result<(), Status> {

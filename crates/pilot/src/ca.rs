@@ -60,10 +60,16 @@ pub async fn load_or_create(
 ) -> Result<CertificateAuthority, AuthorityError> {
     let now = SystemTime::now();
     if let Some(secret) = read(store, namespace, USER_SECRET).await? {
-        return Ok(CertificateAuthority::from_material(material(&secret, namespace, USER_SECRET)?, now)?);
+        return Ok(CertificateAuthority::from_material(
+            material(&secret, namespace, USER_SECRET)?,
+            now,
+        )?);
     }
     if let Some(secret) = read(store, namespace, OWN_SECRET).await? {
-        return Ok(CertificateAuthority::from_material(material(&secret, namespace, OWN_SECRET)?, now)?);
+        return Ok(CertificateAuthority::from_material(
+            material(&secret, namespace, OWN_SECRET)?,
+            now,
+        )?);
     }
     let authority = CertificateAuthority::self_signed(trust_domain, now)?;
     match write(store, namespace, authority.material()).await {
@@ -73,11 +79,17 @@ pub async fn load_or_create(
             let secret = read(store, namespace, OWN_SECRET).await?.unwrap_or_default();
             Ok(CertificateAuthority::from_material(material(&secret, namespace, OWN_SECRET)?, now)?)
         }
-        Err(error) => Err(AuthorityError::Store { namespace: namespace.to_owned(), name: OWN_SECRET, error }),
+        Err(error) => {
+            Err(AuthorityError::Store { namespace: namespace.to_owned(), name: OWN_SECRET, error })
+        }
     }
 }
 
-async fn read(store: &dyn Store, namespace: &str, name: &'static str) -> Result<Option<Secret>, AuthorityError> {
+async fn read(
+    store: &dyn Store,
+    namespace: &str,
+    name: &'static str,
+) -> Result<Option<Secret>, AuthorityError> {
     let key = ObjectKey::new(Secret::INFO.collection.clone(), namespace, name);
     match store.get(&key).await {
         Ok(object) => match Secret::parse(&object) {
@@ -94,8 +106,13 @@ async fn read(store: &dyn Store, namespace: &str, name: &'static str) -> Result<
 }
 
 /// Istio's names of the parts, for both Secrets.
-fn material(secret: &Secret, namespace: &str, name: &'static str) -> Result<CaMaterial, AuthorityError> {
-    let text = |key: &str| secret.data.get(key).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
+fn material(
+    secret: &Secret,
+    namespace: &str,
+    name: &'static str,
+) -> Result<CaMaterial, AuthorityError> {
+    let text =
+        |key: &str| secret.data.get(key).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
     let required = |key: &str| {
         text(key).filter(|text| !text.is_empty()).ok_or_else(|| AuthorityError::Secret {
             namespace: namespace.to_owned(),
@@ -108,21 +125,29 @@ fn material(secret: &Secret, namespace: &str, name: &'static str) -> Result<CaMa
         key: required("ca-key.pem")?,
         chain: text("cert-chain.pem").unwrap_or_default(),
         // A self-signed certificate is its own root, and Istio's own Secret has no other.
-        root: text("root-cert.pem").filter(|root| !root.is_empty()).unwrap_or_else(|| certificate.clone()),
+        root: text("root-cert.pem")
+            .filter(|root| !root.is_empty())
+            .unwrap_or_else(|| certificate.clone()),
         certificate,
     })
 }
 
-async fn write(store: &dyn Store, namespace: &str, material: &CaMaterial) -> Result<(), StoreError> {
-    let object = Object::new("v1", "Secret", namespace, OWN_SECRET).with("type", json!("istio.io/ca-root")).with(
-        "stringData",
-        json!({
-            "ca-cert.pem": material.certificate,
-            "ca-key.pem": material.key,
-            "cert-chain.pem": material.chain,
-            "root-cert.pem": material.root,
-        }),
-    );
+async fn write(
+    store: &dyn Store,
+    namespace: &str,
+    material: &CaMaterial,
+) -> Result<(), StoreError> {
+    let object = Object::new("v1", "Secret", namespace, OWN_SECRET)
+        .with("type", json!("istio.io/ca-root"))
+        .with(
+            "stringData",
+            json!({
+                "ca-cert.pem": material.certificate,
+                "ca-key.pem": material.key,
+                "cert-chain.pem": material.chain,
+                "root-cert.pem": material.root,
+            }),
+        );
     let key = ObjectKey::new(Secret::INFO.collection.clone(), namespace, OWN_SECRET);
     store.create(key, object, WriteOptions::by("pilot")).await.map(|_| ())
 }
@@ -145,9 +170,9 @@ impl CertificateService {
     fn life(&self, requested_seconds: i64) -> Result<Duration, Status> {
         let requested = match requested_seconds {
             0 => None,
-            seconds => Some(Duration::from_secs(
-                u64::try_from(seconds).map_err(|_| Status::invalid_argument("validity_duration must not be negative"))?,
-            )),
+            seconds => Some(Duration::from_secs(u64::try_from(seconds).map_err(|_| {
+                Status::invalid_argument("validity_duration must not be negative")
+            })?)),
         };
         Ok(match (requested, self.ttl) {
             (None, None) => DEFAULT_WORKLOAD_TTL,
@@ -168,14 +193,23 @@ impl IstioCertificateService for CertificateService {
         self.plane.counters.certificate_requested();
         let peer = self.authenticator.caller(request.extensions(), request.metadata())?;
         let message = request.into_inner();
-        let asks_another = message.metadata.as_ref().is_some_and(|m| m.fields.contains_key("ImpersonatedIdentity"));
+        let asks_another = message
+            .metadata
+            .as_ref()
+            .is_some_and(|m| m.fields.contains_key("ImpersonatedIdentity"));
         if asks_another {
-            return Err(Status::permission_denied("metadata.ImpersonatedIdentity: impersonation is not supported"));
+            return Err(Status::permission_denied(
+                "metadata.ImpersonatedIdentity: impersonation is not supported",
+            ));
         }
         let csr = CertificateRequest::from_pem(&message.csr)
             .map_err(|error| Status::invalid_argument(format!("csr: {error}")))?;
-        let id = SpiffeId::for_service_account(&self.trust_domain, &peer.namespace, &peer.service_account)
-            .map_err(|error| Status::permission_denied(error.to_string()))?;
+        let id = SpiffeId::for_service_account(
+            &self.trust_domain,
+            &peer.namespace,
+            &peer.service_account,
+        )
+        .map_err(|error| Status::permission_denied(error.to_string()))?;
         let life = self.life(message.validity_duration)?;
         let issued = self
             .authority

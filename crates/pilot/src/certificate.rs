@@ -24,7 +24,11 @@ pub struct ServerCertificate {
 
 impl ServerCertificate {
     /// A certificate for the control plane's own names and these.
-    pub fn new(authority: Arc<CertificateAuthority>, roots: TrustRoots, names: &[String]) -> Result<Self, String> {
+    pub fn new(
+        authority: Arc<CertificateAuthority>,
+        roots: TrustRoots,
+        names: &[String],
+    ) -> Result<Self, String> {
         let mut all = vec![SERVER_NAME.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
         all.extend(names.iter().filter(|name| name.as_str() != SERVER_NAME).cloned());
         all.sort();
@@ -44,7 +48,9 @@ impl ServerCertificate {
             tokio::time::sleep(SERVER_CERTIFICATE_LIFE / 2).await;
             match tls_config(&self.authority, &self.roots, &self.names) {
                 Ok(config) => self.config.store(config),
-                Err(error) => tracing::error!(%error, "cannot renew the control plane's certificate"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot renew the control plane's certificate")
+                }
             }
         }
     }

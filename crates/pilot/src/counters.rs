@@ -49,33 +49,58 @@ impl Counters {
                 };
             }
         };
-        let by_type = |cells: &[AtomicU64; ResourceType::COUNT]| -> Vec<(Option<&'static str>, u64)> {
-            ResourceType::ALL
-                .into_iter()
-                .map(|kind| (Some(metric_label(kind)), cells[kind as usize].load(Ordering::Relaxed)))
-                .collect()
-        };
+        let by_type =
+            |cells: &[AtomicU64; ResourceType::COUNT]| -> Vec<(Option<&'static str>, u64)> {
+                ResourceType::ALL
+                    .into_iter()
+                    .map(|kind| {
+                        (Some(metric_label(kind)), cells[kind as usize].load(Ordering::Relaxed))
+                    })
+                    .collect()
+            };
         let rejects: u64 = self.rejects.iter().map(|cell| cell.load(Ordering::Relaxed)).sum();
-        family("pilot_xds", "gauge", "Number of endpoints connected to this pilot using XDS.", &[(
-            None,
-            connected as u64,
-        )]);
-        family("pilot_xds_pushes", "counter", "Pilot build and send errors for lds, rds, cds and eds.", &by_type(
-            &self.pushes,
-        ));
-        family("pilot_xds_sent_bytes_total", "counter", "Bytes of resources sent.", &by_type(&self.bytes));
-        family("pilot_total_xds_rejects", "counter", "Total number of XDS responses rejected by proxy.", &[(
-            None, rejects,
-        )]);
-        family("pilot_services", "gauge", "Total services known to pilot.", &[(None, services as u64)]);
-        family("pilot_virt_services", "gauge", "Total virtual services known to pilot.", &[(
-            None,
-            virtual_services as u64,
-        )]);
-        family("citadel_server_csr_count", "counter", "The number of CSRs received by Citadel server.", &[(
-            None,
-            self.csrs.load(Ordering::Relaxed),
-        )]);
+        family(
+            "pilot_xds",
+            "gauge",
+            "Number of endpoints connected to this pilot using XDS.",
+            &[(None, connected as u64)],
+        );
+        family(
+            "pilot_xds_pushes",
+            "counter",
+            "Pilot build and send errors for lds, rds, cds and eds.",
+            &by_type(&self.pushes),
+        );
+        family(
+            "pilot_xds_sent_bytes_total",
+            "counter",
+            "Bytes of resources sent.",
+            &by_type(&self.bytes),
+        );
+        family(
+            "pilot_total_xds_rejects",
+            "counter",
+            "Total number of XDS responses rejected by proxy.",
+            &[(None, rejects)],
+        );
+        family(
+            "pilot_services",
+            "gauge",
+            "Total services known to pilot.",
+            &[(None, services as u64)],
+        );
+        family(
+            "pilot_virt_services",
+            "gauge",
+            "Total virtual services known to pilot.",
+            &[(None, virtual_services as u64)],
+        );
+        family(
+            "citadel_server_csr_count",
+            "counter",
+            "The number of CSRs received by Citadel server.",
+            &[(None, self.csrs.load(Ordering::Relaxed))],
+        );
         out
     }
 }

@@ -4,11 +4,15 @@ use resources::field::{FieldPath, Finding, Reason};
 use resources::kinds::networking::destination_rule::DestinationRule;
 use resources::kinds::networking::gateway::Gateway;
 use resources::kinds::networking::sidecar::{CaptureMode, Sidecar};
-use resources::kinds::networking::virtual_service::{HttpAction, HttpMatch, HttpRoute, VirtualService};
+use resources::kinds::networking::virtual_service::{
+    HttpAction, HttpMatch, HttpRoute, VirtualService,
+};
 use resources::kinds::{Kind, KindInfo};
 use resources::object::Object;
 use resources::terms::server_tls::{ServerTls, ServerTlsMode};
-use resources::terms::traffic_policy::{ConnectionPool, Policy, PolicySettings, SimpleLb, TrafficPolicy};
+use resources::terms::traffic_policy::{
+    ConnectionPool, Policy, PolicySettings, SimpleLb, TrafficPolicy,
+};
 
 use crate::networking::route_match::CLAIMS_PREFIX;
 
@@ -50,7 +54,11 @@ impl Findings {
             "" => "is not translated yet and has no effect".to_owned(),
             effect => format!("is not translated yet: {effect}"),
         };
-        self.0.push(Finding { path: path.clone().field(field), reason: Reason::NotSupported, message });
+        self.0.push(Finding {
+            path: path.clone().field(field),
+            reason: Reason::NotSupported,
+            message,
+        });
     }
 
     fn add_if(&mut self, present: bool, path: &FieldPath, field: &str) {
@@ -88,7 +96,11 @@ fn http_route(route: &HttpRoute, path: &FieldPath, found: &mut Findings) {
     found.add_if(!route.mirrors.is_empty(), path, "mirrors");
     found.add_if(route.cors_policy.is_some(), path, "corsPolicy");
     if let Some(retries) = &route.retries {
-        found.add_if(retries.retry_remote_localities.is_some(), &path.clone().field("retries"), "retryRemoteLocalities");
+        found.add_if(
+            retries.retry_remote_localities.is_some(),
+            &path.clone().field("retries"),
+            "retryRemoteLocalities",
+        );
     }
     for (index, matched) in route.matches.iter().enumerate() {
         http_match(matched, &path.clone().field("match").index(index), found);
@@ -96,10 +108,13 @@ fn http_route(route: &HttpRoute, path: &FieldPath, found: &mut Findings) {
 }
 
 fn http_match(matched: &HttpMatch, path: &FieldPath, found: &mut Findings) {
-    for (field, headers) in [("headers", &matched.headers), ("withoutHeaders", &matched.without_headers)] {
+    for (field, headers) in
+        [("headers", &matched.headers), ("withoutHeaders", &matched.without_headers)]
+    {
         for key in headers.keys().filter(|key| key.starts_with(CLAIMS_PREFIX)) {
             let path = path.clone().field(field).key(key);
-            let message = "matching claims is not translated yet: this match never holds".to_owned();
+            let message =
+                "matching claims is not translated yet: this match never holds".to_owned();
             found.0.push(Finding { path, reason: Reason::NotSupported, message });
         }
     }
@@ -115,7 +130,11 @@ fn destination_rule(view: &DestinationRule, spec: &FieldPath, found: &mut Findin
     }
     for (index, subset) in view.subsets.iter().enumerate() {
         if let Some(policy) = &subset.traffic_policy {
-            traffic_policy(policy, &spec.clone().field("subsets").index(index).field("trafficPolicy"), found);
+            traffic_policy(
+                policy,
+                &spec.clone().field("subsets").index(index).field("trafficPolicy"),
+                found,
+            );
         }
     }
 }
@@ -134,9 +153,15 @@ fn settings(settings: &PolicySettings, path: &FieldPath, found: &mut Findings) {
     if let Some(balancer) = &settings.load_balancer {
         let path = path.clone().field("loadBalancer");
         match &balancer.policy {
-            Some(Policy::Simple(SimpleLb::Passthrough)) => found.add(&path, "simple", "LEAST_REQUEST is used instead of PASSTHROUGH"),
-            Some(Policy::ConsistentHash(_)) => found.add(&path, "consistentHash", "LEAST_REQUEST is used instead"),
-            Some(Policy::BackendUtilization(_)) => found.add(&path, "backendUtilization", "LEAST_REQUEST is used instead"),
+            Some(Policy::Simple(SimpleLb::Passthrough)) => {
+                found.add(&path, "simple", "LEAST_REQUEST is used instead of PASSTHROUGH")
+            }
+            Some(Policy::ConsistentHash(_)) => {
+                found.add(&path, "consistentHash", "LEAST_REQUEST is used instead")
+            }
+            Some(Policy::BackendUtilization(_)) => {
+                found.add(&path, "backendUtilization", "LEAST_REQUEST is used instead")
+            }
             Some(Policy::Simple(_)) | None => {}
         }
         if let Some(locality) = &balancer.locality {
@@ -154,7 +179,11 @@ fn settings(settings: &PolicySettings, path: &FieldPath, found: &mut Findings) {
     }
     if let Some(outliers) = &settings.outlier_detection {
         let path = path.clone().field("outlierDetection");
-        found.add_if(!outliers.http_error_codes.is_empty(), &path, "outlierDetectionHttpErrorCodes");
+        found.add_if(
+            !outliers.http_error_codes.is_empty(),
+            &path,
+            "outlierDetectionHttpErrorCodes",
+        );
     }
     if let Some(tls) = &settings.tls {
         let path = path.clone().field("tls");
@@ -168,7 +197,11 @@ fn connection_pool(pool: &ConnectionPool, path: &FieldPath, found: &mut Findings
         found.add_if(tcp.idle_timeout.is_some(), &path.clone().field("tcp"), "idleTimeout");
     }
     if let Some(http) = &pool.http {
-        found.add_if(http.http2_keep_alive.is_some(), &path.clone().field("http"), "http2KeepAlive");
+        found.add_if(
+            http.http2_keep_alive.is_some(),
+            &path.clone().field("http"),
+            "http2KeepAlive",
+        );
     }
 }
 
@@ -214,7 +247,10 @@ mod tests {
 
     fn named(yaml: &str) -> Vec<String> {
         let documents = resources::yaml::load("test.yaml", yaml).expect("well-formed");
-        not_translated(&documents[0].object).iter().map(|finding| finding.path.to_string()).collect()
+        not_translated(&documents[0].object)
+            .iter()
+            .map(|finding| finding.path.to_string())
+            .collect()
     }
 
     #[test]
@@ -222,19 +258,28 @@ mod tests {
         let found = named(
             "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, corsPolicy: {allowOrigins: [{exact: x}]}, mirror: {host: b}, route: [{destination: {host: a}}]}]}}",
         );
-        assert_eq!(found, ["spec.http[0].fault.abort", "spec.http[0].mirrors", "spec.http[0].corsPolicy"]);
+        assert_eq!(
+            found,
+            ["spec.http[0].fault.abort", "spec.http[0].mirrors", "spec.http[0].corsPolicy"]
+        );
         let found = named(
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: PASSTHROUGH}}]}}}",
         );
-        assert_eq!(found, [
-            "spec.trafficPolicy.loadBalancer.consistentHash",
-            "spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple"
-        ]);
+        assert_eq!(
+            found,
+            [
+                "spec.trafficPolicy.loadBalancer.consistentHash",
+                "spec.trafficPolicy.portLevelSettings[0].loadBalancer.simple"
+            ]
+        );
     }
 
     #[test]
     fn what_is_translated_is_not_named() {
-        for yaml in [include_str!("../tests/data/bookinfo.yaml"), include_str!("../tests/data/everything.yaml")] {
+        for yaml in [
+            include_str!("../tests/data/bookinfo.yaml"),
+            include_str!("../tests/data/everything.yaml"),
+        ] {
             for document in resources::yaml::load("test.yaml", yaml).expect("well-formed") {
                 assert_eq!(not_translated(&document.object), [], "{}", document.object.name());
             }

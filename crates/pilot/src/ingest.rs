@@ -40,7 +40,12 @@ impl Ingest {
         let (sender, news) = mpsc::channel(256);
         let mut watchers = tokio::task::JoinSet::new();
         for info in KINDS_READ {
-            let watcher = Watcher { store: Arc::clone(store), info, known: BTreeMap::new(), news: sender.clone() };
+            let watcher = Watcher {
+                store: Arc::clone(store),
+                info,
+                known: BTreeMap::new(),
+                news: sender.clone(),
+            };
             watchers.spawn(watcher.run());
         }
         Ingest { news, unlisted: KINDS_READ.len(), watchers }
@@ -64,7 +69,8 @@ impl Ingest {
             self.take(news, &mut changes);
         }
         let latest = Instant::now() + LATEST;
-        while let Ok(news) = timeout_at(latest.min(Instant::now() + QUIET), self.news.recv()).await {
+        while let Ok(news) = timeout_at(latest.min(Instant::now() + QUIET), self.news.recv()).await
+        {
             self.take(news?, &mut changes);
         }
         Some(changes)
@@ -128,7 +134,9 @@ impl Watcher {
                         // Whoever listened is gone.
                         Ok(()) => return,
                         Err(StoreError::Expired) => continue,
-                        Err(error) => tracing::warn!(kind = self.info.kind, %error, "the watch ended"),
+                        Err(error) => {
+                            tracing::warn!(kind = self.info.kind, %error, "the watch ended")
+                        }
                     }
                 }
                 Err(error) => tracing::warn!(kind = self.info.kind, %error, "cannot list"),
@@ -139,12 +147,16 @@ impl Watcher {
 
     async fn list(&mut self, first: bool) -> Result<Watch, StoreError> {
         let listed = self.store.list(&self.info.collection, &Filter::default()).await?;
-        let watch = self.store.watch(&self.info.collection, Filter::default(), &listed.version).await?;
+        let watch =
+            self.store.watch(&self.info.collection, Filter::default(), &listed.version).await?;
         let mut now = BTreeMap::new();
         let mut events = Vec::new();
         for object in listed.items {
             let key = key_of(&object, self.info);
-            let same = self.known.get(&key).is_some_and(|old| old.resource_version() == object.resource_version());
+            let same = self
+                .known
+                .get(&key)
+                .is_some_and(|old| old.resource_version() == object.resource_version());
             if !same {
                 events.push(WatchEvent { kind: EventKind::Added, object: Arc::clone(&object) });
             }
@@ -172,7 +184,9 @@ impl Watcher {
                 let key = key_of(&event.object, self.info);
                 match event.kind {
                     EventKind::Deleted => self.known.remove(&key),
-                    EventKind::Added | EventKind::Modified => self.known.insert(key, Arc::clone(&event.object)),
+                    EventKind::Added | EventKind::Modified => {
+                        self.known.insert(key, Arc::clone(&event.object))
+                    }
                 };
             }
             if self.news.send(News::Changed(events)).await.is_err() {

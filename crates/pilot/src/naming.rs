@@ -91,7 +91,9 @@ pub fn parse_outbound_cluster(name: &str) -> Option<(u16, &str, &str)> {
 /// each shorter form that resolves there (`reviews`, `reviews.default`, `reviews.default.svc`).
 pub fn host_aliases(host: &str, client_namespace: &str, domain_suffix: &str) -> Vec<String> {
     let mut aliases = vec![host.to_owned()];
-    let Some(short) = host.strip_suffix(domain_suffix).and_then(|h| h.strip_suffix(".svc.")) else { return aliases };
+    let Some(short) = host.strip_suffix(domain_suffix).and_then(|h| h.strip_suffix(".svc.")) else {
+        return aliases;
+    };
     let Some((name, namespace)) = short.rsplit_once('.') else { return aliases };
     if namespace == client_namespace {
         aliases.push(name.to_owned());
@@ -108,7 +110,10 @@ mod tests {
     #[test]
     fn names_are_istios() {
         let host = "reviews.default.svc.cluster.local";
-        assert_eq!(outbound_cluster(80, "v1", host), "outbound|80|v1|reviews.default.svc.cluster.local");
+        assert_eq!(
+            outbound_cluster(80, "v1", host),
+            "outbound|80|v1|reviews.default.svc.cluster.local"
+        );
         assert_eq!(outbound_sni(80, "", host), "outbound_.80_._.reviews.default.svc.cluster.local");
         assert_eq!(inbound_cluster(8080), "inbound|8080||");
         assert_eq!(gateway_https_route(443, "https", "gw", "ns"), "https.443.https.gw.ns");
@@ -123,7 +128,10 @@ mod tests {
             host_aliases(host, "default", "cluster.local"),
             [host, "reviews", "reviews.default", "reviews.default.svc"]
         );
-        assert_eq!(host_aliases(host, "other", "cluster.local"), [host, "reviews.default", "reviews.default.svc"]);
+        assert_eq!(
+            host_aliases(host, "other", "cluster.local"),
+            [host, "reviews.default", "reviews.default.svc"]
+        );
         assert_eq!(host_aliases("httpbin.org", "default", "cluster.local"), ["httpbin.org"]);
     }
 }

@@ -62,6 +62,12 @@ impl Plane {
             return PushReport { number: discovery.context().number, ..Default::default() };
         }
         let report = discovery.push(&changes);
+        if !changes.workload_entries.is_empty() || !changes.pods.is_empty() {
+            let unknown = discovery.clients().filter(|client| !client.proxy.is_registered);
+            unknown
+                .filter(|client| registry_labels(&discovery, &client.proxy).is_some())
+                .for_each(|client| client.retire());
+        }
         drop(discovery);
         self.phase.send_modify(|phase| phase.number = report.number);
         tracing::debug!(objects = changes.len(), ?report, "took a change in");
@@ -73,7 +79,8 @@ impl Plane {
         let orphans: Vec<Name> = {
             let discovery = self.discovery.lock();
             let entries = discovery.context().objects.workload_entries.iter();
-            let registered = entries.filter(|(_, entry)| entry.meta.annotations.contains_key(GROUP_ANNOTATION));
+            let registered =
+                entries.filter(|(_, entry)| entry.meta.annotations.contains_key(GROUP_ANNOTATION));
             registered.map(|(name, _)| name.clone()).collect()
         };
         self.registrations.expire_orphans(orphans.into_iter());
@@ -121,7 +128,8 @@ impl Plane {
     pub async fn connect(self: &Arc<Self>, proxy: Proxy, peer: Option<&Peer>) -> Arc<Client> {
         let plane = Arc::clone(self);
         let for_board = proxy.clone();
-        let connected = tokio::task::spawn_blocking(move || plane.discovery.lock().connect(proxy)).await;
+        let connected =
+            tokio::task::spawn_blocking(move || plane.discovery.lock().connect(proxy)).await;
         let client = match connected {
             Ok(client) => client,
             // The thread panicked: do it here, so that the panic is this stream's.
@@ -139,9 +147,8 @@ impl Plane {
 
     /// Gives a proxy that does not register itself the labels of its entry or pod, if the registry has one at its
     /// address with its credential's service account.
-    pub fn identify(&self, proxy: &mut Proxy, peer: Option<&Peer>) {
-        let Some(peer) = peer else { return };
-        if let Some(labels) = registry_labels(&self.discovery.lock(), proxy, peer) {
+    pub fn identify(&self, proxy: &mut Proxy) {
+        if let Some(labels) = registry_labels(&self.discovery.lock(), proxy) {
             proxy.labels = Arc::new(labels);
             proxy.is_registered = true;
         }
@@ -159,21 +166,25 @@ impl Plane {
     }
 }
 
-fn registry_labels(discovery: &Discovery, proxy: &Proxy, peer: &Peer) -> Option<BTreeMap<String, String>> {
+/// The labels of a proxy's entry or pod. The namespace and service account are its credential's: without one there is
+/// no telling.
+fn registry_labels(discovery: &Discovery, proxy: &Proxy) -> Option<BTreeMap<String, String>> {
+    if proxy.service_account.is_empty() {
+        return None;
+    }
     let address = proxy.address.to_string();
     let objects = &discovery.context().objects;
-    let entry = objects.workload_entries.iter().find(|(name, entry)| {
-        *name.namespace == *peer.namespace
-            && entry.view.address == address
-            && entry.view.service_account == peer.service_account
+    let mut entries =
+        objects.workload_entries.iter().filter(|(name, _)| name.namespace == proxy.namespace);
+    let entry = entries.find(|(_, entry)| {
+        entry.view.address == address && entry.view.service_account == proxy.service_account
     });
     if let Some((_, entry)) = entry {
         return Some(entry_labels(entry));
     }
-    let pod = objects.pods.iter().find(|(name, pod)| {
-        *name.namespace == *peer.namespace
-            && pod.view.ips.contains(&address)
-            && pod.view.spec.service_account == peer.service_account
+    let mut pods = objects.pods.iter().filter(|(name, _)| name.namespace == proxy.namespace);
+    let pod = pods.find(|(_, pod)| {
+        pod.view.ips.contains(&address) && pod.view.spec.service_account == proxy.service_account
     });
     pod.map(|(_, pod)| pod.meta.labels.clone())
 }

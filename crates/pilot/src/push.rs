@@ -67,6 +67,8 @@ pub struct Dirty {
     pub names: [Vec<Arc<[Arc<str>]>>; ResourceType::COUNT],
     /// Anything may have changed.
     pub everything: bool,
+    /// The proxy is another one than it was taken for when it connected: it has to connect again.
+    pub retired: bool,
     /// The newest context that it reflects.
     pub number: u64,
 }
@@ -100,10 +102,17 @@ impl Client {
         self.wake.notify_one();
     }
 
+    /// Ends its stream, so that the proxy connects again.
+    pub fn retire(&self) {
+        self.dirty.lock().retired = true;
+        self.wake.notify_one();
+    }
+
     fn mark_everything(&self, number: u64) {
         {
             let mut dirty = self.dirty.lock();
-            *dirty = Dirty { everything: true, number, ..Default::default() };
+            *dirty =
+                Dirty { everything: true, number, retired: dirty.retired, ..Default::default() };
         }
         self.wake.notify_one();
     }
@@ -213,7 +222,8 @@ impl Discovery {
     }
 
     fn update(&mut self, before: &PushContext, touched: &Touched, report: &mut PushReport) {
-        let mut lists: HashMap<ViewKey, Vec<(ResourceType, Arc<[Arc<str>]>)>, RandomState> = HashMap::default();
+        let mut lists: HashMap<ViewKey, Vec<(ResourceType, Arc<[Arc<str>]>)>, RandomState> =
+            HashMap::default();
         for (key, view) in &self.views {
             let delta = view.write().update(&self.context, touched, &mut self.caches);
             report.views += 1;
@@ -314,7 +324,12 @@ fn may_see_differently(proxy: &Proxy, touched: &Touched) -> bool {
 }
 
 /// Whether a change may touch what is a proxy's alone.
-fn touches_own(proxy: &Proxy, before: &PushContext, after: &PushContext, touched: &Touched) -> bool {
+fn touches_own(
+    proxy: &Proxy,
+    before: &PushContext,
+    after: &PushContext,
+    touched: &Touched,
+) -> bool {
     let namespace: &str = &proxy.namespace;
     let selected = || {
         let selects = |service: &crate::model::service::Service| {
@@ -352,7 +367,10 @@ fn has_named_port(service: &crate::model::service::Service) -> bool {
 /// Whether a sidecar has TCP listeners, which lead to services by themselves.
 fn relays(proxy: &Proxy, before: &PushContext, after: &PushContext) -> bool {
     let written = |context: &PushContext| {
-        context.sidecars.find(&proxy.namespace, &proxy.labels).is_some_and(|rule| !rule.view.egress.is_empty())
+        context
+            .sidecars
+            .find(&proxy.namespace, &proxy.labels)
+            .is_some_and(|rule| !rule.view.egress.is_empty())
     };
     !proxy.upstreams.is_empty() || written(before) || written(after)
 }
@@ -367,5 +385,8 @@ fn touches_gateways(proxy: &Proxy, after: &PushContext, touched: &Touched) -> bo
     }
     let gateways = after.gateways.selecting(&proxy.labels);
     let references: Vec<_> = gateways.iter().map(|gateway| gateway.reference()).collect();
-    touched.virtual_services.iter().any(|rule| references.iter().any(|reference| rule.is_for(reference)))
+    touched
+        .virtual_services
+        .iter()
+        .any(|rule| references.iter().any(|reference| rule.is_for(reference)))
 }

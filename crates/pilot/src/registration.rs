@@ -17,7 +17,8 @@ use serde_json::{Map, Value, json};
 
 use crate::model::objects::Name;
 use crate::model::registration::{
-    CONNECTED_ANNOTATION, DISCONNECTED_ANNOTATION, GROUP_ANNOTATION, HEALTH_CHECKS_ANNOTATION, HEALTHY_ANNOTATION,
+    CONNECTED_ANNOTATION, DISCONNECTED_ANNOTATION, GROUP_ANNOTATION, HEALTH_CHECKS_ANNOTATION,
+    HEALTHY_ANNOTATION,
 };
 use crate::proxy::{Peer, Proxy};
 
@@ -34,7 +35,9 @@ pub enum RegistrationError {
     #[error("WorkloadGroup {0} does not exist")]
     NoGroup(Name),
     /// The credential is not of the group's service account.
-    #[error("WorkloadGroup {group} is for service account {wanted:?}: the credential is for {peer}")]
+    #[error(
+        "WorkloadGroup {group} is for service account {wanted:?}: the credential is for {peer}"
+    )]
     NotMember {
         /// The group.
         group: Name,
@@ -81,7 +84,12 @@ impl Registrations {
     }
 
     /// Registers a proxy in the group that it names.
-    pub async fn register(&self, proxy: &Proxy, peer: Option<&Peer>, group: &str) -> Result<Registered, RegistrationError> {
+    pub async fn register(
+        &self,
+        proxy: &Proxy,
+        peer: Option<&Peer>,
+        group: &str,
+    ) -> Result<Registered, RegistrationError> {
         let peer = peer.ok_or(RegistrationError::NoCredential)?;
         let group = Name::new(&peer.namespace, group);
         let parsed = self.group(&group).await?;
@@ -91,11 +99,16 @@ impl Registrations {
             own => own,
         };
         if wanted != peer.service_account {
-            return Err(RegistrationError::NotMember { group, wanted: wanted.to_owned(), peer: peer.clone() });
+            return Err(RegistrationError::NotMember {
+                group,
+                wanted: wanted.to_owned(),
+                peer: peer.clone(),
+            });
         }
         let mut labels = parsed.view.labels.clone();
         labels.extend(template.labels.clone());
-        let entry = Name::new(&peer.namespace, &entry_name(&group.name, &proxy.address.to_string()));
+        let entry =
+            Name::new(&peer.namespace, &entry_name(&group.name, &proxy.address.to_string()));
         let object = entry_object(&entry, &group, &parsed.view, &labels, proxy, wanted);
         self.write(&entry, &group, object).await?;
         let connection = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -105,7 +118,11 @@ impl Registrations {
     }
 
     /// Notes whether a workload is healthy.
-    pub async fn report_health(&self, registered: &Registered, healthy: bool) -> Result<(), StoreError> {
+    pub async fn report_health(
+        &self,
+        registered: &Registered,
+        healthy: bool,
+    ) -> Result<(), StoreError> {
         let patch = json!({"metadata": {"annotations": {HEALTHY_ANNOTATION: healthy.to_string()}}});
         self.store
             .patch(key(&registered.entry), Patch::Merge(patch), WriteOptions::by(MANAGER))
@@ -128,10 +145,13 @@ impl Registrations {
         let registrations = Arc::clone(self);
         tokio::spawn(async move {
             let now = unix_seconds();
-            let patch = json!({"metadata": {"annotations": {DISCONNECTED_ANNOTATION: now.to_string()}}});
+            let patch =
+                json!({"metadata": {"annotations": {DISCONNECTED_ANNOTATION: now.to_string()}}});
             let entry = key(&registered.entry);
-            if let Err(error) =
-                registrations.store.patch(entry, Patch::Merge(patch), WriteOptions::by(MANAGER)).await
+            if let Err(error) = registrations
+                .store
+                .patch(entry, Patch::Merge(patch), WriteOptions::by(MANAGER))
+                .await
             {
                 tracing::warn!(entry = %registered.entry, %error, "cannot note that a workload went away");
             }
@@ -175,16 +195,23 @@ impl Registrations {
     }
 
     async fn group(&self, name: &Name) -> Result<Parsed<WorkloadGroup>, RegistrationError> {
-        let key = ObjectKey::new(WorkloadGroup::INFO.collection.clone(), &*name.namespace, &*name.name);
+        let key =
+            ObjectKey::new(WorkloadGroup::INFO.collection.clone(), &*name.namespace, &*name.name);
         match self.store.get(&key).await {
-            Ok(object) => WorkloadGroup::parse(&object)
-                .map_err(|errors| RegistrationError::Invalid(format!("WorkloadGroup {name}: {errors}"))),
+            Ok(object) => WorkloadGroup::parse(&object).map_err(|errors| {
+                RegistrationError::Invalid(format!("WorkloadGroup {name}: {errors}"))
+            }),
             Err(StoreError::NotFound(_)) => Err(RegistrationError::NoGroup(name.clone())),
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn write(&self, entry: &Name, group: &Name, object: Object) -> Result<(), RegistrationError> {
+    async fn write(
+        &self,
+        entry: &Name,
+        group: &Name,
+        object: Object,
+    ) -> Result<(), RegistrationError> {
         match self.store.create(key(entry), object.clone(), WriteOptions::by(MANAGER)).await {
             Ok(_) => return Ok(()),
             Err(StoreError::AlreadyExists(_)) => {}
@@ -203,7 +230,9 @@ impl Registrations {
         match self.store.delete(key(entry), Preconditions::default()).await {
             Ok(_) => tracing::info!(%entry, "a workload is gone"),
             Err(StoreError::NotFound(_)) => {}
-            Err(error) => tracing::warn!(%entry, %error, "cannot remove the entry of a workload that is gone"),
+            Err(error) => {
+                tracing::warn!(%entry, %error, "cannot remove the entry of a workload that is gone")
+            }
         }
     }
 }
@@ -250,8 +279,9 @@ fn entry_object(
     if let Some(weight) = template.weight {
         spec.insert("weight".to_owned(), weight.into());
     }
-    let mut object = Object::new("networking.istio.io/v1", "WorkloadEntry", &entry.namespace, &entry.name)
-        .with("spec", Value::Object(spec));
+    let mut object =
+        Object::new("networking.istio.io/v1", "WorkloadEntry", &entry.namespace, &entry.name)
+            .with("spec", Value::Object(spec));
     for (label, value) in labels {
         object.set_label(label, value);
     }

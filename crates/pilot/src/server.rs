@@ -92,7 +92,10 @@ pub async fn start(options: Options) -> Result<Pilot, StartError> {
     let trust_domain: TrustDomain = mesh.trust_domain.parse().map_err(certificate_error)?;
     let roots = TrustRoots::from_pem(authority.root_pem()).map_err(certificate_error)?;
     let authenticator = Authenticator::new(roots.clone(), &mesh.trust_domain, options.tokens);
-    let certificates = Arc::new(ServerCertificate::new(Arc::clone(&authority), roots, &options.server_names).map_err(StartError::Certificate)?);
+    let certificates = Arc::new(
+        ServerCertificate::new(Arc::clone(&authority), roots, &options.server_names)
+            .map_err(StartError::Certificate)?,
+    );
     let root = authority.root_pem().to_owned();
 
     let addresses = |listener: &TcpListener| listener.local_addr().unwrap_or(options.listen);
@@ -115,7 +118,13 @@ pub async fn start(options: Options) -> Result<Pilot, StartError> {
     tasks.spawn(read(Arc::clone(&plane), Ingest::start(&options.store)));
     let renewing = Arc::clone(&certificates).renew();
     tasks.spawn(until_stopped(Arc::clone(&plane), renewing));
-    tasks.spawn(serve_tls(Arc::clone(&plane), listener, certificates, authenticator, certificate_service));
+    tasks.spawn(serve_tls(
+        Arc::clone(&plane),
+        listener,
+        certificates,
+        authenticator,
+        certificate_service,
+    ));
     if let Some(plaintext) = plaintext {
         tasks.spawn(serve_plaintext(Arc::clone(&plane), plaintext));
     }

@@ -10,7 +10,9 @@ use xds::ResourceType::{Cluster, Endpoints, Listener, RouteConfiguration, Virtua
 fn texts<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(name, value)| {
-            if name == key && let Some(text) = value.as_str() {
+            if name == key
+                && let Some(text) = value.as_str()
+            {
                 found.push(text);
             }
             texts(value, key, found);
@@ -42,14 +44,20 @@ fn a_sidecar_gets_istios_names() {
     ] {
         assert!(clusters.iter().any(|name| name == expected), "{expected} in {clusters:?}");
     }
-    assert_eq!(names(&client, Listener), ["127.64.0.1_15007", "127.64.0.1_3306", "127.64.0.1_9080"]);
+    assert_eq!(
+        names(&client, Listener),
+        ["127.64.0.1_15007", "127.64.0.1_3306", "127.64.0.1_9080"]
+    );
     assert_eq!(names(&client, RouteConfiguration), ["http_proxy"]);
-    assert_eq!(names(&client, VirtualHost), [
-        "http_proxy/block_all",
-        "http_proxy/istio-ingressgateway.istio-system.svc.cluster.local:80",
-        "http_proxy/productpage.default.svc.cluster.local:9080",
-        "http_proxy/reviews.default.svc.cluster.local:9080",
-    ]);
+    assert_eq!(
+        names(&client, VirtualHost),
+        [
+            "http_proxy/block_all",
+            "http_proxy/istio-ingressgateway.istio-system.svc.cluster.local:80",
+            "http_proxy/productpage.default.svc.cluster.local:9080",
+            "http_proxy/reviews.default.svc.cluster.local:9080",
+        ]
+    );
 }
 
 #[test]
@@ -66,7 +74,10 @@ fn subsets_split_the_endpoints() {
     let whole = json(&client, Endpoints, "outbound|9080||reviews.default.svc.cluster.local");
     assert_eq!(all_texts(&whole, "tlsMode"), ["istio", "istio"]);
     let workloads = all_texts(&whole, "workload");
-    assert_eq!(workloads, ["reviews-1;default;reviews;v1;Kubernetes", "reviews-2;default;reviews;v2;Kubernetes"]);
+    assert_eq!(
+        workloads,
+        ["reviews-1;default;reviews;v1;Kubernetes", "reviews-2;default;reviews;v2;Kubernetes"]
+    );
 }
 
 #[test]
@@ -74,10 +85,19 @@ fn clients_speak_mesh_tls_to_the_service_accounts_of_the_endpoints() {
     let mut mesh = Mesh::bookinfo();
     let client = mesh.productpage();
     let cluster = json(&client, Cluster, "outbound|9080|v1|reviews.default.svc.cluster.local");
-    assert_eq!(all_texts(&cluster, "sni"), ["outbound_.9080_.v1_.reviews.default.svc.cluster.local"]);
-    assert_eq!(all_texts(&cluster, "exact"), ["spiffe://cluster.local/ns/default/sa/bookinfo-reviews"]);
+    assert_eq!(
+        all_texts(&cluster, "sni"),
+        ["outbound_.9080_.v1_.reviews.default.svc.cluster.local"]
+    );
+    assert_eq!(
+        all_texts(&cluster, "exact"),
+        ["spiffe://cluster.local/ns/default/sa/bookinfo-reviews"]
+    );
     let sockets = cluster["transport_socket_matches"].as_array().expect("matches");
-    assert_eq!((sockets[0]["name"].as_str(), sockets[1]["name"].as_str()), (Some("tlsMode-istio"), Some("tlsMode-disabled")));
+    assert_eq!(
+        (sockets[0]["name"].as_str(), sockets[1]["name"].as_str()),
+        (Some("tlsMode-istio"), Some("tlsMode-disabled"))
+    );
 
     mesh.apply("{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: x, namespace: default}, spec: {mtls: {mode: DISABLE}}}");
     let cluster = json(&client, Cluster, "outbound|9080|v1|reviews.default.svc.cluster.local");
@@ -101,8 +121,12 @@ fn weights_and_matches_become_routes() {
     let mut mesh = Mesh::bookinfo();
     let client = mesh.productpage();
     let host = json(&client, VirtualHost, "http_proxy/reviews.default.svc.cluster.local:9080");
-    let domains: Vec<&str> = host["domains"].as_array().expect("domains").iter().filter_map(Value::as_str).collect();
-    assert!(domains.contains(&"reviews:9080") && domains.contains(&"reviews.default"), "{domains:?}");
+    let domains: Vec<&str> =
+        host["domains"].as_array().expect("domains").iter().filter_map(Value::as_str).collect();
+    assert!(
+        domains.contains(&"reviews:9080") && domains.contains(&"reviews.default"),
+        "{domains:?}"
+    );
     let routes = host["routes"].as_array().expect("routes");
     assert_eq!(routes[0]["name"], "jason");
     assert_eq!(routes[0]["route"]["cluster"], "outbound|9080|v2|reviews.default.svc.cluster.local");
@@ -128,7 +152,10 @@ fn a_gateway_binds_where_it_was_told_under_istios_names() {
     assert_eq!(all_texts(&listener, "route_config_name"), ["http.8080"]);
     assert_eq!(names(&client, VirtualHost), ["http.8080/*:80"]);
     let host = json(&client, VirtualHost, "http.8080/*:80");
-    assert_eq!(all_texts(&host, "cluster"), ["outbound|9080||productpage.default.svc.cluster.local"; 2]);
+    assert_eq!(
+        all_texts(&host, "cluster"),
+        ["outbound|9080||productpage.default.svc.cluster.local"; 2]
+    );
 }
 
 #[test]

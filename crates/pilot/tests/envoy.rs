@@ -63,16 +63,28 @@ impl Agent {
         let domain = "cluster.local".parse().expect("a trust domain");
         let id = SpiffeId::for_service_account(&domain, "default", "test").expect("an id");
         let request = CertificateRequest::of_own_key(&key).expect("a request");
-        let issued = authority.issue_workload(&request, &id, Duration::from_secs(600), now).expect("a certificate");
-        Agent { certificate: issued.certificates.concat(), key: key.to_pem(), root: authority.root_pem().to_owned() }
+        let issued = authority
+            .issue_workload(&request, &id, Duration::from_secs(600), now)
+            .expect("a certificate");
+        Agent {
+            certificate: issued.certificates.concat(),
+            key: key.to_pem(),
+            root: authority.root_pem().to_owned(),
+        }
     }
 
     fn secret(&self, name: &str) -> Secret {
         let inline = |text: &str| {
-            Some(DataSource { specifier: Some(Specifier::InlineString(text.to_owned())), ..Default::default() })
+            Some(DataSource {
+                specifier: Some(Specifier::InlineString(text.to_owned())),
+                ..Default::default()
+            })
         };
         let r#type = if name == "ROOTCA" {
-            Type::ValidationContext(CertificateValidationContext { trusted_ca: inline(&self.root), ..Default::default() })
+            Type::ValidationContext(CertificateValidationContext {
+                trusted_ca: inline(&self.root),
+                ..Default::default()
+            })
         } else {
             Type::TlsCertificate(TlsCertificate {
                 certificate_chain: inline(&self.certificate),
@@ -88,7 +100,9 @@ impl Agent {
         let port = listener.local_addr().expect("an address").port();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let service = SecretDiscoveryServiceServer::new(AgentService(Arc::new(self)));
-        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        tokio::spawn(
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming),
+        );
         port
     }
 }
@@ -137,7 +151,10 @@ impl SecretDiscoveryService for AgentService {
         Err(Status::unimplemented("delta only"))
     }
 
-    async fn fetch_secrets(&self, _: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
+    async fn fetch_secrets(
+        &self,
+        _: Request<DiscoveryRequest>,
+    ) -> Result<Response<DiscoveryResponse>, Status> {
         Err(Status::unimplemented("streams only"))
     }
 }
@@ -178,7 +195,16 @@ static_resources:
 "#
     );
     let child = Command::new(binary)
-        .args(["--config-yaml", &bootstrap, "-l", "error", "--concurrency", "1", "--base-id", &base_id.to_string()])
+        .args([
+            "--config-yaml",
+            &bootstrap,
+            "-l",
+            "error",
+            "--concurrency",
+            "1",
+            "--base-id",
+            &base_id.to_string(),
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
         .spawn()
@@ -193,7 +219,8 @@ async fn start(yaml: &str) -> Pilot {
         let key = resources::kinds::key_of(&object, info);
         store.create(key, object, WriteOptions::by("test")).await.expect("a write");
     }
-    let issuer = TokenIssuer::new(PrivateKey::generate().expect("a key"), "test").expect("an issuer");
+    let issuer =
+        TokenIssuer::new(PrivateKey::generate().expect("a key"), "test").expect("an issuer");
     let any = "127.0.0.1:0".parse().expect("an address");
     pilot::start(Options {
         store,
@@ -243,7 +270,9 @@ async fn envoy_accepts_a_sidecars_and_a_gateways_configuration() {
             let proxies = pilot.status().proxies;
             let rejected: Vec<_> = proxies.iter().flat_map(|proxy| &proxy.rejected).collect();
             assert!(rejected.is_empty(), "{rejected:#?}");
-            if proxies.len() == 2 && proxies.iter().all(|proxy| wants(proxy, &["CDS", "EDS", "LDS", "RDS"])) {
+            if proxies.len() == 2
+                && proxies.iter().all(|proxy| wants(proxy, &["CDS", "EDS", "LDS", "RDS"]))
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -81,7 +81,8 @@ impl Follower {
     /// Everything that is sent now, acknowledged: type, number of resources, number of removals.
     fn drain(&mut self) -> Vec<(ResourceType, usize, usize)> {
         let mut sent = Vec::new();
-        while let Some(response) = self.server.next_response(&mut pilot::push::Source(&self.client)) {
+        while let Some(response) = self.server.next_response(&mut pilot::push::Source(&self.client))
+        {
             let kind = ResourceType::from_type_url(&response.type_url).expect("a known type");
             sent.push((kind, response.resources.len(), response.removed_resources.len()));
             let ack = api::envoy::service::discovery::v3::DeltaDiscoveryRequest {
@@ -110,7 +111,11 @@ impl Follower {
 /// A mesh of 20 services, two proxies that see it alike, and one elsewhere.
 fn mesh() -> (Mesh, Vec<Follower>) {
     let mut mesh = Mesh::of(&services(20));
-    let clients = [("127.64.0.1", "a", "default"), ("127.64.0.2", "b", "default"), ("127.64.0.3", "c", "other")];
+    let clients = [
+        ("127.64.0.1", "a", "default"),
+        ("127.64.0.2", "b", "default"),
+        ("127.64.0.3", "c", "other"),
+    ];
     let followers = clients.map(|(address, name, namespace)| {
         let node = fixture::NodeBuilder::sidecar(address, name, namespace).ours();
         Follower::of(mesh.0.connect(node.proxy("x", &[("app", name)])))
@@ -163,7 +168,10 @@ fn one_subset_costs_its_clusters_and_endpoints() {
     mesh.apply("{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: s5, namespace: default}, spec: {host: s5, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}, {name: v3, labels: {version: v3}}]}}");
     let sent = followers[0].follow();
     // The rule's path in metadata is as before; only the third subset's cluster is new.
-    assert_eq!(sent.iter().map(|(kind, added, _)| (*kind, *added)).collect::<Vec<_>>(), [(Cluster, 1)]);
+    assert_eq!(
+        sent.iter().map(|(kind, added, _)| (*kind, *added)).collect::<Vec<_>>(),
+        [(Cluster, 1)]
+    );
 }
 
 #[test]
@@ -171,13 +179,16 @@ fn a_service_that_goes_takes_only_its_own_with_it() {
     let (mut mesh, mut followers) = mesh();
     let before = everything(&followers[0].client);
     let mut changes = fixture::changes("");
-    for object in fixture::objects("{apiVersion: v1, kind: Service, metadata: {name: s9, namespace: default}, spec: {ports: [{port: 80}]}}") {
+    for object in fixture::objects(
+        "{apiVersion: v1, kind: Service, metadata: {name: s9, namespace: default}, spec: {ports: [{port: 80}]}}",
+    ) {
         let info = resources::kinds::kind_of(&object).expect("a Service");
         changes.delete(&resources::kinds::key_of(&object, info));
     }
     mesh.0.push(&changes);
     let after = everything(&followers[0].client);
-    let gone: Vec<&String> = before.keys().filter(|key| !after.contains_key(key)).map(|(_, name)| name).collect();
+    let gone: Vec<&String> =
+        before.keys().filter(|key| !after.contains_key(key)).map(|(_, name)| name).collect();
     assert!(gone.iter().all(|name| name.contains("s9.default")), "{gone:?}");
     assert_eq!(gone.len(), 6, "three clusters and their load assignments: {gone:?}");
     let removed: usize = followers[0].follow().iter().map(|(_, _, removed)| removed).sum();

@@ -21,7 +21,8 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 
@@ -37,49 +38,89 @@ const NAMESPACES: [&str; 3] = ["one", "two", "istio-system"];
 fn write(random: &mut Random) -> String {
     let (name, namespace) = (random.pick(&NAMES), random.pick(&NAMESPACES));
     let other = random.pick(&NAMES);
-    let metadata = format!("metadata: {{name: {name}, namespace: {namespace}, creationTimestamp: \"2026-01-01T00:00:0{}Z\"}}", random.below(3));
+    let metadata = format!(
+        "metadata: {{name: {name}, namespace: {namespace}, creationTimestamp: \"2026-01-01T00:00:0{}Z\"}}",
+        random.below(3)
+    );
     let istio = "apiVersion: networking.istio.io/v1";
     match random.below(10) {
         0 | 1 => {
-            let port = random.pick(&["{port: 80, name: http}", "{port: 80, name: http, targetPort: 8080}", "{port: 9000, name: tcp}", "{port: 80}", "{port: 80, name: http, targetPort: web}"]);
+            let port = random.pick(&[
+                "{port: 80, name: http}",
+                "{port: 80, name: http, targetPort: 8080}",
+                "{port: 9000, name: tcp}",
+                "{port: 80}",
+                "{port: 80, name: http, targetPort: web}",
+            ]);
             let export = random.pick(&["", ", annotations: {networking.istio.io/exportTo: \".\"}"]);
             let metadata = metadata.trim_end_matches('}');
-            format!("{{apiVersion: v1, kind: Service, {metadata}{export}}}, spec: {{ports: [{port}], selector: {{app: {other}}}}}}}")
+            format!(
+                "{{apiVersion: v1, kind: Service, {metadata}{export}}}, spec: {{ports: [{port}], selector: {{app: {other}}}}}}}"
+            )
         }
         2 | 3 => {
             let weight = random.below(100);
-            let gateways = random.pick(&["", "gateways: [mesh, istio-system/gw], ", "gateways: [istio-system/gw], "]);
-            let matched = random.pick(&["", "match: [{uri: {prefix: /x}}], ", "match: [{sourceLabels: {app: a}}], ", "match: [{sourceNamespace: two}], "]);
+            let gateways = random.pick(&[
+                "",
+                "gateways: [mesh, istio-system/gw], ",
+                "gateways: [istio-system/gw], ",
+            ]);
+            let matched = random.pick(&[
+                "",
+                "match: [{uri: {prefix: /x}}], ",
+                "match: [{sourceLabels: {app: a}}], ",
+                "match: [{sourceNamespace: two}], ",
+            ]);
             let export = random.pick(&["", "exportTo: [\".\"], "]);
-            format!("{{{istio}, kind: VirtualService, {metadata}, spec: {{hosts: [{other}], {gateways}{export}http: [{{{matched}route: [{{destination: {{host: {other}}}, weight: {weight}}}, {{destination: {{host: {name}.one.svc.cluster.local, subset: v1}}, weight: 5}}]}}]}}}}")
+            format!(
+                "{{{istio}, kind: VirtualService, {metadata}, spec: {{hosts: [{other}], {gateways}{export}http: [{{{matched}route: [{{destination: {{host: {other}}}, weight: {weight}}}, {{destination: {{host: {name}.one.svc.cluster.local, subset: v1}}, weight: 5}}]}}]}}}}"
+            )
         }
         4 => {
-            let policy = random.pick(&["", "trafficPolicy: {tls: {mode: DISABLE}}, ", "trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}, "]);
+            let policy = random.pick(&[
+                "",
+                "trafficPolicy: {tls: {mode: DISABLE}}, ",
+                "trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}, ",
+            ]);
             let host = random.pick(&["a", "b", "*.one.svc.cluster.local", "*.local"]);
-            format!("{{{istio}, kind: DestinationRule, {metadata}, spec: {{host: '{host}', {policy}subsets: [{{name: v1, labels: {{version: v1}}}}]}}}}")
+            format!(
+                "{{{istio}, kind: DestinationRule, {metadata}, spec: {{host: '{host}', {policy}subsets: [{{name: v1, labels: {{version: v1}}}}]}}}}"
+            )
         }
         5 | 6 => {
             let version = random.pick(&["v1", "v2"]);
             let account = random.pick(&["x", "y"]);
             let address = random.below(9) + 1;
-            format!("{{{istio}, kind: WorkloadEntry, {metadata}, spec: {{address: 127.64.0.{address}, labels: {{app: {other}, version: {version}}}, ports: {{http: {}}}, serviceAccount: {account}}}}}", 7000 + random.below(3))
+            format!(
+                "{{{istio}, kind: WorkloadEntry, {metadata}, spec: {{address: 127.64.0.{address}, labels: {{app: {other}, version: {version}}}, ports: {{http: {}}}, serviceAccount: {account}}}}}",
+                7000 + random.below(3)
+            )
         }
         7 => {
             let mode = random.pick(&["STRICT", "DISABLE", "PERMISSIVE", "UNSET"]);
             let selector = random.pick(&["", "selector: {matchLabels: {app: a}}, "]);
-            format!("{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, {metadata}, spec: {{{selector}mtls: {{mode: {mode}}}}}}}")
+            format!(
+                "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, {metadata}, spec: {{{selector}mtls: {{mode: {mode}}}}}}}"
+            )
         }
         8 => {
             let selector = random.pick(&["", "workloadSelector: {labels: {app: a}}, "]);
             let hosts = random.pick(&["[\"./*\"]", "[\"one/*\", \"two/*\"]", "[\"*/*\"]"]);
             let port = random.pick(&["", "port: {number: 80, protocol: HTTP, name: http}, "]);
             let selector = if namespace == "istio-system" { "" } else { selector };
-            format!("{{{istio}, kind: Sidecar, {metadata}, spec: {{{selector}egress: [{{{port}hosts: {hosts}}}]}}}}")
+            format!(
+                "{{{istio}, kind: Sidecar, {metadata}, spec: {{{selector}egress: [{{{port}hosts: {hosts}}}]}}}}"
+            )
         }
         _ => {
-            let port = random.pick(&["{number: 80, name: http, protocol: HTTP}", "{number: 8080, name: http, protocol: HTTP}"]);
+            let port = random.pick(&[
+                "{number: 80, name: http, protocol: HTTP}",
+                "{number: 8080, name: http, protocol: HTTP}",
+            ]);
             let hosts = random.pick(&["[\"*\"]", "[\"one/*\"]", "[\"*.one.svc.cluster.local\"]"]);
-            format!("{{{istio}, kind: Gateway, metadata: {{name: gw, namespace: istio-system}}, spec: {{selector: {{app: gw}}, servers: [{{port: {port}, hosts: {hosts}}}]}}}}")
+            format!(
+                "{{{istio}, kind: Gateway, metadata: {{name: gw, namespace: istio-system}}, spec: {{selector: {{app: gw}}, servers: [{{port: {port}, hosts: {hosts}}}]}}}}"
+            )
         }
     }
 }
@@ -136,12 +177,18 @@ impl Stream {
 }
 
 fn proxies() -> Vec<Proxy> {
-    let sidecar = |address: &str, name: &str, namespace: &str| NodeBuilder::sidecar(address, name, namespace);
+    let sidecar =
+        |address: &str, name: &str, namespace: &str| NodeBuilder::sidecar(address, name, namespace);
     vec![
-        sidecar("127.64.0.1", "p", "one").ours().with("OUTRIGGER_UPSTREAMS", "a:9000").proxy("x", &[("app", "a"), ("version", "v1")]),
+        sidecar("127.64.0.1", "p", "one")
+            .ours()
+            .with("OUTRIGGER_UPSTREAMS", "a:9000")
+            .proxy("x", &[("app", "a"), ("version", "v1")]),
         sidecar("127.64.0.2", "q", "one").ours().proxy("x", &[("app", "b")]),
         sidecar("127.64.0.3", "r", "two").proxy("y", &[("app", "a")]),
-        NodeBuilder::router("127.64.0.9", "gw", "istio-system").ours().proxy("gw", &[("app", "gw")]),
+        NodeBuilder::router("127.64.0.9", "gw", "istio-system")
+            .ours()
+            .proxy("gw", &[("app", "gw")]),
         NodeBuilder::router("127.64.0.8", "gw", "istio-system").proxy("gw", &[("app", "gw")]),
     ]
 }
@@ -149,7 +196,8 @@ fn proxies() -> Vec<Proxy> {
 fn run(seed: u64, steps: usize) {
     let mut random = Random(seed);
     let mut kept = Discovery::new(PushContext::empty());
-    let mut streams: Vec<Stream> = proxies().into_iter().map(|proxy| Stream::of(kept.connect(proxy))).collect();
+    let mut streams: Vec<Stream> =
+        proxies().into_iter().map(|proxy| Stream::of(kept.connect(proxy))).collect();
     let mut objects = Objects::default();
     let mut written: Vec<Object> = Vec::new();
     for step in 0..steps {
@@ -176,9 +224,17 @@ fn run(seed: u64, steps: usize) {
         for stream in &mut streams {
             let expected = everything(&fresh.connect(stream.client.proxy.clone()));
             let found = everything(&stream.client);
-            assert_same(&expected, &found, &format!("seed {seed} step {step}: kept view of {}", stream.client.proxy.id));
+            assert_same(
+                &expected,
+                &found,
+                &format!("seed {seed} step {step}: kept view of {}", stream.client.proxy.id),
+            );
             stream.catch_up();
-            assert_same(&expected, &stream.held, &format!("seed {seed} step {step}: stream of {}", stream.client.proxy.id));
+            assert_same(
+                &expected,
+                &stream.held,
+                &format!("seed {seed} step {step}: stream of {}", stream.client.proxy.id),
+            );
         }
     }
 }

@@ -32,19 +32,16 @@ struct Fixture {
 impl Fixture {
     async fn start(yaml: &str) -> Fixture {
         let store: Arc<dyn Store> = Arc::new(Versioned::in_memory().expect("a store"));
-        let issuer = TokenIssuer::new(PrivateKey::generate().expect("a key"), "test").expect("an issuer");
+        let issuer =
+            TokenIssuer::new(PrivateKey::generate().expect("a key"), "test").expect("an issuer");
+        write(&*store, yaml).await;
         let fixture = Fixture { pilot: start(&store, &issuer).await, store, issuer };
-        fixture.write(yaml).await;
         assert!(fixture.pilot.ready().await);
         fixture
     }
 
     async fn write(&self, yaml: &str) {
-        for object in fixture::objects(yaml) {
-            let info = resources::kinds::kind_of(&object).expect("a known kind");
-            let key = resources::kinds::key_of(&object, info);
-            self.store.create(key, object, WriteOptions::by("test")).await.expect("a write");
-        }
+        write(&*self.store, yaml).await;
     }
 
     fn token(&self, namespace: &str, account: &str) -> String {
@@ -52,7 +49,9 @@ impl Fixture {
     }
 
     fn token_for(&self, namespace: &str, account: &str, audience: &str, now: SystemTime) -> String {
-        self.issuer.issue(namespace, account, audience, Duration::from_secs(600), now).expect("a token")
+        self.issuer
+            .issue(namespace, account, audience, Duration::from_secs(600), now)
+            .expect("a token")
     }
 
     async fn channel(&self, identity: Option<Identity>) -> Channel {
@@ -62,15 +61,33 @@ impl Fixture {
         if let Some(identity) = identity {
             tls = tls.identity(identity);
         }
-        let endpoint = Endpoint::from_shared(format!("https://{}", self.pilot.address())).expect("an address");
-        endpoint.tls_config(tls).expect("a TLS configuration").connect().await.expect("a connection")
+        let endpoint =
+            Endpoint::from_shared(format!("https://{}", self.pilot.address())).expect("an address");
+        endpoint
+            .tls_config(tls)
+            .expect("a TLS configuration")
+            .connect()
+            .await
+            .expect("a connection")
     }
 
     async fn entries(&self) -> Vec<String> {
         use resources::kinds::Kind;
         use resources::kinds::networking::workload_entry::WorkloadEntry;
-        let listed = self.store.list(&WorkloadEntry::INFO.collection, &Filter::default()).await.expect("a list");
+        let listed = self
+            .store
+            .list(&WorkloadEntry::INFO.collection, &Filter::default())
+            .await
+            .expect("a list");
         listed.items.iter().map(|object| object.name().to_owned()).collect()
+    }
+}
+
+async fn write(store: &dyn Store, yaml: &str) {
+    for object in fixture::objects(yaml) {
+        let info = resources::kinds::kind_of(&object).expect("a known kind");
+        let key = resources::kinds::key_of(&object, info);
+        store.create(key, object, WriteOptions::by("test")).await.expect("a write");
     }
 }
 
@@ -93,7 +110,9 @@ async fn start(store: &Arc<dyn Store>, issuer: &TokenIssuer) -> Pilot {
 fn with_token<T>(message: T, token: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(token) = token {
-        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+        request
+            .metadata_mut()
+            .insert("authorization", format!("Bearer {token}").parse().expect("a header"));
     }
     request
 }
@@ -129,19 +148,27 @@ impl Client {
 
     /// Takes one response, and subscribes to what its resources name.
     async fn step(&mut self) -> Result<(), Status> {
-        let response = tokio::time::timeout(Duration::from_secs(10), self.responses.message()).await;
-        let response = response.expect("a response in time")?.ok_or_else(|| Status::unavailable("closed"))?;
+        let response =
+            tokio::time::timeout(Duration::from_secs(10), self.responses.message()).await;
+        let response =
+            response.expect("a response in time")?.ok_or_else(|| Status::unavailable("closed"))?;
         let update = self.state.receive(response).expect("a response of the protocol");
         let kind = update.id.kind;
         for received in &update.changed {
             let name = received.name.to_string();
             let dependent = match kind {
-                ResourceType::Cluster if name.starts_with("outbound|") => Some(ResourceType::Endpoints),
-                ResourceType::Listener if name.ends_with("_15007") => Some(ResourceType::VirtualHost),
+                ResourceType::Cluster if name.starts_with("outbound|") => {
+                    Some(ResourceType::Endpoints)
+                }
+                ResourceType::Listener if name.ends_with("_15007") => {
+                    Some(ResourceType::VirtualHost)
+                }
                 _ => None,
             };
             match dependent {
-                Some(ResourceType::VirtualHost) => self.state.subscribe(ResourceType::VirtualHost, "http_proxy"),
+                Some(ResourceType::VirtualHost) => {
+                    self.state.subscribe(ResourceType::VirtualHost, "http_proxy")
+                }
                 Some(dependent) => self.state.subscribe(dependent, &name),
                 None => {}
             }
@@ -160,7 +187,11 @@ impl Client {
     async fn until(&mut self, what: &str, holds: impl Fn(&Client) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         while !holds(self) {
-            assert!(tokio::time::Instant::now() < deadline, "never: {what}; held {:?}", self.held.keys());
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "never: {what}; held {:?}",
+                self.held.keys()
+            );
             self.step().await.unwrap_or_else(|status| panic!("{what}: {status}"));
         }
     }
@@ -173,7 +204,10 @@ impl Client {
 const GROUP: &str = "{apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: reviews-v3, namespace: default}, spec: {metadata: {labels: {app: reviews, version: v3}}, template: {serviceAccount: bookinfo-reviews}}}";
 
 fn reviews_node() -> Node {
-    NodeBuilder::sidecar("127.64.0.30", "reviews-v3", "default").ours().with("AUTO_REGISTER_GROUP", "reviews-v3").node()
+    NodeBuilder::sidecar("127.64.0.30", "reviews-v3", "default")
+        .ours()
+        .with("AUTO_REGISTER_GROUP", "reviews-v3")
+        .node()
 }
 
 const NEW_ENDPOINT: &str = "outbound|9080||reviews.default.svc.cluster.local";
@@ -187,16 +221,26 @@ async fn a_workload_registers_is_found_and_says_good_bye() {
     let node = NodeBuilder::sidecar("127.64.0.1", "productpage-1", "default").ours().node();
     let token = fixture.token("default", "bookinfo-productpage");
     let mut caller = Client::open(channel.clone(), Some(&token), node).await.expect("a stream");
-    caller.until("endpoints and routes", |client| {
-        client.has(ResourceType::Endpoints, NEW_ENDPOINT)
-            && client.has(ResourceType::VirtualHost, "http_proxy/reviews.default.svc.cluster.local:9080")
-    })
-    .await;
-    assert!(caller.has(ResourceType::Listener, "127.64.0.1_9080"), "its own entry made it known: {:?}", caller.held.keys());
+    caller
+        .until("endpoints and routes", |client| {
+            client.has(ResourceType::Endpoints, NEW_ENDPOINT)
+                && client.has(
+                    ResourceType::VirtualHost,
+                    "http_proxy/reviews.default.svc.cluster.local:9080",
+                )
+        })
+        .await;
+    assert!(
+        caller.has(ResourceType::Listener, "127.64.0.1_9080"),
+        "its own entry made it known: {:?}",
+        caller.held.keys()
+    );
 
     let token = fixture.token("default", "bookinfo-reviews");
     let mut workload = Client::open(channel, Some(&token), reviews_node()).await.expect("a stream");
-    workload.until("its own port", |client| client.has(ResourceType::Listener, "127.64.0.30_9080")).await;
+    workload
+        .until("its own port", |client| client.has(ResourceType::Listener, "127.64.0.30_9080"))
+        .await;
     assert!(fixture.entries().await.contains(&"reviews-v3-127.64.0.30".to_owned()));
     let address = |client: &Client| {
         let bytes = &client.held[&(ResourceType::Endpoints, NEW_ENDPOINT.to_owned())];
@@ -206,7 +250,11 @@ async fn a_workload_registers_is_found_and_says_good_bye() {
 
     let bye = DeltaDiscoveryRequest {
         type_url: pilot::ads::HEALTH_TYPE_URL.to_owned(),
-        error_detail: Some(RpcStatus { code: 1, message: "leaving".to_owned(), ..Default::default() }),
+        error_detail: Some(RpcStatus {
+            code: 1,
+            message: "leaving".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     workload.requests.send(bye).await.expect("a request");
@@ -219,6 +267,31 @@ async fn a_workload_registers_is_found_and_says_good_bye() {
     assert!(!fixture.entries().await.contains(&"reviews-v3-127.64.0.30".to_owned()));
     caller.until("the endpoint gone", |client| !address(client)).await;
     fixture.pilot.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_was_here_before_its_entry_is_asked_to_come_again() {
+    let fixture = Fixture::start("").await;
+    let token = fixture.token("default", "bookinfo-productpage");
+    let channel = fixture.channel(None).await;
+    let node = NodeBuilder::sidecar("127.64.0.1", "productpage-1", "default").ours().node();
+    let mut early =
+        Client::open(channel.clone(), Some(&token), node.clone()).await.expect("a stream");
+    early.until("clusters", |client| client.has(ResourceType::Cluster, "BlackHoleCluster")).await;
+    fixture.write(include_str!("data/bookinfo.yaml")).await;
+    let ended = async {
+        loop {
+            if let Err(status) = early.step().await {
+                return status;
+            }
+        }
+    };
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("an end").code(),
+        Code::Unavailable
+    );
+    let mut again = Client::open(channel, Some(&token), node).await.expect("a stream");
+    again.until("its port", |client| client.has(ResourceType::Listener, "127.64.0.1_9080")).await;
 }
 
 #[tokio::test]
@@ -244,21 +317,39 @@ async fn strangers_are_refused() {
     fixture.write(GROUP).await;
     let channel = fixture.channel(None).await;
     let now = SystemTime::now();
-    let other_issuer = TokenIssuer::new(PrivateKey::generate().expect("a key"), "test").expect("an issuer");
+    let other_issuer =
+        TokenIssuer::new(PrivateKey::generate().expect("a key"), "test").expect("an issuer");
     let forged = other_issuer
         .issue("default", "bookinfo-reviews", CONTROL_PLANE_AUDIENCE, Duration::from_secs(600), now)
         .expect("a token");
     let cases = [
         ("no token", None, Code::Unauthenticated),
         ("another signer", Some(forged), Code::Unauthenticated),
-        ("another audience", Some(fixture.token_for("default", "bookinfo-reviews", "other", now)), Code::Unauthenticated),
         (
-            "expired",
-            Some(fixture.token_for("default", "bookinfo-reviews", CONTROL_PLANE_AUDIENCE, now - Duration::from_secs(7200))),
+            "another audience",
+            Some(fixture.token_for("default", "bookinfo-reviews", "other", now)),
             Code::Unauthenticated,
         ),
-        ("another account", Some(fixture.token("default", "bookinfo-ratings")), Code::PermissionDenied),
-        ("another namespace", Some(fixture.token("other", "bookinfo-reviews")), Code::InvalidArgument),
+        (
+            "expired",
+            Some(fixture.token_for(
+                "default",
+                "bookinfo-reviews",
+                CONTROL_PLANE_AUDIENCE,
+                now - Duration::from_secs(7200),
+            )),
+            Code::Unauthenticated,
+        ),
+        (
+            "another account",
+            Some(fixture.token("default", "bookinfo-ratings")),
+            Code::PermissionDenied,
+        ),
+        (
+            "another namespace",
+            Some(fixture.token("other", "bookinfo-reviews")),
+            Code::InvalidArgument,
+        ),
     ];
     for (what, token, expected) in cases {
         let refused = match Client::open(channel.clone(), token.as_deref(), reviews_node()).await {
@@ -281,7 +372,10 @@ async fn nonsense_ends_only_its_own_stream() {
 
     let mut bad = Client::open(channel, Some(&token), node()).await.expect("a stream");
     bad.until("clusters", |client| client.has(ResourceType::Cluster, "BlackHoleCluster")).await;
-    let nonsense = DeltaDiscoveryRequest { type_url: "type.googleapis.com/what.is.This".to_owned(), ..Default::default() };
+    let nonsense = DeltaDiscoveryRequest {
+        type_url: "type.googleapis.com/what.is.This".to_owned(),
+        ..Default::default()
+    };
     bad.requests.send(nonsense).await.expect("a request");
     let ended = async {
         loop {
@@ -294,7 +388,10 @@ async fn nonsense_ends_only_its_own_stream() {
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
 
     fixture.write("{apiVersion: v1, kind: Service, metadata: {name: later, namespace: default}, spec: {ports: [{port: 80, name: http}], selector: {app: later}}}").await;
-    good.until("a later service", |client| client.has(ResourceType::Cluster, "outbound|80||later.default.svc.cluster.local")).await;
+    good.until("a later service", |client| {
+        client.has(ResourceType::Cluster, "outbound|80||later.default.svc.cluster.local")
+    })
+    .await;
     assert_eq!(fixture.pilot.status().proxies.len(), 1);
 }
 
@@ -307,22 +404,29 @@ async fn certificates_are_the_credentials_identity_and_renew_themselves() {
     let asked = SpiffeId::for_service_account(&domain, "istio-system", "admin").expect("an id");
     let csr = identity::csr::create(&key, &asked).expect("a request");
     let ask = |channel: Channel, token: Option<String>| {
-        let message = IstioCertificateRequest { csr: csr.clone(), validity_duration: 3600, metadata: None };
+        let message =
+            IstioCertificateRequest { csr: csr.clone(), validity_duration: 3600, metadata: None };
         async move {
             let mut service = IstioCertificateServiceClient::new(channel);
             let request = with_token(message, token.as_deref());
-            service.create_certificate(request).await.map(|response| response.into_inner().cert_chain)
+            service
+                .create_certificate(request)
+                .await
+                .map(|response| response.into_inner().cert_chain)
         }
     };
     let token = fixture.token("default", "bookinfo-reviews");
     let chain = ask(fixture.channel(None).await, Some(token)).await.expect("a certificate");
-    let id = |pem: &str| CertificateInfo::parse_pem(pem).expect("a certificate").spiffe_id().map(|id| id.to_string());
+    let id = |pem: &str| {
+        CertificateInfo::parse_pem(pem).expect("a certificate").spiffe_id().map(|id| id.to_string())
+    };
     let expected = Some("spiffe://cluster.local/ns/default/sa/bookinfo-reviews".to_owned());
     assert_eq!(id(&chain[0]), expected);
     assert_eq!(chain.last().map(String::as_str), Some(fixture.pilot.root_certificate()));
 
     let identity = Identity::from_pem(chain.concat(), key.to_pem());
-    let renewed = ask(fixture.channel(Some(identity)).await, None).await.expect("a renewal without a token");
+    let renewed =
+        ask(fixture.channel(Some(identity)).await, None).await.expect("a renewal without a token");
     assert_eq!(id(&renewed[0]), expected);
 
     let refused = ask(fixture.channel(None).await, None).await.expect_err("no credential");

@@ -45,8 +45,13 @@ impl Authenticator {
     }
 
     /// The caller of a request over TLS.
-    pub fn caller(&self, extensions: &Extensions, metadata: &MetadataMap) -> Result<Peer, AuthenticationError> {
-        let certificates = extensions.get::<TlsInfo>().and_then(TlsConnectInfo::<TcpConnectInfo>::peer_certs);
+    pub fn caller(
+        &self,
+        extensions: &Extensions,
+        metadata: &MetadataMap,
+    ) -> Result<Peer, AuthenticationError> {
+        let certificates =
+            extensions.get::<TlsInfo>().and_then(TlsConnectInfo::<TcpConnectInfo>::peer_certs);
         if let Some(certificates) = certificates.filter(|certificates| !certificates.is_empty()) {
             return self.by_certificate(&certificates);
         }
@@ -62,12 +67,16 @@ impl Authenticator {
         Ok(Peer { namespace: bearer.namespace, service_account: bearer.service_account })
     }
 
-    fn by_certificate(&self, certificates: &[CertificateDer<'_>]) -> Result<Peer, AuthenticationError> {
-        let id: SpiffeId = verify_workload(certificates, &self.roots, &self.trust_domain, SystemTime::now())
-            .map_err(|error| AuthenticationError::Certificate(error.to_string()))?;
-        let (namespace, service_account) = id
-            .service_account()
-            .ok_or_else(|| AuthenticationError::Certificate(format!("{id} is no service account")))?;
+    fn by_certificate(
+        &self,
+        certificates: &[CertificateDer<'_>],
+    ) -> Result<Peer, AuthenticationError> {
+        let id: SpiffeId =
+            verify_workload(certificates, &self.roots, &self.trust_domain, SystemTime::now())
+                .map_err(|error| AuthenticationError::Certificate(error.to_string()))?;
+        let (namespace, service_account) = id.service_account().ok_or_else(|| {
+            AuthenticationError::Certificate(format!("{id} is no service account"))
+        })?;
         Ok(Peer { namespace: namespace.to_owned(), service_account: service_account.to_owned() })
     }
 }

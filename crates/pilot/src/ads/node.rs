@@ -75,7 +75,9 @@ pub fn read(node: &Node, peer: Option<&Peer>) -> Result<Proxy, NodeError> {
         return Err(NodeError::Namespace { claimed: claimed.to_owned(), peer: peer.clone() });
     }
     let address: IpAddr = match metadata.list("INSTANCE_IPS").first() {
-        Some(first) => first.parse().map_err(|_| metadata_error("INSTANCE_IPS", "must be IP addresses"))?,
+        Some(first) => {
+            first.parse().map_err(|_| metadata_error("INSTANCE_IPS", "must be IP addresses"))?
+        }
         None => address.parse().map_err(|_| bad_id())?,
     };
     check_interception(kind, &metadata)?;
@@ -95,14 +97,16 @@ pub fn read(node: &Node, peer: Option<&Peer>) -> Result<Proxy, NodeError> {
         upstreams: upstreams(&metadata)?,
         http_proxy_port: match metadata.text("OUTRIGGER_HTTP_PROXY_PORT") {
             None => DEFAULT_HTTP_PROXY_PORT,
-            Some(port) => port.parse().map_err(|_| metadata_error("OUTRIGGER_HTTP_PROXY_PORT", "must be a port"))?,
+            Some(port) => port
+                .parse()
+                .map_err(|_| metadata_error("OUTRIGGER_HTTP_PROXY_PORT", "must be a port"))?,
         },
         proxy_credential: metadata.text("OUTRIGGER_PROXY_CREDENTIAL").map(str::to_owned),
         gateway_address: match metadata.text("OUTRIGGER_GATEWAY_ADDRESS") {
             None => None,
-            Some(ip) => Some(
-                ip.parse().map_err(|_| metadata_error("OUTRIGGER_GATEWAY_ADDRESS", "must be an IP address"))?,
-            ),
+            Some(ip) => Some(ip.parse().map_err(|_| {
+                metadata_error("OUTRIGGER_GATEWAY_ADDRESS", "must be an IP address")
+            })?),
         },
         auto_register_group: metadata.text("AUTO_REGISTER_GROUP").map(str::to_owned),
         version: metadata.text("ISTIO_VERSION").unwrap_or_default().to_owned(),
@@ -116,13 +120,17 @@ fn capabilities(node: &Node) -> Capabilities {
     if node.client_features.iter().any(|feature| feature == EAGER_VHDS_FEATURE) {
         all = all.with(Capabilities::EAGER_VHDS);
     }
-    if node.user_agent_name == "envoy" || node.client_features.iter().any(|feature| feature == HTTP2_FEATURE) {
+    if node.user_agent_name == "envoy"
+        || node.client_features.iter().any(|feature| feature == HTTP2_FEATURE)
+    {
         all = all.with(Capabilities::HTTP2);
     }
     for (capability, type_url) in extension_type_urls() {
         // Envoy lists type names with or without the host that type URLs start with.
         let name = type_url.rsplit_once('/').map_or(type_url, |(_, name)| name);
-        let listed = |url: &String| url == type_url || url.rsplit_once('/').map_or(url.as_str(), |(_, n)| n) == name;
+        let listed = |url: &String| {
+            url == type_url || url.rsplit_once('/').map_or(url.as_str(), |(_, n)| n) == name
+        };
         if node.extensions.iter().any(|extension| extension.type_urls.iter().any(listed)) {
             all = all.with(capability);
         }
@@ -134,7 +142,9 @@ fn capabilities(node: &Node) -> Capabilities {
 fn check_interception(kind: ProxyKind, metadata: &Metadata<'_>) -> Result<(), NodeError> {
     match (kind, metadata.text("INTERCEPTION_MODE")) {
         (ProxyKind::Router, _) | (ProxyKind::Sidecar, Some("NONE")) => Ok(()),
-        (ProxyKind::Sidecar, mode) => Err(NodeError::Interception(mode.unwrap_or("REDIRECT").to_owned())),
+        (ProxyKind::Sidecar, mode) => {
+            Err(NodeError::Interception(mode.unwrap_or("REDIRECT").to_owned()))
+        }
     }
 }
 
@@ -188,9 +198,11 @@ impl<'a> Metadata<'a> {
 
     fn map(&self, name: &str) -> BTreeMap<String, String> {
         match self.field(name) {
-            Some(Kind::StructValue(map)) => {
-                map.fields.iter().filter_map(|(key, value)| Some((key.clone(), plain_text(value)?))).collect()
-            }
+            Some(Kind::StructValue(map)) => map
+                .fields
+                .iter()
+                .filter_map(|(key, value)| Some((key.clone(), plain_text(value)?)))
+                .collect(),
             Some(Kind::StringValue(json)) => serde_json::from_str(json).unwrap_or_default(),
             _ => BTreeMap::new(),
         }
@@ -199,9 +211,12 @@ impl<'a> Metadata<'a> {
     fn list(&self, name: &str) -> Vec<String> {
         match self.field(name) {
             Some(Kind::ListValue(list)) => list.values.iter().filter_map(plain_text).collect(),
-            Some(Kind::StringValue(text)) => {
-                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-            }
+            Some(Kind::StringValue(text)) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(str::to_owned)
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -222,7 +237,11 @@ mod tests {
     use crate::networking::values::text_struct;
 
     fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
-        Node { id: id.to_owned(), metadata: Some(text_struct(metadata.iter().copied())), ..Default::default() }
+        Node {
+            id: id.to_owned(),
+            metadata: Some(text_struct(metadata.iter().copied())),
+            ..Default::default()
+        }
     }
 
     const SIDECAR: &str = "sidecar~127.64.0.2~reviews-1.default~default.svc.cluster.local";
@@ -254,11 +273,15 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused_by_name() {
-        let refused = |id: &str, metadata: &[(&str, &str)]| read(&node(id, metadata), None).expect_err(id);
+        let refused =
+            |id: &str, metadata: &[(&str, &str)]| read(&node(id, metadata), None).expect_err(id);
         assert_eq!(refused(SIDECAR, &[]), NodeError::Interception("REDIRECT".into()));
         assert_eq!(refused("waypoint~1.1.1.1~a.b~c", &[]), NodeError::Type("waypoint".into()));
         assert_eq!(refused("nonsense", &[]), NodeError::Id("nonsense".into()));
-        let bad_port = refused(SIDECAR, &[("INTERCEPTION_MODE", "NONE"), ("OUTRIGGER_APP_PORTS", r#"{"a":"b"}"#)]);
+        let bad_port = refused(
+            SIDECAR,
+            &[("INTERCEPTION_MODE", "NONE"), ("OUTRIGGER_APP_PORTS", r#"{"a":"b"}"#)],
+        );
         assert!(bad_port.to_string().starts_with("metadata OUTRIGGER_APP_PORTS: "), "{bad_port}");
     }
 
@@ -269,7 +292,10 @@ mod tests {
         let bare = read(&node, None).expect("a node");
         assert_eq!(bare.capabilities, Capabilities::default());
         node.client_features.push(EAGER_VHDS_FEATURE.to_owned());
-        node.extensions.push(Extension { type_urls: vec!["stats.PluginConfig".to_owned()], ..Default::default() });
+        node.extensions.push(Extension {
+            type_urls: vec!["stats.PluginConfig".to_owned()],
+            ..Default::default()
+        });
         let able = read(&node, None).expect("a node").capabilities;
         assert!(able.contains(Capabilities::STATS.with(Capabilities::EAGER_VHDS)));
         assert!(!able.contains(Capabilities::ALPN));

@@ -116,9 +116,11 @@ impl NamedService for Streams {
     const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 }
 
-const DELTA_METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const DELTA_METHOD: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
-type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, std::convert::Infallible>> + Send>>;
+type Answer =
+    Pin<Box<dyn Future<Output = Result<http::Response<Body>, std::convert::Infallible>> + Send>>;
 
 impl Service<http::Request<Body>> for Streams {
     type Response = http::Response<Body>;
@@ -133,7 +135,9 @@ impl Service<http::Request<Body>> for Streams {
         let streams = self.clone();
         Box::pin(async move {
             if request.uri().path() != DELTA_METHOD {
-                return Ok(Status::unimplemented("only DeltaAggregatedResources is served").into_http());
+                return Ok(
+                    Status::unimplemented("only DeltaAggregatedResources is served").into_http()
+                );
             }
             let codec = ProstCodec::<DeltaResponse, DeltaDiscoveryRequest>::default();
             let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST_BYTES);
@@ -145,13 +149,16 @@ impl Service<http::Request<Body>> for Streams {
 impl StreamingService<DeltaDiscoveryRequest> for Streams {
     type Response = DeltaResponse;
     type ResponseStream = ReceiverStream<Result<DeltaResponse, Status>>;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
         let streams = self.clone();
         Box::pin(async move {
             let peer = match &streams.authenticator {
-                Some(authenticator) => Some(authenticator.caller(request.extensions(), request.metadata())?),
+                Some(authenticator) => {
+                    Some(authenticator.caller(request.extensions(), request.metadata())?)
+                }
                 None => None,
             };
             let (sender, responses) = mpsc::channel(RESPONSES_IN_FLIGHT);

@@ -29,8 +29,12 @@ pub fn keys(context: &PushContext, view: &ViewKey, row: &Row) -> Vec<ClusterKey>
         return Vec::new();
     }
     let root = &context.mesh.root_namespace;
-    let rules = context.destination_rules.find(&view.namespace, &service.host, &service.namespace, root);
-    let subsets = rules.iter().flat_map(|rules| &rules.subsets).map(|subset| Some(Arc::from(subset.name.as_str())));
+    let rules =
+        context.destination_rules.find(&view.namespace, &service.host, &service.namespace, root);
+    let subsets = rules
+        .iter()
+        .flat_map(|rules| &rules.subsets)
+        .map(|subset| Some(Arc::from(subset.name.as_str())));
     let all: Vec<Option<Arc<str>>> = std::iter::once(None).chain(subsets).collect();
     let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
     ports
@@ -49,7 +53,12 @@ pub fn keys(context: &PushContext, view: &ViewKey, row: &Row) -> Vec<ClusterKey>
         .collect()
 }
 
-fn of_host(caches: &mut Caches, context: &PushContext, view: &ViewKey, host: &Host) -> Vec<Resource> {
+fn of_host(
+    caches: &mut Caches,
+    context: &PushContext,
+    view: &ViewKey,
+    host: &Host,
+) -> Vec<Resource> {
     let Some(row) = context.service(host) else { return Vec::new() };
     let keys = keys(context, view, row);
     keys.into_iter()
@@ -67,7 +76,12 @@ fn of_view(caches: &mut Caches, _: &PushContext, _: &View) -> Vec<Resource> {
     black_hole.into_iter().collect()
 }
 
-fn of_proxy(caches: &mut Caches, context: &PushContext, proxy: &Proxy, view: &ViewKey) -> Vec<Resource> {
+fn of_proxy(
+    caches: &mut Caches,
+    context: &PushContext,
+    proxy: &Proxy,
+    view: &ViewKey,
+) -> Vec<Resource> {
     if proxy.kind != ProxyKind::Sidecar {
         return Vec::new();
     }

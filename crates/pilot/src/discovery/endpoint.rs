@@ -21,8 +21,15 @@ pub(super) const GENERATOR: Generator = Generator {
     of_proxy: nothing_of_proxy,
 };
 
-fn of_host(caches: &mut Caches, context: &PushContext, view: &ViewKey, host: &Host) -> Vec<Resource> {
-    let Some(row) = context.service(host).filter(|row| row.service.resolution == Resolution::Endpoints) else {
+fn of_host(
+    caches: &mut Caches,
+    context: &PushContext,
+    view: &ViewKey,
+    host: &Host,
+) -> Vec<Resource> {
+    let Some(row) =
+        context.service(host).filter(|row| row.service.resolution == Resolution::Endpoints)
+    else {
         return Vec::new();
     };
     let clusters = super::cluster::keys(context, view, row);
@@ -31,7 +38,8 @@ fn of_host(caches: &mut Caches, context: &PushContext, view: &ViewKey, host: &Ho
         .filter_map(|cluster| {
             let subset = cluster.subset.as_deref();
             let rules = cluster.rules.as_deref();
-            let labels = subset.and_then(|name| rules?.subset(name)).map(|subset| subset.labels.clone());
+            let labels =
+                subset.and_then(|name| rules?.subset(name)).map(|subset| subset.labels.clone());
             let settings = traffic_policy::effective(rules, subset, cluster.port);
             // Istio prefers near instances only where it can tell that they fail.
             let near = settings.outlier_detection.is_some() && view.near != Locality::default();
@@ -42,7 +50,9 @@ fn of_host(caches: &mut Caches, context: &PushContext, view: &ViewKey, host: &Ho
                 instances: row.instances.clone(),
                 near: near.then(|| view.near.clone()),
             };
-            caches.endpoints.resource(key, |key| Some((Arc::clone(&key.cluster), load_assignment(key))))
+            caches
+                .endpoints
+                .resource(key, |key| Some((Arc::clone(&key.cluster), load_assignment(key))))
         })
         .collect()
 }

@@ -49,12 +49,18 @@ impl Bound {
         let server = self.server();
         let bind_suffix = server.bind.as_ref().map(|bind| format!(".{bind}")).unwrap_or_default();
         match server.port.protocol {
-            protocol if protocol.is_http() => Some(naming::gateway_http_route(self.port) + &bind_suffix),
+            protocol if protocol.is_http() => {
+                Some(naming::gateway_http_route(self.port) + &bind_suffix)
+            }
             Protocol::Https => {
                 terminating_tls(server)?;
                 let (gateway, port) = (&self.gateway, &server.port);
-                let name =
-                    naming::gateway_https_route(port.number, &port.name, &gateway.name, &gateway.namespace);
+                let name = naming::gateway_https_route(
+                    port.number,
+                    &port.name,
+                    &gateway.name,
+                    &gateway.namespace,
+                );
                 Some(name + &bind_suffix)
             }
             _ => None,
@@ -90,10 +96,11 @@ fn bound(context: &PushContext, proxy: &Proxy) -> Vec<Bound> {
 
 /// Servers name ports of the gateway's Service; the workload listens on what they lead to.
 fn target_port(context: &PushContext, proxy: &Proxy, port: u16) -> u16 {
-    let targets = services_of(context, proxy).filter_map(|row| match row.service.port(port)?.target {
-        TargetPort::Number(number) => Some(number),
-        TargetPort::Name(_) => None,
-    });
+    let targets =
+        services_of(context, proxy).filter_map(|row| match row.service.port(port)?.target {
+            TargetPort::Number(number) => Some(number),
+            TargetPort::Name(_) => None,
+        });
     targets.min().unwrap_or(port)
 }
 
@@ -112,7 +119,9 @@ pub fn listeners(context: &PushContext, proxy: &Proxy) -> Vec<GatewayListenerKey
             None => ServerAction::Relay { chains: relay_chains(context, &bound) },
         };
         // All plaintext HTTP servers of a port share one chain and one route configuration.
-        if servers.iter().any(|known| known.action == action) && bound.server().port.protocol.is_http() {
+        if servers.iter().any(|known| known.action == action)
+            && bound.server().port.protocol.is_http()
+        {
             continue;
         }
         servers.push(ServerKey { gateway: bound.gateway.clone(), index: bound.index, action });
@@ -192,7 +201,11 @@ impl HostRoutes {
 
 /// Virtual hosts of one route configuration. Two servers of different numbers on one port of the proxy may name the
 /// same host: its first virtual host, by number, has it.
-fn keys(context: &PushContext, routes: &str, hosts: BTreeMap<(u16, String), HostRoutes>) -> Vec<VirtualHostKey> {
+fn keys(
+    context: &PushContext,
+    routes: &str,
+    hosts: BTreeMap<(u16, String), HostRoutes>,
+) -> Vec<VirtualHostKey> {
     let mut seen = BTreeSet::new();
     let mut keys: Vec<VirtualHostKey> = hosts
         .into_iter()
@@ -263,26 +276,43 @@ fn relay_chains(context: &PushContext, bound: &Bound) -> Vec<RelayChain> {
             services: &services,
             listener_port: server.port.number,
         };
-        let clusters = |route: &[resources::kinds::networking::virtual_service::RouteDestination]| {
-            route.iter().map(|to| (destinations.cluster(&to.destination), to.weight)).collect::<Vec<_>>()
-        };
+        let clusters =
+            |route: &[resources::kinds::networking::virtual_service::RouteDestination]| {
+                route
+                    .iter()
+                    .map(|to| (destinations.cluster(&to.destination), to.weight))
+                    .collect::<Vec<_>>()
+            };
         if passes_tls {
             for tls in &rule.view.tls {
-                let matches = tls.matches.iter().filter(|matched| holds(&matched.l4, &gateway, server.port.number));
+                let matches = tls
+                    .matches
+                    .iter()
+                    .filter(|matched| holds(&matched.l4, &gateway, server.port.number));
                 for matched in matches {
-                    let covered = |name: &&String| server.hosts.iter().any(|host| hostname::covers(&host.host, name));
-                    let names: Vec<String> = matched.sni_hosts.iter().filter(covered).cloned().collect();
+                    let covered = |name: &&String| {
+                        server.hosts.iter().any(|host| hostname::covers(&host.host, name))
+                    };
+                    let names: Vec<String> =
+                        matched.sni_hosts.iter().filter(covered).cloned().collect();
                     let any = names.iter().any(|name| name == "*");
                     let server_names = if any { Vec::new() } else { names.clone() };
-                    if !names.is_empty() && !chains.iter().any(|chain| chain.server_names == server_names) {
+                    if !names.is_empty()
+                        && !chains.iter().any(|chain| chain.server_names == server_names)
+                    {
                         chains.push(RelayChain { server_names, clusters: clusters(&tls.route) });
                     }
                 }
             }
         } else {
             let l4 = |matched: &L4Match| holds(matched, &gateway, server.port.number);
-            let route = rule.view.tcp.iter().find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(l4));
-            let names = if terminating_tls(server).is_some() { server_names(server) } else { Vec::new() };
+            let route = rule
+                .view
+                .tcp
+                .iter()
+                .find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(l4));
+            let names =
+                if terminating_tls(server).is_some() { server_names(server) } else { Vec::new() };
             if let Some(route) = route
                 && !chains.iter().any(|chain| chain.server_names == names)
             {

@@ -7,8 +7,8 @@ use resources::kinds::networking::sidecar::{DefaultEndpoint, IngressListener};
 use resources::terms::gateway_ref::GatewayRef;
 use xds::{Resource, ResourceType};
 
-use super::virtual_host::destination_services;
 use super::view::ViewKey;
+use super::virtual_host::destination_services;
 use super::{Caches, Generator, gateway_routes, nothing_of_host, nothing_of_view};
 use crate::model::hostname;
 use crate::model::interned::Interned;
@@ -36,7 +36,12 @@ pub(super) const GENERATOR: Generator = Generator {
 /// Where applications listen: nowhere but on their own machine.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn of_proxy(caches: &mut Caches, context: &PushContext, proxy: &Proxy, view: &ViewKey) -> Vec<Resource> {
+fn of_proxy(
+    caches: &mut Caches,
+    context: &PushContext,
+    proxy: &Proxy,
+    view: &ViewKey,
+) -> Vec<Resource> {
     if proxy.kind == ProxyKind::Router {
         return gateway_listeners(caches, context, proxy);
     }
@@ -63,9 +68,14 @@ pub struct InboundPort {
 /// The ports of a workload: those that its Sidecar lists, else the target ports of the services that select it.
 pub fn inbound_ports(context: &PushContext, proxy: &Proxy, view: &ViewKey) -> Vec<InboundPort> {
     let own_services: Vec<&Row> = services_of(context, proxy).collect();
-    let application =
-        |port: u16| Application::Address(SocketAddr::new(LOOPBACK, proxy.app_ports.get(&port).copied().unwrap_or(port)));
-    let written = view.sidecar.as_ref().map(|rule| rule.view.ingress.as_slice()).unwrap_or_default();
+    let application = |port: u16| {
+        Application::Address(SocketAddr::new(
+            LOOPBACK,
+            proxy.app_ports.get(&port).copied().unwrap_or(port),
+        ))
+    };
+    let written =
+        view.sidecar.as_ref().map(|rule| rule.view.ingress.as_slice()).unwrap_or_default();
     let mut ports: BTreeMap<(IpAddr, u16), InboundPort> = BTreeMap::new();
     if !written.is_empty() {
         for ingress in written {
@@ -91,11 +101,13 @@ pub fn inbound_ports(context: &PushContext, proxy: &Proxy, view: &ViewKey) -> Ve
 }
 
 /// The services that select a proxy's workload, by host.
-pub fn services_of<'a>(context: &'a PushContext, proxy: &'a Proxy) -> impl Iterator<Item = &'a Row> {
-    context
-        .services
-        .values()
-        .filter(|row| row.service.namespace == proxy.namespace && row.service.selects(&proxy.labels))
+pub fn services_of<'a>(
+    context: &'a PushContext,
+    proxy: &'a Proxy,
+) -> impl Iterator<Item = &'a Row> {
+    context.services.values().filter(|row| {
+        row.service.namespace == proxy.namespace && row.service.selects(&proxy.labels)
+    })
 }
 
 /// The number of a service port at this workload: a named one is its instance's.
@@ -127,7 +139,9 @@ fn written_port(
         application: match &ingress.default_endpoint {
             None => application(number),
             // The workload's own address: the application is on it, but behind the proxy it is on loopback.
-            Some(DefaultEndpoint::Address(address)) if address.ip().is_unspecified() => application(address.port()),
+            Some(DefaultEndpoint::Address(address)) if address.ip().is_unspecified() => {
+                application(address.port())
+            }
             Some(DefaultEndpoint::Address(address)) => Application::Address(*address),
             Some(DefaultEndpoint::Unix(path)) => Application::Unix(path.clone()),
         },
@@ -177,11 +191,13 @@ fn outbound_listeners(
         http.push((proxy.address, proxy.http_proxy_port, HTTP_PROXY_ROUTE.to_owned()));
     }
     for listener in written {
-        let bind = listener.bind.as_deref().and_then(|bind| bind.parse().ok()).unwrap_or(proxy.address);
+        let bind =
+            listener.bind.as_deref().and_then(|bind| bind.parse().ok()).unwrap_or(proxy.address);
         match &listener.port {
             None => http.push((proxy.address, proxy.http_proxy_port, HTTP_PROXY_ROUTE.to_owned())),
             Some(port)
-                if port.protocol.is_http() || matches!(port.protocol, Protocol::HttpProxy | Protocol::Unspecified) =>
+                if port.protocol.is_http()
+                    || matches!(port.protocol, Protocol::HttpProxy | Protocol::Unspecified) =>
             {
                 http.push((bind, port.number, port.number.to_string()));
             }
@@ -191,11 +207,15 @@ fn outbound_listeners(
                         && view.knows(&row.service)
                         && sidecar::imports(listener, &view.namespace, &row.service)
                 });
-                tcp.extend(known.map(|row| tcp_key(context, view, bind, &row.service, port.number)));
+                tcp.extend(
+                    known.map(|row| tcp_key(context, view, bind, &row.service, port.number)),
+                );
             }
         }
     }
-    tcp.extend(proxy.upstreams.iter().filter_map(|upstream| upstream_key(context, proxy, view, upstream)));
+    tcp.extend(
+        proxy.upstreams.iter().filter_map(|upstream| upstream_key(context, proxy, view, upstream)),
+    );
     let mut all = Vec::new();
     for (bind, port, routes) in http {
         if !taken.insert((bind, port)) {
@@ -203,7 +223,8 @@ fn outbound_listeners(
         }
         let credential = proxy.proxy_credential.clone().filter(|_| port == proxy.http_proxy_port);
         let capabilities = proxy.capabilities;
-        let key = HttpKey { bind, port, routes, credential, capabilities, mesh: context.mesh.clone() };
+        let key =
+            HttpKey { bind, port, routes, credential, capabilities, mesh: context.mesh.clone() };
         all.extend(caches.http_listeners.resource(key, |key| {
             let listener = outbound::http_listener(key);
             Some((listener.name.as_str().into(), listener))
@@ -222,7 +243,12 @@ fn outbound_listeners(
 }
 
 /// Nothing is listened on for a service that is not there (yet) or that the workload does not know.
-fn upstream_key(context: &PushContext, proxy: &Proxy, view: &ViewKey, upstream: &Upstream) -> Option<TcpKey> {
+fn upstream_key(
+    context: &PushContext,
+    proxy: &Proxy,
+    view: &ViewKey,
+    upstream: &Upstream,
+) -> Option<TcpKey> {
     let host = upstream_host(context, proxy, upstream);
     let row = context.service(&host).filter(|row| view.knows(&row.service))?;
     row.service.port(upstream.port)?;
@@ -237,13 +263,21 @@ pub fn upstream_host(context: &PushContext, proxy: &Proxy, upstream: &Upstream) 
         return full;
     }
     match upstream.host.trim_end_matches(".svc").split_once('.') {
-        Some((name, namespace)) if !namespace.contains('.') => hostname::of_service(name, namespace, suffix),
+        Some((name, namespace)) if !namespace.contains('.') => {
+            hostname::of_service(name, namespace, suffix)
+        }
         _ => full,
     }
 }
 
 /// A VirtualService's TCP routes for the port decide, else the service itself is meant.
-fn tcp_key(context: &PushContext, view: &ViewKey, bind: IpAddr, service: &Service, port: u16) -> TcpKey {
+fn tcp_key(
+    context: &PushContext,
+    view: &ViewKey,
+    bind: IpAddr,
+    service: &Service,
+    port: u16,
+) -> TcpKey {
     let rule = context.virtual_services.for_mesh_host(&service.host, &view.namespace);
     let routed = rule.and_then(|rule| {
         let client = rule.client(&view.namespace, &view.labels);
@@ -259,8 +293,18 @@ fn tcp_key(context: &PushContext, view: &ViewKey, bind: IpAddr, service: &Servic
                 && (matched.gateways.is_empty() || matched.gateways.contains(&GatewayRef::Mesh))
                 && client.is(matched.source_namespace.as_deref(), &matched.source_labels)
         };
-        let route = rule.view.tcp.iter().find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(holds))?;
-        Some(route.route.iter().map(|to| (destinations.cluster(&to.destination), to.weight)).collect::<Vec<_>>())
+        let route = rule
+            .view
+            .tcp
+            .iter()
+            .find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(holds))?;
+        Some(
+            route
+                .route
+                .iter()
+                .map(|to| (destinations.cluster(&to.destination), to.weight))
+                .collect::<Vec<_>>(),
+        )
     });
     let whole = || vec![(naming::outbound_cluster(port, "", &service.host), 1)];
     TcpKey { bind, port, clusters: routed.unwrap_or_else(whole), mesh: context.mesh.clone() }

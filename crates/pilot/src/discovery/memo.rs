@@ -42,7 +42,11 @@ impl<K: Hash + Eq> Memo<K> {
     }
 
     /// The resource of a key, made by `make` if there is none.
-    pub fn encoded(&mut self, key: K, make: impl FnOnce(&K) -> Option<Resource>) -> Option<Resource> {
+    pub fn encoded(
+        &mut self,
+        key: K,
+        make: impl FnOnce(&K) -> Option<Resource>,
+    ) -> Option<Resource> {
         if let Some(known) = self.entries.get(&key) {
             return known.clone();
         }
@@ -68,7 +72,8 @@ impl<K: Hash + Eq> Memo<K> {
             return;
         }
         // A name is shared by all clones of its resource: one count is this entry's.
-        self.entries.retain(|_, made| made.as_ref().is_some_and(|made| Arc::strong_count(made.name()) > 1));
+        self.entries
+            .retain(|_, made| made.as_ref().is_some_and(|made| Arc::strong_count(made.name()) > 1));
         self.in_use_at_last_sweep = self.entries.len();
     }
 }

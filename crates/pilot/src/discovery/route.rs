@@ -56,11 +56,15 @@ pub fn resource(
 ) -> Option<Resource> {
     let eager = capabilities.contains(Capabilities::EAGER_VHDS);
     let prefix = format!("{name}/");
-    let own = || all.range(Arc::from(prefix.as_str())..).take_while(|(name, _)| name.starts_with(&prefix));
+    let own = || {
+        all.range(Arc::from(prefix.as_str())..).take_while(|(name, _)| name.starts_with(&prefix))
+    };
     let virtual_hosts = if eager {
         VirtualHosts::Elsewhere
     } else {
-        VirtualHosts::InPlace(own().map(|(name, resource)| (Arc::clone(name), resource.version())).collect())
+        VirtualHosts::InPlace(
+            own().map(|(name, resource)| (Arc::clone(name), resource.version())).collect(),
+        )
     };
     let key = RouteConfigurationKey { name: name.into(), ignore_port, virtual_hosts };
     caches.route_configurations.encoded(key, |key| {
@@ -101,11 +105,18 @@ fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Resource> {
     routes
         .iter()
         // Requests to an HTTP proxy tell a service's ports apart by the host header.
-        .filter_map(|routes| resource(caches, &routes.name, !routes.is_proxy(), view.key.capabilities, all))
+        .filter_map(|routes| {
+            resource(caches, &routes.name, !routes.is_proxy(), view.key.capabilities, all)
+        })
         .collect()
 }
 
-fn of_proxy(caches: &mut Caches, context: &PushContext, proxy: &Proxy, _: &ViewKey) -> Vec<Resource> {
+fn of_proxy(
+    caches: &mut Caches,
+    context: &PushContext,
+    proxy: &Proxy,
+    _: &ViewKey,
+) -> Vec<Resource> {
     let mut all = Resources::new();
     for (routes, key) in gateway_routes::virtual_hosts(context, proxy) {
         if let Some(resource) = super::virtual_host::resource(caches, &routes, key) {

@@ -29,13 +29,21 @@ const ROOTS_SUFFIX: &str = "-cacert";
 
 /// Secrets of the gateway's own namespace that its Gateways name. Only a gateway that the registry knows by its own
 /// credential gets any: labels that a node gives itself select no Gateway for it to take keys from.
-fn of_proxy(caches: &mut Caches, context: &PushContext, proxy: &Proxy, _: &ViewKey) -> Vec<Resource> {
+fn of_proxy(
+    caches: &mut Caches,
+    context: &PushContext,
+    proxy: &Proxy,
+    _: &ViewKey,
+) -> Vec<Resource> {
     if proxy.kind != ProxyKind::Router || !proxy.is_registered {
         return Vec::new();
     }
     let gateways = context.gateways.selecting(&proxy.labels);
-    let names: BTreeSet<String> =
-        gateways.iter().flat_map(|gateway| &gateway.view.servers).flat_map(credential_names).collect();
+    let names: BTreeSet<String> = gateways
+        .iter()
+        .flat_map(|gateway| &gateway.view.servers)
+        .flat_map(credential_names)
+        .collect();
     let mut all = Vec::new();
     for name in names {
         all.extend(named(caches, context, proxy, &name, false));
@@ -50,9 +58,16 @@ fn credential_names(server: &Server) -> Vec<String> {
 }
 
 /// `name` or `name-cacert`; the roots come from a Secret of that name, or from the certificate's own.
-fn named(caches: &mut Caches, context: &PushContext, proxy: &Proxy, name: &str, roots: bool) -> Option<Resource> {
+fn named(
+    caches: &mut Caches,
+    context: &PushContext,
+    proxy: &Proxy,
+    name: &str,
+    roots: bool,
+) -> Option<Resource> {
     let find = |name: &str| context.credentials.get(&Name::new(&proxy.namespace, name));
-    let resource_name = if roots { format!("{SCHEME}{name}{ROOTS_SUFFIX}") } else { format!("{SCHEME}{name}") };
+    let resource_name =
+        if roots { format!("{SCHEME}{name}{ROOTS_SUFFIX}") } else { format!("{SCHEME}{name}") };
     let credential = if roots {
         find(&format!("{name}{ROOTS_SUFFIX}")).or_else(|| find(name))
     } else {

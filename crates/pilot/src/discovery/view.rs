@@ -43,9 +43,18 @@ impl ViewKey {
             kind: proxy.kind,
             namespace: Arc::clone(&proxy.namespace),
             sidecar,
-            labels: proxy.labels.iter().filter(|(key, _)| asked.contains(*key)).map(|(k, v)| (k.clone(), v.clone())).collect(),
+            labels: proxy
+                .labels
+                .iter()
+                .filter(|(key, _)| asked.contains(*key))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
             capabilities: proxy.capabilities,
-            near: if context.mesh.locality_failover { proxy.locality.clone() } else { Locality::default() },
+            near: if context.mesh.locality_failover {
+                proxy.locality.clone()
+            } else {
+                Locality::default()
+            },
         }
     }
 
@@ -75,7 +84,10 @@ impl Delta {
 
     /// Every type with changed names.
     pub fn types(&self) -> impl Iterator<Item = (ResourceType, &[Arc<str>])> {
-        ResourceType::ALL.into_iter().map(|kind| (kind, self.names(kind))).filter(|(_, names)| !names.is_empty())
+        ResourceType::ALL
+            .into_iter()
+            .map(|kind| (kind, self.names(kind)))
+            .filter(|(_, names)| !names.is_empty())
     }
 
     /// Whether nothing changed.
@@ -114,14 +126,21 @@ impl<O: std::hash::Hash + Eq + Clone> ResourceSet<O> {
     }
 
     /// Replaces what an owner has of a type, and says what changed by that.
-    pub fn replace(&mut self, owner: &O, kind: ResourceType, resources: Vec<Resource>, delta: &mut Delta) {
+    pub fn replace(
+        &mut self,
+        owner: &O,
+        kind: ResourceType,
+        resources: Vec<Resource>,
+        delta: &mut Delta,
+    ) {
         let key = (owner.clone(), kind);
         let before = self.owned.remove(&key).unwrap_or_default();
         let table = &mut self.types[kind as usize];
         let mut names = Vec::with_capacity(resources.len());
         for resource in resources {
             let name = Arc::clone(resource.name());
-            let changed = table.get(&name).is_none_or(|known| known.version() != resource.version());
+            let changed =
+                table.get(&name).is_none_or(|known| known.version() != resource.version());
             if changed {
                 delta.push(kind, &name);
                 table.insert(Arc::clone(&name), resource);
@@ -173,7 +192,12 @@ impl View {
     }
 
     /// Looks at what a change touches, and says what changed by that.
-    pub fn update(&mut self, context: &PushContext, touched: &Touched, caches: &mut Caches) -> Delta {
+    pub fn update(
+        &mut self,
+        context: &PushContext,
+        touched: &Touched,
+        caches: &mut Caches,
+    ) -> Delta {
         let mut delta = Delta::default();
         if touched.everything {
             for host in self.all_hosts(context) {
@@ -186,7 +210,9 @@ impl View {
             }
         }
         for generator in &GENERATORS {
-            if touched.everything || generator.follows.iter().any(|kind| !delta.names(*kind).is_empty()) {
+            if touched.everything
+                || generator.follows.iter().any(|kind| !delta.names(*kind).is_empty())
+            {
                 let resources = (generator.of_view)(caches, context, self);
                 self.resources.replace(&Owner::View, generator.kind, resources, &mut delta);
             }
@@ -210,10 +236,22 @@ impl View {
         hosts
     }
 
-    fn update_host(&mut self, context: &PushContext, host: &Host, aspects: Aspect, caches: &mut Caches, delta: &mut Delta) {
+    fn update_host(
+        &mut self,
+        context: &PushContext,
+        host: &Host,
+        aspects: Aspect,
+        caches: &mut Caches,
+        delta: &mut Delta,
+    ) {
         for generator in GENERATORS.iter().filter(|generator| generator.aspects.any(aspects)) {
             let resources = (generator.of_host)(caches, context, &self.key, host);
-            self.resources.replace(&Owner::Host(Arc::clone(host)), generator.kind, resources, delta);
+            self.resources.replace(
+                &Owner::Host(Arc::clone(host)),
+                generator.kind,
+                resources,
+                delta,
+            );
         }
     }
 }

@@ -51,7 +51,12 @@ pub fn resource(caches: &mut Caches, routes: &str, key: VirtualHostKey) -> Optio
     })
 }
 
-fn of_host(caches: &mut Caches, context: &PushContext, view: &ViewKey, host: &Host) -> Vec<Resource> {
+fn of_host(
+    caches: &mut Caches,
+    context: &PushContext,
+    view: &ViewKey,
+    host: &Host,
+) -> Vec<Resource> {
     if view.kind != ProxyKind::Sidecar {
         return Vec::new();
     }
@@ -65,10 +70,18 @@ fn of_host(caches: &mut Caches, context: &PushContext, view: &ViewKey, host: &Ho
 }
 
 /// The virtual hosts of a host: one for each of its HTTP ports; one for a host that only a VirtualService names.
-fn keys(context: &PushContext, view: &ViewKey, routes: &OutboundRoutes<'_>, host: &Host) -> Vec<VirtualHostKey> {
+fn keys(
+    context: &PushContext,
+    view: &ViewKey,
+    routes: &OutboundRoutes<'_>,
+    host: &Host,
+) -> Vec<VirtualHostKey> {
     let rule = context.virtual_services.for_mesh_host(host, &view.namespace);
     let Some(row) = context.service(host) else {
-        return rule.map(|rule| unregistered(context, view, routes, host, rule)).into_iter().collect();
+        return rule
+            .map(|rule| unregistered(context, view, routes, host, rule))
+            .into_iter()
+            .collect();
     };
     let service = &row.service;
     if !service.export_to.reaches(&view.namespace) {
@@ -81,7 +94,10 @@ fn keys(context: &PushContext, view: &ViewKey, routes: &OutboundRoutes<'_>, host
         .map(|port| VirtualHostKey {
             name: naming::virtual_host(host, port.number).into(),
             domains: domains(context, view, routes, service, port),
-            virtual_services: rule.map(|rule| mesh_routes(context, view, rule, port.number)).into_iter().collect(),
+            virtual_services: rule
+                .map(|rule| mesh_routes(context, view, rule, port.number))
+                .into_iter()
+                .collect(),
             default_cluster: Some(naming::outbound_cluster(port.number, "", host)),
             redirect_to_https: false,
         })
@@ -120,7 +136,8 @@ fn domains(
         http.find(|port| port.number == HTTP_PORT).or(first).map(|port| port.number)
     };
     let bare = !routes.is_proxy() || default_port() == Some(port.number);
-    let mut names = naming::host_aliases(&service.host, &view.namespace, &context.mesh.domain_suffix);
+    let mut names =
+        naming::host_aliases(&service.host, &view.namespace, &context.mesh.domain_suffix);
     names.extend(service.addresses.iter().map(|address| match address {
         std::net::IpAddr::V4(v4) => v4.to_string(),
         std::net::IpAddr::V6(v6) => format!("[{v6}]"),
@@ -135,7 +152,12 @@ fn domains(
     all
 }
 
-fn mesh_routes(context: &PushContext, view: &ViewKey, rule: &Interned<VirtualServiceRule>, port: u16) -> RoutesKey {
+fn mesh_routes(
+    context: &PushContext,
+    view: &ViewKey,
+    rule: &Interned<VirtualServiceRule>,
+    port: u16,
+) -> RoutesKey {
     RoutesKey {
         virtual_service: rule.clone(),
         gateway: GatewayRef::Mesh,
@@ -147,7 +169,10 @@ fn mesh_routes(context: &PushContext, view: &ViewKey, rule: &Interned<VirtualSer
 }
 
 /// What a rule's translation may know of the registry.
-pub fn destination_services(context: &PushContext, rule: &VirtualServiceRule) -> DestinationServices {
+pub fn destination_services(
+    context: &PushContext,
+    rule: &VirtualServiceRule,
+) -> DestinationServices {
     rule.destinations(&context.mesh.domain_suffix)
         .into_iter()
         .map(|host| {
@@ -177,7 +202,12 @@ fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Resource> {
         .collect()
 }
 
-fn of_proxy(caches: &mut Caches, context: &PushContext, proxy: &Proxy, _: &ViewKey) -> Vec<Resource> {
+fn of_proxy(
+    caches: &mut Caches,
+    context: &PushContext,
+    proxy: &Proxy,
+    _: &ViewKey,
+) -> Vec<Resource> {
     gateway_routes::virtual_hosts(context, proxy)
         .into_iter()
         .filter_map(|(routes, key)| resource(caches, &routes, key))

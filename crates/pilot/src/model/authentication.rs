@@ -42,7 +42,8 @@ pub struct Authentication {
 impl Authentication {
     /// The index of these objects.
     pub fn build(objects: &Table<PeerAuthentication>, root_namespace: &str) -> Authentication {
-        let mut sorted: Vec<&Parsed<PeerAuthentication>> = objects.values().map(AsRef::as_ref).collect();
+        let mut sorted: Vec<&Parsed<PeerAuthentication>> =
+            objects.values().map(AsRef::as_ref).collect();
         sorted.sort_by_key(|parsed| (&parsed.meta.creation_timestamp, &parsed.meta.name));
         let mut index = Authentication { root: root_namespace.to_owned(), ..Default::default() };
         for parsed in sorted {
@@ -52,13 +53,20 @@ impl Authentication {
                 None => {
                     index.namespaces.entry(namespace).or_insert(own);
                 }
-                Some(selector) => index.workloads.entry(namespace).or_default().push(WorkloadPolicy {
-                    created: parsed.meta.creation_timestamp.clone(),
-                    name: parsed.meta.name.clone(),
-                    selector: selector.clone(),
-                    mode: own,
-                    ports: parsed.view.port_level_mtls.iter().map(|(port, level)| (*port, mode(*level))).collect(),
-                }),
+                Some(selector) => {
+                    index.workloads.entry(namespace).or_default().push(WorkloadPolicy {
+                        created: parsed.meta.creation_timestamp.clone(),
+                        name: parsed.meta.name.clone(),
+                        selector: selector.clone(),
+                        mode: own,
+                        ports: parsed
+                            .view
+                            .port_level_mtls
+                            .iter()
+                            .map(|(port, level)| (*port, mode(*level)))
+                            .collect(),
+                    })
+                }
             }
         }
         index
@@ -71,9 +79,16 @@ impl Authentication {
     }
 
     /// What a port of a workload demands.
-    pub fn of_port(&self, namespace: &str, labels: &BTreeMap<String, String>, port: u16) -> MtlsMode {
+    pub fn of_port(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        port: u16,
+    ) -> MtlsMode {
         let inherited = self.of_namespace(namespace);
-        let selects = |policy: &&WorkloadPolicy| policy.selector.iter().all(|(k, v)| labels.get(k) == Some(v));
+        let selects = |policy: &&WorkloadPolicy| {
+            policy.selector.iter().all(|(k, v)| labels.get(k) == Some(v))
+        };
         let Some(policy) = self.workloads.get(namespace).into_iter().flatten().find(selects) else {
             return inherited;
         };

@@ -24,7 +24,12 @@ pub struct Credential {
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Credential { certificate, roots, .. } = self;
-        write!(f, "Credential({} bytes of certificates, {} of roots)", certificate.len(), roots.len())
+        write!(
+            f,
+            "Credential({} bytes of certificates, {} of roots)",
+            certificate.len(),
+            roots.len()
+        )
     }
 }
 
@@ -52,7 +57,9 @@ impl Credentials {
 
 /// `None` for a Secret of another kind.
 fn read(secret: &Secret) -> Option<Credential> {
-    let part = |names: [&str; 2]| names.iter().find_map(|name| secret.data.get(*name)).cloned().unwrap_or_default();
+    let part = |names: [&str; 2]| {
+        names.iter().find_map(|name| secret.data.get(*name)).cloned().unwrap_or_default()
+    };
     let credential = Credential {
         certificate: part(["tls.crt", "cert"]),
         private_key: part(["tls.key", "key"]),

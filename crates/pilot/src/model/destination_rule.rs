@@ -41,21 +41,31 @@ pub struct DestinationRuleIndex {
 
 impl DestinationRuleIndex {
     /// The index of these objects; what did not change keeps its identity.
-    pub fn build(objects: &Table<DestinationRule>, mesh: &MeshConfig, before: &DestinationRuleIndex) -> Self {
+    pub fn build(
+        objects: &Table<DestinationRule>,
+        mesh: &MeshConfig,
+        before: &DestinationRuleIndex,
+    ) -> Self {
         let mut sorted: Vec<_> = objects.iter().collect();
         sorted.sort_by(|(a_name, a), (b_name, b)| {
             (&a.meta.creation_timestamp, a_name).cmp(&(&b.meta.creation_timestamp, b_name))
         });
         let mut merged: BTreeMap<(String, String), DestinationRules> = BTreeMap::new();
         // A rule for some client workloads only is not translated (its status says so): it must not reach the others.
-        for (name, parsed) in sorted.into_iter().filter(|(_, parsed)| parsed.view.workload_selector.is_none()) {
+        for (name, parsed) in
+            sorted.into_iter().filter(|(_, parsed)| parsed.view.workload_selector.is_none())
+        {
             let namespace = parsed.meta.namespace.clone();
             let host = hostname::resolve(&parsed.view.host, &namespace, &mesh.domain_suffix);
             let rules = merged.entry((namespace, host)).or_insert_with(|| DestinationRules {
                 sources: Vec::new(),
                 traffic_policy: None,
                 subsets: Vec::new(),
-                export_to: ExportTo::of(&parsed.view.export_to, &parsed.meta.namespace, &mesh.destination_rule_export),
+                export_to: ExportTo::of(
+                    &parsed.view.export_to,
+                    &parsed.meta.namespace,
+                    &mesh.destination_rule_export,
+                ),
             });
             rules.merge(name, parsed);
         }
@@ -78,18 +88,21 @@ impl DestinationRuleIndex {
         root_namespace: &str,
     ) -> Option<&Interned<DestinationRules>> {
         // Rules of the root namespace are defaults for all; they are looked up last even by clients that live there.
-        let own = (client_namespace != root_namespace).then(|| self.most_specific(client_namespace, host)).flatten();
+        let own = (client_namespace != root_namespace)
+            .then(|| self.most_specific(client_namespace, host))
+            .flatten();
         let exported = |namespace: &str| {
-            self.most_specific(namespace, host).filter(|rules| rules.export_to.reaches(client_namespace))
+            self.most_specific(namespace, host)
+                .filter(|rules| rules.export_to.reaches(client_namespace))
         };
         own.or_else(|| exported(service_namespace)).or_else(|| exported(root_namespace))
     }
 
     /// Every namespace and host (or wildcard) that has rules.
     pub fn hosts(&self) -> impl Iterator<Item = (&str, &str, &Interned<DestinationRules>)> {
-        self.by_namespace
-            .iter()
-            .flat_map(|(namespace, hosts)| hosts.iter().map(move |(host, rules)| (namespace.as_str(), host.as_str(), rules)))
+        self.by_namespace.iter().flat_map(|(namespace, hosts)| {
+            hosts.iter().map(move |(host, rules)| (namespace.as_str(), host.as_str(), rules))
+        })
     }
 
     fn most_specific(&self, namespace: &str, host: &str) -> Option<&Interned<DestinationRules>> {

@@ -17,12 +17,19 @@ impl ExportTo {
     /// What an object in `namespace` says; `default` where it says nothing.
     pub fn of(written: &Written, namespace: &str, default: &Written) -> ExportTo {
         match (written, default) {
-            (Written::Public, _) | (Written::Default, Written::Public | Written::Default) => ExportTo::All,
-            (Written::Nobody, _) | (Written::Default, Written::Nobody) => ExportTo::Namespaces(BTreeSet::new()),
+            (Written::Public, _) | (Written::Default, Written::Public | Written::Default) => {
+                ExportTo::All
+            }
+            (Written::Nobody, _) | (Written::Default, Written::Nobody) => {
+                ExportTo::Namespaces(BTreeSet::new())
+            }
             (Written::Namespaces(namespaces), _) => ExportTo::Namespaces(namespaces.clone()),
             // In the mesh's default, `.` means the namespace of whatever object it is applied to.
             (Written::Default, Written::Namespaces(namespaces)) => ExportTo::Namespaces(
-                namespaces.iter().map(|n| if n == "." { namespace.to_owned() } else { n.clone() }).collect(),
+                namespaces
+                    .iter()
+                    .map(|n| if n == "." { namespace.to_owned() } else { n.clone() })
+                    .collect(),
             ),
         }
     }
@@ -42,7 +49,8 @@ mod tests {
 
     #[test]
     fn the_default_applies_where_nothing_is_said() {
-        let only = |names: &[&str]| Written::Namespaces(names.iter().map(|n| (*n).to_owned()).collect());
+        let only =
+            |names: &[&str]| Written::Namespaces(names.iter().map(|n| (*n).to_owned()).collect());
         assert!(ExportTo::of(&Written::Default, "a", &Written::Public).reaches("b"));
         assert!(!ExportTo::of(&Written::Default, "a", &only(&["."])).reaches("b"));
         assert!(ExportTo::of(&Written::Default, "a", &only(&["."])).reaches("a"));

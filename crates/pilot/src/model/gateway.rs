@@ -82,7 +82,9 @@ impl Gateways {
             rule.view.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
         };
         let mut selected: Vec<_> = self.rules.values().filter(selects).cloned().collect();
-        selected.sort_by(|a, b| (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name)));
+        selected.sort_by(|a, b| {
+            (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name))
+        });
         selected
     }
 

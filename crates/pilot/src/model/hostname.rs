@@ -19,7 +19,9 @@ pub fn of_service(name: &str, namespace: &str, domain_suffix: &str) -> String {
 pub fn covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
         None => pattern == host,
-        Some(suffix) => host.strip_prefix('*').unwrap_or(host).ends_with(suffix) && host.len() >= pattern.len(),
+        Some(suffix) => {
+            host.strip_prefix('*').unwrap_or(host).ends_with(suffix) && host.len() >= pattern.len()
+        }
     }
 }
 
@@ -45,7 +47,10 @@ mod tests {
 
     #[test]
     fn short_names_belong_to_the_namespace() {
-        assert_eq!(resolve("reviews", "default", "cluster.local"), "reviews.default.svc.cluster.local");
+        assert_eq!(
+            resolve("reviews", "default", "cluster.local"),
+            "reviews.default.svc.cluster.local"
+        );
         assert_eq!(resolve("reviews.prod", "default", "cluster.local"), "reviews.prod");
         assert_eq!(resolve("*", "default", "cluster.local"), "*");
     }

@@ -82,7 +82,9 @@ impl Identities {
         let service_accounts = instances
             .iter()
             .filter(|instance| !instance.workload.service_account.is_empty())
-            .map(|instance| (instance.workload.namespace.clone(), instance.workload.service_account.clone()))
+            .map(|instance| {
+                (instance.workload.namespace.clone(), instance.workload.service_account.clone())
+            })
             .collect();
         Self { service_accounts }
     }
@@ -108,10 +110,15 @@ impl Workload {
         labels: &BTreeMap<String, String>,
     ) -> Workload {
         let first = |keys: [&str; 3]| keys.iter().find_map(|key| labels.get(*key)).cloned();
-        let canonical_name = first(["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
-        let revision = first(["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+        let canonical_name =
+            first(["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
+        let revision =
+            first(["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
         Workload {
-            name: labels.get("service.istio.io/workload-name").cloned().unwrap_or_else(|| name.to_owned()),
+            name: labels
+                .get("service.istio.io/workload-name")
+                .cloned()
+                .unwrap_or_else(|| name.to_owned()),
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
             canonical_name: canonical_name.unwrap_or_else(|| name.to_owned()),
@@ -133,9 +140,11 @@ mod tests {
 
     #[test]
     fn a_workload_without_labels_is_its_name() {
-        let plain = Workload::from_labels("reviews-v1", "default", "sa", "Kubernetes", &BTreeMap::new());
+        let plain =
+            Workload::from_labels("reviews-v1", "default", "sa", "Kubernetes", &BTreeMap::new());
         assert_eq!(plain.metadata(), "reviews-v1;default;reviews-v1;latest;Kubernetes");
-        let labels = BTreeMap::from([("app".into(), "reviews".into()), ("version".into(), "v1".into())]);
+        let labels =
+            BTreeMap::from([("app".into(), "reviews".into()), ("version".into(), "v1".into())]);
         let labelled = Workload::from_labels("reviews-v1", "default", "sa", "Kubernetes", &labels);
         assert_eq!(labelled.metadata(), "reviews-v1;default;reviews;v1;Kubernetes");
     }
@@ -143,7 +152,10 @@ mod tests {
     #[test]
     fn localities_have_up_to_three_parts() {
         let parsed = Locality::parse("us-west/zone1");
-        assert_eq!((parsed.region.as_str(), parsed.zone.as_str(), parsed.subzone.as_str()), ("us-west", "zone1", ""));
+        assert_eq!(
+            (parsed.region.as_str(), parsed.zone.as_str(), parsed.subzone.as_str()),
+            ("us-west", "zone1", "")
+        );
         assert_eq!(Locality::parse("a.b.c"), Locality::parse("a/b/c"));
     }
 }

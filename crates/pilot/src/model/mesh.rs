@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use resources::kinds::core::config_map::ConfigMap;
-use resources::kinds::mesh::mesh_config::{KEY, MeshConfig as Written};
 pub use resources::kinds::mesh::mesh_config::{AccessLogEncoding, CONFIG_MAP, PathNormalization};
+use resources::kinds::mesh::mesh_config::{KEY, MeshConfig as Written};
 use resources::terms::export::ExportTo;
 
 /// Istio's own default is no access log; every profile that people try first switches it on, and so do we where nobody
@@ -49,7 +49,10 @@ pub struct MeshConfig {
 
 impl Default for MeshConfig {
     fn default() -> Self {
-        Self::of(&Written { access_log_file: UNCONFIGURED_ACCESS_LOG.to_owned(), ..Written::default() })
+        Self::of(&Written {
+            access_log_file: UNCONFIGURED_ACCESS_LOG.to_owned(),
+            ..Written::default()
+        })
     }
 }
 

@@ -112,7 +112,12 @@ impl PushContext {
     }
 
     /// Services whose own object, slices, pods or entries changed; all if the mesh did.
-    fn rebuild_services(&mut self, before: &PushContext, changes: &ChangeSet, touched: &mut Touched) {
+    fn rebuild_services(
+        &mut self,
+        before: &PushContext,
+        changes: &ChangeSet,
+        touched: &mut Touched,
+    ) {
         let names = if touched.everything {
             let mut all: BTreeSet<Name> = self.objects.services.keys().cloned().collect();
             all.extend(changes.services.keys().cloned());
@@ -129,7 +134,10 @@ impl PushContext {
             let old = before.services.get(&host);
             match self.objects.services.get(&name) {
                 Some(parsed) => {
-                    rows.insert(host.clone(), registry::row(parsed, &self.objects, &self.mesh, old));
+                    rows.insert(
+                        host.clone(),
+                        registry::row(parsed, &self.objects, &self.mesh, old),
+                    );
                 }
                 None => {
                     rows.remove(&host);
@@ -149,11 +157,17 @@ impl PushContext {
     fn services_of(&self, before: &PushContext, changes: &ChangeSet) -> BTreeSet<Name> {
         let mut names: BTreeSet<Name> = changes.services.keys().cloned().collect();
         for name in changes.endpoint_slices.keys() {
-            let slices = [before.objects.endpoint_slices.get(name), self.objects.endpoint_slices.get(name)];
-            names.extend(slices.into_iter().flatten().filter_map(|slice| registry::service_of_slice(slice)));
+            let slices =
+                [before.objects.endpoint_slices.get(name), self.objects.endpoint_slices.get(name)];
+            names.extend(
+                slices.into_iter().flatten().filter_map(|slice| registry::service_of_slice(slice)),
+            );
         }
         for name in changes.workload_entries.keys() {
-            let entries = [before.objects.workload_entries.get(name), self.objects.workload_entries.get(name)];
+            let entries = [
+                before.objects.workload_entries.get(name),
+                self.objects.workload_entries.get(name),
+            ];
             for entry in entries.into_iter().flatten() {
                 names.extend(self.selecting(name, |service| registry::is_selected(service, entry)));
             }
@@ -181,7 +195,12 @@ impl PushContext {
             .map(|service| Name::new(&service.namespace, &service.name))
     }
 
-    fn rebuild_routing(&mut self, before: &PushContext, changes: &ChangeSet, touched: &mut Touched) {
+    fn rebuild_routing(
+        &mut self,
+        before: &PushContext,
+        changes: &ChangeSet,
+        touched: &mut Touched,
+    ) {
         let all = touched.everything;
         if all || !changes.virtual_services.is_empty() {
             let old = &before.virtual_services;
@@ -197,8 +216,11 @@ impl PushContext {
         }
         if all || !changes.destination_rules.is_empty() {
             let old = &before.destination_rules;
-            self.destination_rules =
-                Arc::new(DestinationRuleIndex::build(&self.objects.destination_rules, &self.mesh, old));
+            self.destination_rules = Arc::new(DestinationRuleIndex::build(
+                &self.objects.destination_rules,
+                &self.mesh,
+                old,
+            ));
             touched.destination_rules(old, &self.destination_rules);
         }
         if !changes.gateways.is_empty() {
@@ -207,7 +229,12 @@ impl PushContext {
         }
     }
 
-    fn rebuild_policies(&mut self, before: &PushContext, changes: &ChangeSet, touched: &mut Touched) {
+    fn rebuild_policies(
+        &mut self,
+        before: &PushContext,
+        changes: &ChangeSet,
+        touched: &mut Touched,
+    ) {
         let root = self.mesh.root_namespace.clone();
         if touched.everything || !changes.peer_authentications.is_empty() {
             let renewed = Authentication::build(&self.objects.peer_authentications, &root);
@@ -220,14 +247,16 @@ impl PushContext {
             }
         }
         if touched.everything || !changes.sidecars.is_empty() {
-            self.sidecars = Arc::new(Sidecars::build(&self.objects.sidecars, &root, &before.sidecars));
+            self.sidecars =
+                Arc::new(Sidecars::build(&self.objects.sidecars, &root, &before.sidecars));
             for name in changes.sidecars.keys() {
                 touched.sidecars.insert(name.namespace.to_string());
             }
             touched.everything |= touched.sidecars.contains(&root);
         }
         if !changes.secrets.is_empty() {
-            self.credentials = Arc::new(Credentials::build(&self.objects.secrets, &before.credentials));
+            self.credentials =
+                Arc::new(Credentials::build(&self.objects.secrets, &before.credentials));
             let changed = |name: &&Name| before.credentials.get(name) != self.credentials.get(name);
             touched.credentials.extend(changes.secrets.keys().filter(changed).cloned());
         }

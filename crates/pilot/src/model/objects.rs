@@ -191,7 +191,10 @@ fn apply<T>(table: &mut Arc<Table<T>>, changes: &BTreeMap<Name, Option<Arc<Parse
     *table = Arc::new(next);
 }
 
-fn drop_unchanged<T: PartialEq>(changes: &mut BTreeMap<Name, Option<Arc<Parsed<T>>>>, table: &Table<T>) {
+fn drop_unchanged<T: PartialEq>(
+    changes: &mut BTreeMap<Name, Option<Arc<Parsed<T>>>>,
+    table: &Table<T>,
+) {
     changes.retain(|name, change| match (change, table.get(name)) {
         (None, None) => false,
         (Some(new), Some(old)) => {

@@ -11,7 +11,9 @@ use resources::kinds::networking::workload_entry::WorkloadEntry;
 
 use super::export::ExportTo;
 use super::hostname;
-use super::instance::{Health, Identities, Instance, Instances, Locality, TLS_MODE_LABEL, Workload};
+use super::instance::{
+    Health, Identities, Instance, Instances, Locality, TLS_MODE_LABEL, Workload,
+};
 use super::interned::Interned;
 use super::mesh::MeshConfig;
 use super::objects::{Name, Objects};
@@ -62,7 +64,12 @@ impl RowChange {
 }
 
 /// The row of a Kubernetes Service; what is as before keeps its identity.
-pub fn row(parsed: &Parsed<KubernetesService>, objects: &Objects, mesh: &MeshConfig, before: Option<&Row>) -> Row {
+pub fn row(
+    parsed: &Parsed<KubernetesService>,
+    objects: &Objects,
+    mesh: &MeshConfig,
+    before: Option<&Row>,
+) -> Row {
     let service = Interned::renew(before.map(|row| &row.service), service(parsed, mesh));
     let instances = Interned::renew(before.map(|row| &row.instances), instances(&service, objects));
     let identities = Interned::renew(before.map(|row| &row.identities), Identities::of(&instances));
@@ -76,14 +83,22 @@ pub fn host_of(name: &Name, mesh: &MeshConfig) -> Host {
 
 /// The Service that an EndpointSlice is of.
 pub fn service_of_slice(slice: &Parsed<EndpointSlice>) -> Option<Name> {
-    slice.meta.labels.get(SERVICE_NAME_LABEL).map(|service| Name::new(&slice.meta.namespace, service))
+    slice
+        .meta
+        .labels
+        .get(SERVICE_NAME_LABEL)
+        .map(|service| Name::new(&slice.meta.namespace, service))
 }
 
 fn service(parsed: &Parsed<KubernetesService>, mesh: &MeshConfig) -> Service {
     let (meta, view) = (&parsed.meta, &parsed.view);
     let export_to = match meta.annotations.get(EXPORT_ANNOTATION) {
         Some(list) => export_annotation(list, &meta.namespace),
-        None => ExportTo::of(&resources::terms::export::ExportTo::Default, &meta.namespace, &mesh.service_export),
+        None => ExportTo::of(
+            &resources::terms::export::ExportTo::Default,
+            &meta.namespace,
+            &mesh.service_export,
+        ),
     };
     Service {
         host: hostname::of_service(&meta.name, &meta.namespace, &mesh.domain_suffix).into(),
@@ -129,9 +144,13 @@ fn instances(service: &Service, objects: &Objects) -> Instances {
         all.extend(pods_of(service, objects).filter_map(|pod| instance_of_pod(service, pod)));
     }
     for slice in slices {
-        all.extend(slice.view.endpoints.iter().filter_map(|endpoint| {
-            instance_of_endpoint(service, slice, endpoint, objects)
-        }));
+        all.extend(
+            slice
+                .view
+                .endpoints
+                .iter()
+                .filter_map(|endpoint| instance_of_endpoint(service, slice, endpoint, objects)),
+        );
     }
     all.extend(entries_of(service, objects).map(|entry| instance_of_entry(service, entry)));
     all.sort_by(|a: &Instance, b| (&a.address, &a.ports).cmp(&(&b.address, &b.ports)));
@@ -165,11 +184,17 @@ fn slices_of<'a>(service: &Service, objects: &'a Objects) -> Vec<&'a Parsed<Endp
         .collect()
 }
 
-fn pods_of<'a>(service: &'a Service, objects: &'a Objects) -> impl Iterator<Item = &'a Arc<Parsed<Pod>>> {
+fn pods_of<'a>(
+    service: &'a Service,
+    objects: &'a Objects,
+) -> impl Iterator<Item = &'a Arc<Parsed<Pod>>> {
     in_namespace(&objects.pods, &service.namespace).filter(|pod| service.selects(&pod.meta.labels))
 }
 
-fn entries_of<'a>(service: &'a Service, objects: &'a Objects) -> impl Iterator<Item = &'a Arc<Parsed<WorkloadEntry>>> {
+fn entries_of<'a>(
+    service: &'a Service,
+    objects: &'a Objects,
+) -> impl Iterator<Item = &'a Arc<Parsed<WorkloadEntry>>> {
     in_namespace(&objects.workload_entries, &service.namespace)
         .filter(|entry| is_selected(service, entry))
 }
@@ -177,7 +202,8 @@ fn entries_of<'a>(service: &'a Service, objects: &'a Objects) -> impl Iterator<I
 /// Whether a service selects an entry.
 pub fn is_selected(service: &Service, entry: &Parsed<WorkloadEntry>) -> bool {
     let label = |key: &String| entry.view.labels.get(key).or_else(|| entry.meta.labels.get(key));
-    !service.selector.is_empty() && service.selector.iter().all(|(key, value)| label(key) == Some(value))
+    !service.selector.is_empty()
+        && service.selector.iter().all(|(key, value)| label(key) == Some(value))
 }
 
 /// An entry's labels are those of its spec, and those of the object where the spec says nothing.
@@ -204,7 +230,11 @@ fn instance_of_pod(service: &Service, pod: &Parsed<Pod>) -> Option<Instance> {
         labels: Arc::new(pod.meta.labels.clone()),
         locality: pod_locality(pod, None),
         weight: 0,
-        health: if pod.view.ready || service.publish_not_ready { Health::Healthy } else { Health::Unhealthy },
+        health: if pod.view.ready || service.publish_not_ready {
+            Health::Healthy
+        } else {
+            Health::Unhealthy
+        },
         workload: pod_workload(pod),
         mesh_tls: has_mesh_tls(&pod.meta.labels),
     })
@@ -220,12 +250,19 @@ fn instance_of_endpoint(
         .target_pod
         .as_ref()
         .and_then(|(namespace, name)| objects.pods.get(&Name::new(namespace, name)));
-    let health = match (endpoint.ready || service.publish_not_ready, endpoint.terminating && endpoint.serving) {
+    let health = match (
+        endpoint.ready || service.publish_not_ready,
+        endpoint.terminating && endpoint.serving,
+    ) {
         (true, _) => Health::Healthy,
         (false, true) => Health::Draining,
         (false, false) => Health::Unhealthy,
     };
-    let ports = slice.view.ports.iter().filter_map(|EndpointPort { name, port, .. }| Some((name.clone(), (*port)?)));
+    let ports = slice
+        .view
+        .ports
+        .iter()
+        .filter_map(|EndpointPort { name, port, .. }| Some((name.clone(), (*port)?)));
     let empty = BTreeMap::new();
     let labels = pod.map_or(&empty, |pod| &pod.meta.labels);
     Some(Instance {
@@ -234,13 +271,17 @@ fn instance_of_endpoint(
         labels: Arc::new(labels.clone()),
         locality: match pod {
             Some(pod) => pod_locality(pod, endpoint.zone.as_deref()),
-            None => Locality { zone: endpoint.zone.clone().unwrap_or_default(), ..Default::default() },
+            None => {
+                Locality { zone: endpoint.zone.clone().unwrap_or_default(), ..Default::default() }
+            }
         },
         weight: 0,
         health,
         workload: match pod {
             Some(pod) => pod_workload(pod),
-            None => Workload::from_labels(&service.name, &slice.meta.namespace, "", CLUSTER, labels),
+            None => {
+                Workload::from_labels(&service.name, &slice.meta.namespace, "", CLUSTER, labels)
+            }
         },
         mesh_tls: has_mesh_tls(labels),
     })
@@ -289,7 +330,9 @@ fn pod_locality(pod: &Parsed<Pod>, zone: Option<&str>) -> Locality {
         Some(own) => Locality::parse(&own),
         None => Locality {
             region: label("topology.kubernetes.io/region").unwrap_or_default(),
-            zone: label("topology.kubernetes.io/zone").or(zone.map(str::to_owned)).unwrap_or_default(),
+            zone: label("topology.kubernetes.io/zone")
+                .or(zone.map(str::to_owned))
+                .unwrap_or_default(),
             subzone: label("topology.istio.io/subzone").unwrap_or_default(),
         },
     }
@@ -303,5 +346,11 @@ fn pod_workload(pod: &Parsed<Pod>) -> Workload {
     {
         name = deployment;
     }
-    Workload::from_labels(name, &pod.meta.namespace, &pod.view.spec.service_account, CLUSTER, &pod.meta.labels)
+    Workload::from_labels(
+        name,
+        &pod.meta.namespace,
+        &pod.view.spec.service_account,
+        CLUSTER,
+        &pod.meta.labels,
+    )
 }

@@ -77,6 +77,7 @@ impl Service {
 
     /// Whether its selector picks something with these labels. An empty selector picks nothing.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        !self.selector.is_empty() && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        !self.selector.is_empty()
+            && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 }

@@ -57,15 +57,24 @@ impl Sidecars {
     }
 
     /// The Sidecar of a workload: one that selects it, else its namespace's, else the mesh's.
-    pub fn find(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<&Interned<SidecarRule>> {
+    pub fn find(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Option<&Interned<SidecarRule>> {
         let own = self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
         let selects = |rule: &&Interned<SidecarRule>| {
             let selector = rule.view.workload_selector.as_ref();
-            selector.is_some_and(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value)))
+            selector.is_some_and(|selector| {
+                selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            })
         };
         let is_default = |rule: &&Interned<SidecarRule>| rule.view.workload_selector.is_none();
         let root = self.by_namespace.get(&self.root).map(Vec::as_slice).unwrap_or_default();
-        own.iter().find(selects).or_else(|| own.iter().find(is_default)).or_else(|| root.iter().find(is_default))
+        own.iter()
+            .find(selects)
+            .or_else(|| own.iter().find(is_default))
+            .or_else(|| root.iter().find(is_default))
     }
 }
 
@@ -112,17 +121,22 @@ impl<'a> Egress<'a> {
 
     /// The route configurations of its HTTP listeners.
     pub fn routes(self) -> Vec<OutboundRoutes<'a>> {
-        let http_proxy = |listener| OutboundRoutes { name: HTTP_PROXY_ROUTE.to_owned(), port: None, listener };
+        let http_proxy =
+            |listener| OutboundRoutes { name: HTTP_PROXY_ROUTE.to_owned(), port: None, listener };
         match self.listeners() {
             [] => vec![http_proxy(None)],
             listeners => listeners
                 .iter()
                 .filter_map(|listener| match &listener.port {
                     None => Some(http_proxy(Some(listener))),
-                    Some(port) if port.protocol == Protocol::HttpProxy => {
-                        Some(OutboundRoutes { name: port.number.to_string(), port: None, listener: Some(listener) })
-                    }
-                    Some(port) if port.protocol.is_http() || port.protocol == Protocol::Unspecified => {
+                    Some(port) if port.protocol == Protocol::HttpProxy => Some(OutboundRoutes {
+                        name: port.number.to_string(),
+                        port: None,
+                        listener: Some(listener),
+                    }),
+                    Some(port)
+                        if port.protocol.is_http() || port.protocol == Protocol::Unspecified =>
+                    {
                         Some(OutboundRoutes {
                             name: port.number.to_string(),
                             port: Some(port.number),

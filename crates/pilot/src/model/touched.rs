@@ -91,7 +91,11 @@ impl Touched {
     }
 
     /// Adds the hosts whose rules differ.
-    pub fn destination_rules(&mut self, before: &DestinationRuleIndex, after: &DestinationRuleIndex) {
+    pub fn destination_rules(
+        &mut self,
+        before: &DestinationRuleIndex,
+        after: &DestinationRuleIndex,
+    ) {
         let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) = (identities(before), identities(after));
         for (key, rules) in old.iter().chain(&new) {
             if old.get(key) == Some(rules) && new.get(key) == Some(rules) {
@@ -113,7 +117,10 @@ impl Touched {
 
     /// What of the registry's hosts has to be looked at: hosts that changed, hosts that changed rules speak for, and
     /// hosts that have changed policies. `all` are the registry's hosts, walked only for wildcards and namespaces.
-    pub fn host_aspects<'a>(&self, all: impl Iterator<Item = &'a Service> + Clone) -> BTreeMap<Host, Aspect> {
+    pub fn host_aspects<'a>(
+        &self,
+        all: impl Iterator<Item = &'a Service> + Clone,
+    ) -> BTreeMap<Host, Aspect> {
         let mut aspects = self.hosts.clone();
         let mut add = |host: &Host, aspect: Aspect| {
             let known = aspects.entry(Host::clone(host)).or_default();
@@ -122,7 +129,8 @@ impl Touched {
         for rule in &self.virtual_services {
             for pattern in &rule.hosts {
                 if pattern.starts_with('*') {
-                    let covered = all.clone().filter(|service| hostname::covers(pattern, &service.host));
+                    let covered =
+                        all.clone().filter(|service| hostname::covers(pattern, &service.host));
                     covered.for_each(|service| add(&service.host, Aspect::ROUTES));
                 } else {
                     add(&pattern.as_str().into(), Aspect::ROUTES);

@@ -59,7 +59,11 @@ impl VirtualServiceRule {
             created: parsed.meta.creation_timestamp.clone(),
             generation: parsed.meta.generation,
             hosts: parsed.view.hosts.iter().map(full).collect(),
-            export_to: ExportTo::of(&parsed.view.export_to, namespace, &mesh.virtual_service_export),
+            export_to: ExportTo::of(
+                &parsed.view.export_to,
+                namespace,
+                &mesh.virtual_service_export,
+            ),
             view: parsed.view.clone(),
         }
     }
@@ -71,20 +75,39 @@ impl VirtualServiceRule {
 
     /// Every label by which it tells callers apart.
     fn source_label_keys(&self) -> impl Iterator<Item = &String> {
-        let http = self.view.http.iter().flat_map(|http| &http.matches).flat_map(|m| m.source_labels.keys());
-        let tcp = self.view.tcp.iter().flat_map(|tcp| &tcp.matches).flat_map(|m| m.source_labels.keys());
+        let http = self
+            .view
+            .http
+            .iter()
+            .flat_map(|http| &http.matches)
+            .flat_map(|m| m.source_labels.keys());
+        let tcp =
+            self.view.tcp.iter().flat_map(|tcp| &tcp.matches).flat_map(|m| m.source_labels.keys());
         http.chain(tcp)
     }
 
     /// Whether it tells callers apart by namespace.
     fn asks_namespace(&self) -> bool {
-        let http = self.view.http.iter().flat_map(|http| &http.matches).any(|m| m.source_namespace.is_some());
-        http || self.view.tcp.iter().flat_map(|tcp| &tcp.matches).any(|m| m.source_namespace.is_some())
+        let http = self
+            .view
+            .http
+            .iter()
+            .flat_map(|http| &http.matches)
+            .any(|m| m.source_namespace.is_some());
+        http || self
+            .view
+            .tcp
+            .iter()
+            .flat_map(|tcp| &tcp.matches)
+            .any(|m| m.source_namespace.is_some())
     }
 
     /// The part of a caller that it asks for.
     pub fn client(&self, namespace: &Arc<str>, labels: &BTreeMap<String, String>) -> Client {
-        let labels = self.source_label_keys().filter_map(|key| Some((key.clone(), labels.get(key)?.clone()))).collect();
+        let labels = self
+            .source_label_keys()
+            .filter_map(|key| Some((key.clone(), labels.get(key)?.clone())))
+            .collect();
         Client { namespace: self.asks_namespace().then(|| Arc::clone(namespace)), labels }
     }
 
@@ -121,12 +144,20 @@ pub struct VirtualServices {
 
 impl VirtualServices {
     /// The index of these objects; what did not change keeps its identity.
-    pub fn build(objects: &Table<VirtualService>, mesh: &MeshConfig, before: &VirtualServices) -> VirtualServices {
+    pub fn build(
+        objects: &Table<VirtualService>,
+        mesh: &MeshConfig,
+        before: &VirtualServices,
+    ) -> VirtualServices {
         let mut rules: Vec<Interned<VirtualServiceRule>> = objects
             .iter()
-            .map(|(name, parsed)| Interned::renew(before.rules.get(name), VirtualServiceRule::new(parsed, mesh)))
+            .map(|(name, parsed)| {
+                Interned::renew(before.rules.get(name), VirtualServiceRule::new(parsed, mesh))
+            })
             .collect();
-        rules.sort_by(|a, b| (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name)));
+        rules.sort_by(|a, b| {
+            (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name))
+        });
         let mut index = VirtualServices::default();
         for rule in rules {
             index.insert(rule, mesh);
@@ -158,9 +189,17 @@ impl VirtualServices {
     }
 
     /// The rule that speaks for a host to the sidecars of a namespace: the most specific host, then the oldest rule.
-    pub fn for_mesh_host(&self, host: &str, client_namespace: &str) -> Option<&Interned<VirtualServiceRule>> {
+    pub fn for_mesh_host(
+        &self,
+        host: &str,
+        client_namespace: &str,
+    ) -> Option<&Interned<VirtualServiceRule>> {
         let exact = self.mesh_exact.get(host).into_iter().flatten();
-        let wildcards = self.mesh_wildcards.iter().filter(|(p, _)| hostname::covers(p, host)).map(|(_, name)| name);
+        let wildcards = self
+            .mesh_wildcards
+            .iter()
+            .filter(|(p, _)| hostname::covers(p, host))
+            .map(|(_, name)| name);
         exact
             .chain(wildcards)
             .filter_map(|name| self.rules.get(name))
@@ -173,7 +212,10 @@ impl VirtualServices {
     }
 
     /// The rules for a gateway, the oldest first.
-    pub fn for_gateway(&self, gateway: &GatewayRef) -> impl Iterator<Item = &Interned<VirtualServiceRule>> {
+    pub fn for_gateway(
+        &self,
+        gateway: &GatewayRef,
+    ) -> impl Iterator<Item = &Interned<VirtualServiceRule>> {
         self.by_gateway.get(gateway).into_iter().flatten().filter_map(|name| self.rules.get(name))
     }
 

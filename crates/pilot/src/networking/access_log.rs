@@ -4,7 +4,9 @@ use api::envoy::config::accesslog::v3::{AccessLog, access_log};
 use api::envoy::config::core::v3::{
     DataSource, SubstitutionFormatString, data_source, substitution_format_string::Format,
 };
-use api::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat};
+use api::envoy::extensions::access_loggers::file::v3::{
+    FileAccessLog, file_access_log::AccessLogFormat,
+};
 use api::google::protobuf::Struct;
 
 use super::encoding::pack;
@@ -83,10 +85,14 @@ fn text_format(mesh: &MeshConfig) -> String {
 
 /// The user's JSON format is an object whose values are formats; its parse has been checked where it was read.
 fn json_format(mesh: &MeshConfig) -> Struct {
-    let own: Option<std::collections::BTreeMap<String, String>> = serde_json::from_str(&mesh.access_log_format).ok();
+    let own: Option<std::collections::BTreeMap<String, String>> =
+        serde_json::from_str(&mesh.access_log_format).ok();
     let fields = match own {
         Some(own) => own.iter().map(|(key, format)| (key.clone(), text_value(format))).collect(),
-        None => DEFAULT_JSON.iter().map(|(key, format)| ((*key).to_owned(), text_value(format))).collect(),
+        None => DEFAULT_JSON
+            .iter()
+            .map(|(key, format)| ((*key).to_owned(), text_value(format)))
+            .collect(),
     };
     Struct { fields }
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use api::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster,
-    cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy, TransportSocketMatch},
+    cluster::{
+        ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy,
+        TransportSocketMatch,
+    },
 };
 use api::envoy::config::core::v3::{Address, Metadata, TransportSocket};
 use api::envoy::config::endpoint::v3::{
@@ -54,7 +57,11 @@ pub struct ClusterKey {
 impl ClusterKey {
     /// The cluster's name.
     pub fn name(&self) -> String {
-        naming::outbound_cluster(self.port, self.subset.as_deref().unwrap_or_default(), &self.service.host)
+        naming::outbound_cluster(
+            self.port,
+            self.subset.as_deref().unwrap_or_default(),
+            &self.service.host,
+        )
     }
 }
 
@@ -64,15 +71,18 @@ pub fn outbound(key: &ClusterKey) -> Option<Cluster> {
     let port = service.port(key.port)?;
     let name = key.name();
     let settings = traffic_policy::effective(key.rules.as_deref(), key.subset.as_deref(), key.port);
-    let mut cluster = Cluster { name: name.clone(), metadata: Some(metadata(key)), ..Default::default() };
+    let mut cluster =
+        Cluster { name: name.clone(), metadata: Some(metadata(key)), ..Default::default() };
     match &service.resolution {
         Resolution::Endpoints => {
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32));
+            cluster.cluster_discovery_type =
+                Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32));
             cluster.eds_cluster_config =
                 Some(EdsClusterConfig { eds_config: Some(tls::ads()), service_name: name.clone() });
         }
         Resolution::Dns(target) => {
-            cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns as i32));
+            cluster.cluster_discovery_type =
+                Some(ClusterDiscoveryType::Type(DiscoveryType::StrictDns as i32));
             cluster.dns_lookup_family = DnsLookupFamily::V4Only as i32;
             // The unified DNS cluster that replaces these fields is not in every Envoy that is served.
             #[allow(deprecated)]
@@ -83,7 +93,13 @@ pub fn outbound(key: &ClusterKey) -> Option<Cluster> {
             cluster.load_assignment = Some(one_endpoint(&name, socket_address(target, key.port)));
         }
     }
-    traffic_policy::apply(&mut cluster, &settings, port, key.mesh.connect_timeout, key.speaks_http2);
+    traffic_policy::apply(
+        &mut cluster,
+        &settings,
+        port,
+        key.mesh.connect_timeout,
+        key.speaks_http2,
+    );
     secure(&mut cluster, key, port, settings.tls.as_ref());
     Some(cluster)
 }
@@ -136,14 +152,18 @@ pub fn inbound(key: &InboundClusterKey) -> Cluster {
             ..Default::default()
         }),
         lb_policy: LbPolicy::RoundRobin as i32,
-        metadata: key.service.as_deref().map(|service| istio_metadata([("services", services(service))])),
+        metadata: key
+            .service
+            .as_deref()
+            .map(|service| istio_metadata([("services", services(service))])),
         name,
         ..Default::default()
     };
     if let Some(options) = traffic_policy::http_options(None, &port, key.speaks_http2) {
-        cluster
-            .typed_extension_protocol_options
-            .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack(&options));
+        cluster.typed_extension_protocol_options.insert(
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+            pack(&options),
+        );
     }
     cluster
 }
@@ -160,7 +180,10 @@ pub fn black_hole() -> Cluster {
 
 fn one_endpoint(cluster: &str, address: Address) -> ClusterLoadAssignment {
     let endpoint = LbEndpoint {
-        host_identifier: Some(HostIdentifier::Endpoint(Endpoint { address: Some(address), ..Default::default() })),
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(address),
+            ..Default::default()
+        })),
         ..Default::default()
     };
     ClusterLoadAssignment {
@@ -171,7 +194,12 @@ fn one_endpoint(cluster: &str, address: Address) -> ClusterLoadAssignment {
 }
 
 /// The rule's TLS wins. Without one, peers that can speak mesh TLS (their endpoint metadata says so) get it.
-fn secure(cluster: &mut Cluster, key: &ClusterKey, port: &ServicePort, written: Option<&WrittenTls>) {
+fn secure(
+    cluster: &mut Cluster,
+    key: &ClusterKey,
+    port: &ServicePort,
+    written: Option<&WrittenTls>,
+) {
     let subset = key.subset.as_deref().unwrap_or_default();
     let sni = naming::outbound_sni(key.port, subset, &key.service.host);
     match written {
@@ -197,10 +225,16 @@ fn secure(cluster: &mut Cluster, key: &ClusterKey, port: &ServicePort, written: 
     }
 }
 
-fn written_socket(key: &ClusterKey, port: &ServicePort, written: &WrittenTls, sni: &str) -> Option<TransportSocket> {
+fn written_socket(
+    key: &ClusterKey,
+    port: &ServicePort,
+    written: &WrittenTls,
+    sni: &str,
+) -> Option<TransportSocket> {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let own_sni = written.sni.as_deref().filter(|sni| !sni.is_empty());
-    let (certificate, private_key) = (text(&written.client_certificate), text(&written.private_key));
+    let (certificate, private_key) =
+        (text(&written.client_certificate), text(&written.private_key));
     // `system` is the roots of the machine, which is what no roots mean here too.
     let ca = text(&written.ca_certificates);
     let credential = written.credential_name.as_deref().filter(|name| !name.is_empty());
@@ -208,7 +242,11 @@ fn written_socket(key: &ClusterKey, port: &ServicePort, written: &WrittenTls, sn
     match written.mode {
         ClientTlsMode::Disable => None,
         ClientTlsMode::IstioMutual => {
-            let sans = if written.subject_alt_names.is_empty() { sans(key) } else { written.subject_alt_names.clone() };
+            let sans = if written.subject_alt_names.is_empty() {
+                sans(key)
+            } else {
+                written.subject_alt_names.clone()
+            };
             Some(tls::mesh_client(own_sni.unwrap_or(sni), alpn(key, port), &sans))
         }
         ClientTlsMode::Simple | ClientTlsMode::Mutual => Some(tls::client(&ClientTls {
@@ -232,7 +270,9 @@ fn sans(key: &ClusterKey) -> Vec<String> {
     let accounts = &key.identities.service_accounts;
     accounts
         .iter()
-        .flat_map(|(namespace, account)| domains.iter().map(move |d| naming::spiffe_id(d, namespace, account)))
+        .flat_map(|(namespace, account)| {
+            domains.iter().map(move |d| naming::spiffe_id(d, namespace, account))
+        })
         .collect()
 }
 
@@ -265,12 +305,23 @@ fn metadata(key: &ClusterKey) -> Metadata {
 }
 
 fn services(service: &Service) -> Value {
-    let one =
-        text_struct([("host", &*service.host), ("name", service.name.as_str()), ("namespace", &*service.namespace)]);
-    Value { kind: Some(Kind::ListValue(ListValue { values: vec![Value { kind: Some(Kind::StructValue(one)) }] })) }
+    let one = text_struct([
+        ("host", &*service.host),
+        ("name", service.name.as_str()),
+        ("namespace", &*service.namespace),
+    ]);
+    Value {
+        kind: Some(Kind::ListValue(ListValue {
+            values: vec![Value { kind: Some(Kind::StructValue(one)) }],
+        })),
+    }
 }
 
 fn istio_metadata<'a>(fields: impl IntoIterator<Item = (&'a str, Value)>) -> Metadata {
-    let fields: HashMap<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    Metadata { filter_metadata: [("istio".to_owned(), Struct { fields })].into(), ..Default::default() }
+    let fields: HashMap<String, Value> =
+        fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Metadata {
+        filter_metadata: [("istio".to_owned(), Struct { fields })].into(),
+        ..Default::default()
+    }
 }

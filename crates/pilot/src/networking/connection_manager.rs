@@ -7,8 +7,8 @@ use api::envoy::config::route::v3::RouteConfiguration;
 use api::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, Rds,
     http_connection_manager::{
-        CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction as Escaped, RouteSpecifier,
-        SetCurrentClientCertDetails, UpgradeConfig,
+        CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction as Escaped,
+        RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig,
     },
 };
 
@@ -59,13 +59,19 @@ fn connection_manager(manager: ConnectionManager<'_>) -> HttpConnectionManager {
     let ConnectionManager { direction, mesh, capabilities, .. } = manager;
     let gateway = direction == Direction::Gateway;
     let (forward, details) = match direction {
-        Direction::Inbound => (ForwardClientCertDetails::AppendForward, Some(client_certificate_details())),
-        Direction::Gateway => (ForwardClientCertDetails::SanitizeSet, Some(client_certificate_details())),
+        Direction::Inbound => {
+            (ForwardClientCertDetails::AppendForward, Some(client_certificate_details()))
+        }
+        Direction::Gateway => {
+            (ForwardClientCertDetails::SanitizeSet, Some(client_certificate_details()))
+        }
         Direction::Outbound => (ForwardClientCertDetails::Sanitize, None),
     };
     let (normalize_path, merge_slashes, escaped_slashes) = match mesh.path_normalization {
         PathNormalization::None => (false, false, Escaped::KeepUnchanged),
-        PathNormalization::Default | PathNormalization::Base => (true, false, Escaped::KeepUnchanged),
+        PathNormalization::Default | PathNormalization::Base => {
+            (true, false, Escaped::KeepUnchanged)
+        }
         PathNormalization::MergeSlashes => (true, true, Escaped::KeepUnchanged),
         PathNormalization::DecodeAndMergeSlashes => (true, true, Escaped::UnescapeAndForward),
     };
@@ -92,11 +98,19 @@ fn connection_manager(manager: ConnectionManager<'_>) -> HttpConnectionManager {
         normalize_path: boolean(normalize_path),
         merge_slashes,
         path_with_escaped_slashes_action: escaped_slashes as i32,
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() }],
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }
 
 fn client_certificate_details() -> SetCurrentClientCertDetails {
-    SetCurrentClientCertDetails { subject: boolean(true), dns: true, uri: true, ..Default::default() }
+    SetCurrentClientCertDetails {
+        subject: boolean(true),
+        dns: true,
+        uri: true,
+        ..Default::default()
+    }
 }

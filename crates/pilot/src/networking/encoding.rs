@@ -32,13 +32,16 @@ static CLUSTER: Shape = Shape(&[
 static LOAD_ASSIGNMENT: Shape = Shape(&[(2, Field::Message(&LOCALITY_ENDPOINTS))]);
 static LOCALITY_ENDPOINTS: Shape = Shape(&[(2, Field::Message(&LB_ENDPOINT))]);
 static LB_ENDPOINT: Shape = Shape(&[(3, Field::Message(&METADATA))]);
-static ROUTE_CONFIGURATION: Shape = Shape(&[(2, Field::Message(&VIRTUAL_HOST)), (16, Field::Map(&NO_MAPS))]);
+static ROUTE_CONFIGURATION: Shape =
+    Shape(&[(2, Field::Message(&VIRTUAL_HOST)), (16, Field::Map(&NO_MAPS))]);
 static VIRTUAL_HOST: Shape = Shape(&[(3, Field::Message(&ROUTE)), (15, Field::Map(&NO_MAPS))]);
 static ROUTE: Shape = Shape(&[(4, Field::Message(&METADATA)), (13, Field::Map(&NO_MAPS))]);
-static LISTENER: Shape = Shape(&[(3, Field::Message(&FILTER_CHAIN)), (6, Field::Message(&METADATA))]);
+static LISTENER: Shape =
+    Shape(&[(3, Field::Message(&FILTER_CHAIN)), (6, Field::Message(&METADATA))]);
 static FILTER_CHAIN: Shape = Shape(&[(5, Field::Message(&METADATA))]);
 static HTTP_CONNECTION_MANAGER: Shape = Shape(&[(4, Field::Message(&ROUTE_CONFIGURATION))]);
-static ACCESS_LOG: Shape = Shape(&[(4, Field::Message(&STRUCT)), (5, Field::Message(&SUBSTITUTION_FORMAT))]);
+static ACCESS_LOG: Shape =
+    Shape(&[(4, Field::Message(&STRUCT)), (5, Field::Message(&SUBSTITUTION_FORMAT))]);
 static SUBSTITUTION_FORMAT: Shape = Shape(&[(2, Field::Message(&STRUCT))]);
 
 fn shape_of(type_name: &str) -> &'static Shape {
@@ -85,7 +88,8 @@ fn order(message: &[u8], shape: &Shape, out: &mut Vec<u8>) {
     let records = Records(message).collect::<Vec<_>>();
     let mut rest = records.as_slice();
     while let Some(first) = rest.first() {
-        let field = shape.0.iter().find(|(number, _)| *number == first.number).map(|(_, field)| field);
+        let field =
+            shape.0.iter().find(|(number, _)| *number == first.number).map(|(_, field)| field);
         match (field, first.payload) {
             (Some(Field::Map(value)), Some(_)) => {
                 let run = rest.iter().take_while(|record| record.number == first.number).count();
@@ -109,7 +113,8 @@ fn write_map(entries: &[Record<'_>], value_shape: &Shape, out: &mut Vec<u8>) {
         .iter()
         .filter_map(|entry| entry.payload)
         .map(|entry| {
-            let key = Records(entry).find(|field| field.number == 1).and_then(|field| field.payload);
+            let key =
+                Records(entry).find(|field| field.number == 1).and_then(|field| field.payload);
             (key.unwrap_or_default(), entry)
         })
         .collect();

@@ -38,7 +38,9 @@ pub fn load_assignment(key: &EndpointsKey) -> ClusterLoadAssignment {
         .into_iter()
         .map(|(locality, instances)| LocalityLbEndpoints {
             locality: (*locality != Locality::default()).then(|| envoy_locality(locality)),
-            load_balancing_weight: number(instances.iter().map(|instance| instance.weight.max(1)).sum()),
+            load_balancing_weight: number(
+                instances.iter().map(|instance| instance.weight.max(1)).sum(),
+            ),
             priority: priorities.get(locality).copied().unwrap_or_default(),
             lb_endpoints: instances.into_iter().map(|instance| endpoint(key, instance)).collect(),
             ..Default::default()
@@ -54,7 +56,10 @@ fn is_chosen(key: &EndpointsKey, instance: &Instance) -> bool {
 }
 
 /// Same subzone, same zone, same region, elsewhere; without gaps, as Envoy wants them.
-fn priorities<'a>(near: Option<&Locality>, localities: impl Iterator<Item = &'a Locality>) -> BTreeMap<&'a Locality, u32> {
+fn priorities<'a>(
+    near: Option<&Locality>,
+    localities: impl Iterator<Item = &'a Locality>,
+) -> BTreeMap<&'a Locality, u32> {
     let Some(near) = near else { return BTreeMap::new() };
     let distance = |locality: &Locality| {
         if locality.region != near.region {
@@ -65,11 +70,13 @@ fn priorities<'a>(near: Option<&Locality>, localities: impl Iterator<Item = &'a 
             u32::from(locality.subzone != near.subzone)
         }
     };
-    let distances: BTreeMap<&Locality, u32> = localities.map(|locality| (locality, distance(locality))).collect();
+    let distances: BTreeMap<&Locality, u32> =
+        localities.map(|locality| (locality, distance(locality))).collect();
     let mut used: Vec<u32> = distances.values().copied().collect();
     used.sort_unstable();
     used.dedup();
-    let rank = |distance: u32| used.iter().position(|known| *known == distance).unwrap_or_default() as u32;
+    let rank =
+        |distance: u32| used.iter().position(|known| *known == distance).unwrap_or_default() as u32;
     distances.into_iter().map(|(locality, distance)| (locality, rank(distance))).collect()
 }
 
@@ -82,10 +89,13 @@ fn envoy_locality(locality: &Locality) -> EnvoyLocality {
 }
 
 fn endpoint(key: &EndpointsKey, instance: &Instance) -> LbEndpoint {
-    let mut metadata =
-        HashMap::from([("istio".to_owned(), text_struct([("workload", instance.workload.metadata().as_str())]))]);
+    let mut metadata = HashMap::from([(
+        "istio".to_owned(),
+        text_struct([("workload", instance.workload.metadata().as_str())]),
+    )]);
     if instance.mesh_tls {
-        metadata.insert("envoy.transport_socket_match".to_owned(), text_struct([("tlsMode", "istio")]));
+        metadata
+            .insert("envoy.transport_socket_match".to_owned(), text_struct([("tlsMode", "istio")]));
     }
     LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {

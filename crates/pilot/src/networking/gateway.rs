@@ -99,10 +99,17 @@ pub fn listener(key: &GatewayListenerKey) -> Listener {
             ServerAction::Relay { chains } => {
                 for relay in chains {
                     let socket = terminating.map(|tls| server_socket(tls, alpn));
-                    let stat_prefix = relay.clusters.first().map_or(naming::BLACK_HOLE_CLUSTER, |(name, _)| name);
-                    let filter = tcp_proxy(stat_prefix, cluster_specifier(&relay.clusters), &key.mesh);
+                    let stat_prefix =
+                        relay.clusters.first().map_or(naming::BLACK_HOLE_CLUSTER, |(name, _)| name);
+                    let filter =
+                        tcp_proxy(stat_prefix, cluster_specifier(&relay.clusters), &key.mesh);
                     let chain_name = format!("{name}_{}", relay.server_names.join(","));
-                    filter_chains.push(chain(relay.server_names.clone(), filter, socket, chain_name));
+                    filter_chains.push(chain(
+                        relay.server_names.clone(),
+                        filter,
+                        socket,
+                        chain_name,
+                    ));
                 }
             }
         }
@@ -125,7 +132,8 @@ fn written_tls(server: &Server) -> Option<&ServerTls> {
 /// The TLS that a server terminates: none where it is plaintext or passed through.
 pub fn terminating_tls(server: &Server) -> Option<&ServerTls> {
     let tls = written_tls(server)?;
-    let terminates = !matches!(tls.mode, ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough);
+    let terminates =
+        !matches!(tls.mode, ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough);
     terminates.then_some(tls)
 }
 
@@ -135,7 +143,12 @@ pub fn server_names(server: &Server) -> Vec<String> {
     if names.iter().any(|name| name == "*") { Vec::new() } else { names }
 }
 
-fn chain(server_names: Vec<String>, filter: Filter, socket: Option<TransportSocket>, name: String) -> FilterChain {
+fn chain(
+    server_names: Vec<String>,
+    filter: Filter,
+    socket: Option<TransportSocket>,
+    name: String,
+) -> FilterChain {
     let wants = FilterChainMatch { server_names, ..Default::default() };
     FilterChain {
         filter_chain_match: (wants != FilterChainMatch::default()).then_some(wants),
@@ -168,8 +181,10 @@ fn server_socket(written: &ServerTls, alpn: &[&str]) -> TransportSocket {
         .iter()
         .map(|files| format!("file-cert:{}~{}", files.server_certificate, files.private_key))
         .collect();
-    let asks_certificate = matches!(written.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
-    let roots = match (&written.ca_cert_credential_name, &written.ca_certificates, by_name.first()) {
+    let asks_certificate =
+        matches!(written.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    let roots = match (&written.ca_cert_credential_name, &written.ca_certificates, by_name.first())
+    {
         (Some(name), _, _) => Some(credential_resource(name)),
         (None, Some(file), _) => Some(format!("file-root:{file}")),
         (None, None, Some(certificate)) => Some(format!("{certificate}-cacert")),

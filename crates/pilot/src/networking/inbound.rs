@@ -8,7 +8,9 @@ use api::envoy::config::listener::v3::{
 };
 use api::envoy::config::route::v3::RouteConfiguration;
 use api::envoy::extensions::filters::listener::{http_inspector, tls_inspector};
-use api::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use api::envoy::extensions::filters::network::tcp_proxy::v3::{
+    TcpProxy, tcp_proxy::ClusterSpecifier,
+};
 use prost::{Message, Name};
 
 use super::access_log::access_logs;
@@ -66,7 +68,8 @@ const RAW: &str = "raw_buffer";
 
 /// Istio's table: what is accepted, by what is demanded and what is spoken.
 fn chains(mode: MtlsMode, protocol: Protocol) -> Vec<Chain> {
-    let chain = |transport, alpn, terminate_tls, http| Chain { transport, alpn, terminate_tls, http };
+    let chain =
+        |transport, alpn, terminate_tls, http| Chain { transport, alpn, terminate_tls, http };
     let auto = protocol == Protocol::Unspecified;
     let http = protocol.is_http();
     match mode {
@@ -78,13 +81,23 @@ fn chains(mode: MtlsMode, protocol: Protocol) -> Vec<Chain> {
             // TLS that is not the mesh's is the application's own.
             chain(TLS, &[], false, false),
         ],
-        MtlsMode::Permissive if http => vec![chain(TLS, &[], true, true), chain(RAW, &[], false, true)],
-        MtlsMode::Permissive => {
-            vec![chain(TLS, &MESH_TCP, true, false), chain(TLS, &[], false, false), chain(RAW, &[], false, false)]
+        MtlsMode::Permissive if http => {
+            vec![chain(TLS, &[], true, true), chain(RAW, &[], false, true)]
         }
-        MtlsMode::Strict if auto => vec![chain(TLS, &MESH_HTTP, true, true), chain(TLS, &[], true, false)],
+        MtlsMode::Permissive => {
+            vec![
+                chain(TLS, &MESH_TCP, true, false),
+                chain(TLS, &[], false, false),
+                chain(RAW, &[], false, false),
+            ]
+        }
+        MtlsMode::Strict if auto => {
+            vec![chain(TLS, &MESH_HTTP, true, true), chain(TLS, &[], true, false)]
+        }
         MtlsMode::Strict => vec![chain(TLS, &[], true, http)],
-        MtlsMode::Disable if auto => vec![chain("", &PLAIN_HTTP, false, true), chain("", &[], false, false)],
+        MtlsMode::Disable if auto => {
+            vec![chain("", &PLAIN_HTTP, false, true), chain("", &[], false, false)]
+        }
         MtlsMode::Disable => vec![chain("", &[], false, http)],
     }
 }
@@ -120,7 +133,10 @@ pub fn server_http_alpn(capabilities: Capabilities) -> &'static [&'static str] {
 
 /// Tells TLS from plaintext, and reads server name and ALPN.
 pub fn tls_inspector() -> ListenerFilter {
-    listener_filter("envoy.filters.listener.tls_inspector", &tls_inspector::v3::TlsInspector::default())
+    listener_filter(
+        "envoy.filters.listener.tls_inspector",
+        &tls_inspector::v3::TlsInspector::default(),
+    )
 }
 
 fn listener_filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter {
@@ -133,7 +149,8 @@ fn listener_filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter 
 
 fn filter_chain(key: &InboundKey, chain: &Chain, listener: &str) -> FilterChain {
     let socket = chain.terminate_tls.then(|| {
-        let alpn: &[&str] = if chain.http { server_http_alpn(key.capabilities) } else { &SERVER_TCP };
+        let alpn: &[&str] =
+            if chain.http { server_http_alpn(key.capabilities) } else { &SERVER_TCP };
         tls::mesh_server(alpn, &key.mesh.trust_domains())
     });
     let wants = FilterChainMatch {

@@ -81,7 +81,11 @@ pub fn cluster_specifier(clusters: &[(String, u32)]) -> ClusterSpecifier {
             clusters: several
                 .iter()
                 .filter(|(_, weight)| *weight > 0)
-                .map(|(name, weight)| ClusterWeight { name: name.clone(), weight: *weight, ..Default::default() })
+                .map(|(name, weight)| ClusterWeight {
+                    name: name.clone(),
+                    weight: *weight,
+                    ..Default::default()
+                })
                 .collect(),
         }),
     }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::envoy::config::core::v3::{
-    DataSource, HeaderValue, HeaderValueOption, Metadata, data_source, header_value_option::HeaderAppendAction,
+    DataSource, HeaderValue, HeaderValueOption, Metadata, data_source,
+    header_value_option::HeaderAppendAction,
 };
 use api::envoy::config::route::v3::{
-    DirectResponseAction, RedirectAction, RetryPolicy, Route, RouteAction, RouteMatch, WeightedCluster,
+    DirectResponseAction, RedirectAction, RetryPolicy, Route, RouteAction, RouteMatch,
+    WeightedCluster,
     redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
     retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
     route::Action,
@@ -31,7 +33,8 @@ use crate::model::virtual_service::{Client, VirtualServiceRule};
 use crate::naming;
 
 /// What Istio retries when nobody says anything.
-const DEFAULT_RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+const DEFAULT_RETRY_ON: &str =
+    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 const DEFAULT_RETRIES: u32 = 2;
 /// How often another host is looked for when the chosen one was tried already.
 const HOST_SELECTION_ATTEMPTS: i64 = 5;
@@ -125,7 +128,9 @@ impl Translation<'_> {
     fn may_hold(&self, matched: &HttpMatch) -> bool {
         let gateway = matched.gateways.is_empty() || matched.gateways.contains(&self.key.gateway);
         let port = matched.port.is_none_or(|port| port == self.key.port);
-        gateway && port && self.key.client.is(matched.source_namespace.as_deref(), &matched.source_labels)
+        gateway
+            && port
+            && self.key.client.is(matched.source_namespace.as_deref(), &matched.source_labels)
     }
 
     /// `None` for a delegate that does not exist (yet).
@@ -138,9 +143,13 @@ impl Translation<'_> {
         };
         add_headers(&http.headers, &mut route);
         route.action = Some(match &http.action {
-            HttpAction::Route(destinations) => Action::Route(self.forward(http, destinations, &mut route)),
+            HttpAction::Route(destinations) => {
+                Action::Route(self.forward(http, destinations, &mut route))
+            }
             HttpAction::Redirect(to) => Action::Redirect(redirect(to)),
-            HttpAction::DirectResponse(response) => Action::DirectResponse(direct_response(response)),
+            HttpAction::DirectResponse(response) => {
+                Action::DirectResponse(direct_response(response))
+            }
             HttpAction::Delegate { .. } => return None,
         });
         Some(route)
@@ -150,12 +159,18 @@ impl Translation<'_> {
         let rule = &*self.key.virtual_service;
         let path = naming::config_path("virtual-service", &rule.namespace, &rule.name);
         Metadata {
-            filter_metadata: [("istio".to_owned(), text_struct([("config", path.as_str())]))].into(),
+            filter_metadata: [("istio".to_owned(), text_struct([("config", path.as_str())]))]
+                .into(),
             ..Default::default()
         }
     }
 
-    fn forward(&self, http: &HttpRoute, to: &[HttpRouteDestination], route: &mut Route) -> RouteAction {
+    fn forward(
+        &self,
+        http: &HttpRoute,
+        to: &[HttpRouteDestination],
+        route: &mut Route,
+    ) -> RouteAction {
         let mut action = RouteAction {
             timeout: Some(duration(http.timeout.unwrap_or_default())),
             retry_policy: match &http.retries {
@@ -176,22 +191,29 @@ impl Translation<'_> {
                 None => {}
             }
             if let Some(authority) = &rewrite.authority {
-                action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority.clone()));
+                action.host_rewrite_specifier =
+                    Some(HostRewriteSpecifier::HostRewriteLiteral(authority.clone()));
             }
         }
         if let Some(authority) = authority_set(&http.headers.request) {
-            action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
+            action.host_rewrite_specifier =
+                Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
         }
         action.cluster_specifier = Some(match to {
             [only] => {
                 add_headers(&only.headers, route);
                 if let Some(authority) = authority_set(&only.headers.request) {
-                    action.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
+                    action.host_rewrite_specifier =
+                        Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
                 }
                 ClusterSpecifier::Cluster(self.destinations.cluster(&only.destination))
             }
             several => ClusterSpecifier::WeightedClusters(WeightedCluster {
-                clusters: several.iter().filter(|to| to.weight > 0).map(|to| self.weighted(to)).collect(),
+                clusters: several
+                    .iter()
+                    .filter(|to| to.weight > 0)
+                    .map(|to| self.weighted(to))
+                    .collect(),
                 ..Default::default()
             }),
         });
@@ -232,12 +254,18 @@ fn authority_set(operations: &HeaderOperations) -> Option<String> {
 }
 
 fn header_values(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
-    let values = |headers: &BTreeMap<String, String>, action: HeaderAppendAction| -> Vec<HeaderValueOption> {
+    let values = |headers: &BTreeMap<String, String>,
+                  action: HeaderAppendAction|
+     -> Vec<HeaderValueOption> {
         headers
             .iter()
             .filter(|(name, _)| !is_authority(name))
             .map(|(name, value)| HeaderValueOption {
-                header: Some(HeaderValue { key: name.clone(), value: value.clone(), ..Default::default() }),
+                header: Some(HeaderValue {
+                    key: name.clone(),
+                    value: value.clone(),
+                    ..Default::default()
+                }),
                 append_action: action as i32,
                 ..Default::default()
             })
@@ -310,20 +338,24 @@ fn retry_policy(retries: &Retries) -> Option<RetryPolicy> {
     if retries.attempts == 0 {
         return None;
     }
-    let mut policy = RetryPolicy { num_retries: number(retries.attempts), ..default_retry_policy() };
+    let mut policy =
+        RetryPolicy { num_retries: number(retries.attempts), ..default_retry_policy() };
     if !retries.retry_on.is_empty() {
         let (codes, conditions): (Vec<&String>, Vec<&String>) =
             retries.retry_on.iter().partition(|item| item.parse::<u32>().is_ok());
         policy.retriable_status_codes = codes.iter().filter_map(|code| code.parse().ok()).collect();
         let mut conditions: Vec<&str> = conditions.into_iter().map(String::as_str).collect();
-        if !policy.retriable_status_codes.is_empty() && !conditions.contains(&"retriable-status-codes") {
+        if !policy.retriable_status_codes.is_empty()
+            && !conditions.contains(&"retriable-status-codes")
+        {
             conditions.push("retriable-status-codes");
         }
         policy.retry_on = conditions.join(",");
     }
     policy.per_try_timeout = retries.per_try_timeout.map(duration);
-    policy.retry_back_off =
-        retries.backoff.map(|base| RetryBackOff { base_interval: Some(duration(base)), ..Default::default() });
+    policy.retry_back_off = retries
+        .backoff
+        .map(|base| RetryBackOff { base_interval: Some(duration(base)), ..Default::default() });
     if retries.retry_ignore_previous_hosts == Some(false) {
         policy.retry_host_predicate.clear();
         policy.host_selection_retry_max_attempts = 0;
@@ -334,6 +366,8 @@ fn retry_policy(retries: &Retries) -> Option<RetryPolicy> {
 fn previous_hosts() -> RetryHostPredicate {
     RetryHostPredicate {
         name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack(&PreviousHostsPredicate {}))),
+        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack(
+            &PreviousHostsPredicate {},
+        ))),
     }
 }

@@ -34,20 +34,28 @@ pub fn is_catch_all(matched: &RouteMatch) -> bool {
 /// Translates the parts of a match that look at the request; `None` for one that can never hold here: the claims of a
 /// verified token are not there until tokens are verified.
 pub fn translate(matched: &HttpMatch) -> Option<RouteMatch> {
-    if matched.headers.keys().chain(matched.without_headers.keys()).any(|key| key.starts_with(CLAIMS_PREFIX)) {
+    if matched
+        .headers
+        .keys()
+        .chain(matched.without_headers.keys())
+        .any(|key| key.starts_with(CLAIMS_PREFIX))
+    {
         return None;
     }
     let mut headers: Vec<HeaderMatcher> = Vec::new();
     header_matches(&matched.headers, false, &mut headers);
     header_matches(&matched.without_headers, true, &mut headers);
-    for (name, wanted) in
-        [(":method", &matched.method), (":authority", &matched.authority), (":scheme", &matched.scheme)]
-    {
+    for (name, wanted) in [
+        (":method", &matched.method),
+        (":authority", &matched.authority),
+        (":scheme", &matched.scheme),
+    ] {
         if let Some(wanted) = wanted {
             headers.push(header(name, &ValueMatch::Matches(wanted.clone()), false));
         }
     }
-    let query_parameters = matched.query_params.iter().map(|(name, wanted)| query_parameter(name, wanted)).collect();
+    let query_parameters =
+        matched.query_params.iter().map(|(name, wanted)| query_parameter(name, wanted)).collect();
     Some(RouteMatch {
         path_specifier: Some(path(matched.uri.as_ref())),
         // Absent means true: say only what differs.
@@ -67,7 +75,11 @@ fn path(uri: Option<&StringMatch>) -> PathSpecifier {
     }
 }
 
-fn header_matches(wanted: &BTreeMap<String, ValueMatch>, invert: bool, out: &mut Vec<HeaderMatcher>) {
+fn header_matches(
+    wanted: &BTreeMap<String, ValueMatch>,
+    invert: bool,
+    out: &mut Vec<HeaderMatcher>,
+) {
     out.extend(wanted.iter().map(|(name, value)| header(name, value, invert)));
 }
 

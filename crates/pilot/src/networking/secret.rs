@@ -45,5 +45,8 @@ pub fn secret(key: &SecretKey) -> Option<Secret> {
 }
 
 fn inline(bytes: &[u8]) -> DataSource {
-    DataSource { specifier: Some(data_source::Specifier::InlineBytes(bytes.to_vec())), ..Default::default() }
+    DataSource {
+        specifier: Some(data_source::Specifier::InlineBytes(bytes.to_vec())),
+        ..Default::default()
+    }
 }

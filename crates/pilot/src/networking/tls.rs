@@ -1,15 +1,16 @@
 //! Transport sockets: mesh TLS with certificates from the agent, and gateway TLS with credentials from the control plane.
 
 use api::envoy::config::core::v3::{
-    AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket,
-    api_config_source::ApiType, config_source::ConfigSourceSpecifier, grpc_service, transport_socket,
-};
-use api::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
-    TlsParameters, UpstreamTlsContext, common_tls_context, subject_alt_name_matcher::SanType,
-    tls_parameters::TlsProtocol,
+    AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, GrpcService,
+    TransportSocket, api_config_source::ApiType, config_source::ConfigSourceSpecifier,
+    grpc_service, transport_socket,
 };
 use api::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use api::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
+    SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext, common_tls_context,
+    subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
+};
 use api::envoy::r#type::matcher::v3::StringMatcher;
 use prost::{Message, Name};
 
@@ -38,9 +39,9 @@ pub fn raw_buffer() -> TransportSocket {
 /// The server side of mesh TLS: this workload's certificate; a client certificate that the mesh's roots sign.
 pub fn mesh_server(alpn: &[&str], trust_domains: &[String]) -> TransportSocket {
     let prefixes = trust_domains.iter().map(|domain| {
-        string_matcher(api::envoy::r#type::matcher::v3::string_matcher::MatchPattern::Prefix(format!(
-            "spiffe://{domain}/"
-        )))
+        string_matcher(api::envoy::r#type::matcher::v3::string_matcher::MatchPattern::Prefix(
+            format!("spiffe://{domain}/"),
+        ))
     });
     let tls = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
@@ -50,7 +51,11 @@ pub fn mesh_server(alpn: &[&str], trust_domains: &[String]) -> TransportSocket {
             }),
             alpn_protocols: alpn.iter().map(|p| (*p).to_owned()).collect(),
             tls_certificate_sds_secret_configs: vec![agent_secret(SDS_DEFAULT_CERTIFICATE)],
-            validation_context_type: Some(combined_validation(agent_secret(SDS_ROOT), prefixes.collect(), SanType::Uri)),
+            validation_context_type: Some(combined_validation(
+                agent_secret(SDS_ROOT),
+                prefixes.collect(),
+                SanType::Uri,
+            )),
             ..Default::default()
         }),
         require_client_certificate: boolean(true),
@@ -115,8 +120,11 @@ pub fn client(tls: &ClientTls<'_>) -> TransportSocket {
         ..Default::default()
     };
     if let Some(credential) = tls.credential {
-        common.validation_context_type =
-            Some(combined_validation(credential_secret(&format!("{credential}-cacert")), sans, SanType::Dns));
+        common.validation_context_type = Some(combined_validation(
+            credential_secret(&format!("{credential}-cacert")),
+            sans,
+            SanType::Dns,
+        ));
         if tls.present_certificate {
             common.tls_certificate_sds_secret_configs = vec![credential_secret(credential)];
         }
@@ -127,16 +135,29 @@ pub fn client(tls: &ClientTls<'_>) -> TransportSocket {
         }
         common.validation_context_type = if tls.files.ca.is_empty() {
             (!sans.is_empty()).then(|| {
-                common_tls_context::ValidationContextType::ValidationContext(CertificateValidationContext {
-                    match_typed_subject_alt_names: typed(sans, SanType::Dns),
-                    ..Default::default()
-                })
+                common_tls_context::ValidationContextType::ValidationContext(
+                    CertificateValidationContext {
+                        match_typed_subject_alt_names: typed(sans, SanType::Dns),
+                        ..Default::default()
+                    },
+                )
             })
         } else {
-            Some(combined_validation(agent_secret(&format!("file-root:{}", tls.files.ca)), sans, SanType::Dns))
+            Some(combined_validation(
+                agent_secret(&format!("file-root:{}", tls.files.ca)),
+                sans,
+                SanType::Dns,
+            ))
         };
     }
-    socket(TLS_SOCKET, &UpstreamTlsContext { common_tls_context: Some(common), sni: tls.sni.to_owned(), ..Default::default() })
+    socket(
+        TLS_SOCKET,
+        &UpstreamTlsContext {
+            common_tls_context: Some(common),
+            sni: tls.sni.to_owned(),
+            ..Default::default()
+        },
+    )
 }
 
 /// TLS towards a gateway's clients.
@@ -175,7 +196,11 @@ pub fn gateway_server(tls: &GatewayTls<'_>) -> TransportSocket {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(parameters),
             alpn_protocols: tls.alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
-            tls_certificate_sds_secret_configs: tls.certificates.iter().map(|name| secret(name)).collect(),
+            tls_certificate_sds_secret_configs: tls
+                .certificates
+                .iter()
+                .map(|name| secret(name))
+                .collect(),
             validation_context_type: validation,
             ..Default::default()
         }),

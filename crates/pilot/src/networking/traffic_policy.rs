@@ -12,7 +12,8 @@ use api::envoy::config::core::v3::{
 use api::envoy::extensions::upstreams::http::v3::{
     HttpProtocolOptions,
     http_protocol_options::{
-        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+        explicit_http_config::ProtocolConfig,
     },
 };
 use api::envoy::r#type::v3::Percent;
@@ -30,14 +31,25 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 
 /// The settings of a port of a subset: the subset's over the rule's, setting by setting; settings of the port replace
 /// those for every port whole.
-pub fn effective(rules: Option<&DestinationRules>, subset: Option<&str>, port: u16) -> PolicySettings {
+pub fn effective(
+    rules: Option<&DestinationRules>,
+    subset: Option<&str>,
+    port: u16,
+) -> PolicySettings {
     let Some(rules) = rules else { return PolicySettings::default() };
     let of_port = |policy: &TrafficPolicy| -> PolicySettings {
-        let own = policy.port_level.iter().find(|(number, _)| *number == port).map(|(_, settings)| settings);
+        let own = policy
+            .port_level
+            .iter()
+            .find(|(number, _)| *number == port)
+            .map(|(_, settings)| settings);
         own.unwrap_or(&policy.settings).clone()
     };
     let whole = rules.traffic_policy.as_ref().map(of_port).unwrap_or_default();
-    let part = subset.and_then(|name| rules.subset(name)?.traffic_policy.as_ref()).map(of_port).unwrap_or_default();
+    let part = subset
+        .and_then(|name| rules.subset(name)?.traffic_policy.as_ref())
+        .map(of_port)
+        .unwrap_or_default();
     PolicySettings {
         load_balancer: part.load_balancer.or(whole.load_balancer),
         connection_pool: part.connection_pool.or(whole.connection_pool),
@@ -56,9 +68,12 @@ pub fn apply(
 ) {
     let pool = settings.connection_pool.as_ref();
     cluster.connect_timeout = Some(duration(
-        pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout).unwrap_or(connect_timeout),
+        pool.and_then(|pool| pool.tcp.as_ref())
+            .and_then(|tcp| tcp.connect_timeout)
+            .unwrap_or(connect_timeout),
     ));
-    cluster.circuit_breakers = Some(CircuitBreakers { thresholds: vec![thresholds(pool)], ..Default::default() });
+    cluster.circuit_breakers =
+        Some(CircuitBreakers { thresholds: vec![thresholds(pool)], ..Default::default() });
     cluster.lb_policy = lb_policy(settings) as i32;
     if let Some(outliers) = &settings.outlier_detection {
         cluster.outlier_detection = Some(outlier_detection(outliers));
@@ -69,12 +84,16 @@ pub fn apply(
             });
         }
     }
-    if let Some(keepalive) = pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.tcp_keepalive.as_ref()) {
+    if let Some(keepalive) =
+        pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.tcp_keepalive.as_ref())
+    {
         cluster.upstream_connection_options = Some(UpstreamConnectionOptions {
             tcp_keepalive: Some(TcpKeepalive {
                 keepalive_probes: keepalive.probes.and_then(number),
                 keepalive_time: keepalive.time.and_then(|time| number(time.as_secs() as u32)),
-                keepalive_interval: keepalive.interval.and_then(|time| number(time.as_secs() as u32)),
+                keepalive_interval: keepalive
+                    .interval
+                    .and_then(|time| number(time.as_secs() as u32)),
             }),
             ..Default::default()
         });
@@ -88,7 +107,8 @@ pub fn apply(
 pub fn thresholds(pool: Option<&ConnectionPool>) -> Thresholds {
     let tcp = pool.and_then(|pool| pool.tcp.as_ref());
     let http = pool.and_then(|pool| pool.http.as_ref());
-    let limit = |written: Option<u32>| number(written.filter(|limit| *limit > 0).unwrap_or(u32::MAX));
+    let limit =
+        |written: Option<u32>| number(written.filter(|limit| *limit > 0).unwrap_or(u32::MAX));
     Thresholds {
         max_connections: limit(tcp.and_then(|tcp| tcp.max_connections)),
         max_pending_requests: limit(http.and_then(|http| http.http1_max_pending_requests)),
@@ -110,8 +130,11 @@ fn lb_policy(settings: &PolicySettings) -> LbPolicy {
 
 fn outlier_detection(outliers: &OutlierDetection) -> EnvoyOutlierDetection {
     // A threshold of zero switches a detector off: it is then never enforced.
-    let enforcing = |threshold: Option<u32>| threshold.and_then(|threshold| number(if threshold > 0 { 100 } else { 0 }));
-    let threshold = |written: Option<u32>| written.filter(|threshold| *threshold > 0).and_then(number);
+    let enforcing = |threshold: Option<u32>| {
+        threshold.and_then(|threshold| number(if threshold > 0 { 100 } else { 0 }))
+    };
+    let threshold =
+        |written: Option<u32>| written.filter(|threshold| *threshold > 0).and_then(number);
     let split = outliers.split_external_local_origin_errors;
     EnvoyOutlierDetection {
         consecutive_5xx: threshold(outliers.consecutive_5xx_errors),
@@ -148,18 +171,22 @@ pub fn http_options(
         max_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration).map(duration),
         ..Default::default()
     };
-    let upgrade = http.is_some_and(|http| http.h2_upgrade_policy == H2Upgrade::Upgrade) && port.protocol == Protocol::Http;
+    let upgrade = http.is_some_and(|http| http.h2_upgrade_policy == H2Upgrade::Upgrade)
+        && port.protocol == Protocol::Http;
     let http2 = || Http2ProtocolOptions {
         max_concurrent_streams: http.and_then(|http| http.max_concurrent_streams).and_then(number),
         ..Default::default()
     };
     let explicit = |config| {
-        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(config),
+        })
     };
     let protocol = if speaks_http2 && (port.is_http2() || upgrade) {
         explicit(ProtocolConfig::Http2ProtocolOptions(http2()))
     } else if speaks_http2
-        && (port.protocol == Protocol::Unspecified || http.is_some_and(|http| http.use_client_protocol))
+        && (port.protocol == Protocol::Unspecified
+            || http.is_some_and(|http| http.use_client_protocol))
     {
         UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
             http_protocol_options: Some(Http1ProtocolOptions::default()),

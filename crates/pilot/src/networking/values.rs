@@ -35,13 +35,18 @@ pub fn socket_address(address: &str, port: u16) -> Address {
 /// A Unix domain socket.
 pub fn pipe_address(path: &str) -> Address {
     Address {
-        address: Some(address::Address::Pipe(api::envoy::config::core::v3::Pipe { path: path.to_owned(), mode: 0 })),
+        address: Some(address::Address::Pipe(api::envoy::config::core::v3::Pipe {
+            path: path.to_owned(),
+            mode: 0,
+        })),
     }
 }
 
 /// A struct value of text fields.
 pub fn text_struct<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Struct {
-    Struct { fields: fields.into_iter().map(|(key, text)| (key.to_owned(), text_value(text))).collect() }
+    Struct {
+        fields: fields.into_iter().map(|(key, text)| (key.to_owned(), text_value(text))).collect(),
+    }
 }
 
 /// A text as a dynamic value.

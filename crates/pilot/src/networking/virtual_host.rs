@@ -51,7 +51,10 @@ pub fn refuse_all(name: &str, status: u32) -> VirtualHost {
         routes: vec![Route {
             name: name.to_owned(),
             r#match: Some(route_match::everything()),
-            action: Some(Action::DirectResponse(DirectResponseAction { status, ..Default::default() })),
+            action: Some(Action::DirectResponse(DirectResponseAction {
+                status,
+                ..Default::default()
+            })),
             ..Default::default()
         }],
         ..Default::default()

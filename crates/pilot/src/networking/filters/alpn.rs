@@ -9,7 +9,8 @@ use crate::networking::encoding::pack;
 use crate::proxy::Capabilities;
 
 /// `istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig`.
-pub const TYPE_URL: &str = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
+pub const TYPE_URL: &str =
+    "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
 
 /// ALPN towards mesh peers, by what they will be spoken to in.
 const OVERRIDES: [(Protocol, [&str; 3]); 3] = [

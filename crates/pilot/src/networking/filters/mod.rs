@@ -6,7 +6,9 @@ mod proxy_authorization;
 mod router;
 mod stats;
 
-use api::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
+use api::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpFilter, http_filter,
+};
 use api::google::protobuf::Any;
 
 use crate::proxy::Capabilities;

@@ -20,10 +20,14 @@ pub(super) fn config(site: &Site<'_>) -> Option<Any> {
         return None;
     }
     let discovery = DiscoveryMethod {
-        method_specifier: Some(discovery_method::MethodSpecifier::IstioHeaders(IstioHeaders::default())),
+        method_specifier: Some(discovery_method::MethodSpecifier::IstioHeaders(
+            IstioHeaders::default(),
+        )),
     };
     let propagation = PropagationMethod {
-        method_specifier: Some(propagation_method::MethodSpecifier::IstioHeaders(IstioHeaders::default())),
+        method_specifier: Some(propagation_method::MethodSpecifier::IstioHeaders(
+            IstioHeaders::default(),
+        )),
     };
     Some(pack(&match site.direction {
         Direction::Inbound => Config {

@@ -10,12 +10,15 @@ use crate::networking::encoding::pack;
 use crate::proxy::Capabilities;
 
 /// `envoy.extensions.filters.http.basic_auth.v3.BasicAuth`.
-pub const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.filters.http.basic_auth.v3.BasicAuth";
+pub const TYPE_URL: &str =
+    "type.googleapis.com/envoy.extensions.filters.http.basic_auth.v3.BasicAuth";
 
 /// Only where the node named a credential: a listener for everybody on an address of its own asks for none.
 pub(super) fn config(site: &Site<'_>) -> Option<Any> {
     let credential = site.proxy_credential?;
-    if site.direction != Direction::Outbound || !site.capabilities.contains(Capabilities::BASIC_AUTH) {
+    if site.direction != Direction::Outbound
+        || !site.capabilities.contains(Capabilities::BASIC_AUTH)
+    {
         return None;
     }
     Some(pack(&BasicAuth {
