@@ -64,11 +64,13 @@ impl Certificate {
             .map_err(|error| TlsError::Key(error.to_string()))?;
         let key = aws_lc_rs::sign::any_supported_type(&key)
             .map_err(|error| TlsError::Key(error.to_string()))?;
-        let key = CertifiedKey::new(chain, key);
-        match key.keys_match() {
-            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-            Err(_) => return Err(TlsError::KeyMismatch),
+        // rustls's own comparison reads only X.509 version 3, which a server's certificate need not be.
+        let (_, certificate) = x509_parser::parse_x509_certificate(&chain[0])
+            .map_err(|error| TlsError::Key(error.to_string()))?;
+        if key.public_key().is_some_and(|public| *public != *certificate.public_key().raw) {
+            return Err(TlsError::KeyMismatch);
         }
+        let key = CertifiedKey::new(chain, key);
         Ok(Certificate { key: Arc::new(key), leaf: Arc::new(leaf) })
     }
 

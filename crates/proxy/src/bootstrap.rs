@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use api::check::Checker;
-use api::envoy::config::bootstrap::v3::{self as proto, Bootstrap as Message};
+use api::envoy::config::bootstrap::v3::Bootstrap as Message;
+use api::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use api::envoy::config::core::v3::{ApiConfigSource, ConfigSource, Node};
 use api::google::protobuf::{Struct, value::Kind};
 use api::schema::Schema;
@@ -20,12 +21,12 @@ use crate::snapshot::registry::Extensions;
 use crate::snapshot::slots::Slots;
 use crate::snapshot::source::Fetch;
 use crate::snapshot::values;
-use crate::snapshot::{Binder, Snapshot, source};
+use crate::snapshot::{Binder, NoSockets, Snapshot, source};
 
 /// The type of the document.
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
-/// A bootstrap that has passed the schema's checks.
+/// A bootstrap, with what is known to be wrong with it.
 #[derive(Debug)]
 pub struct Bootstrap {
     /// The message.
@@ -33,6 +34,8 @@ pub struct Bootstrap {
     /// Where each part of it stands in the text, if it is from one.
     spans: Spans,
     sources: Sources,
+    /// What reading has found wrong.
+    problems: Vec<Problem>,
 }
 
 /// Everything that is wrong with a configuration.
@@ -59,10 +62,11 @@ impl fmt::Display for ConfigError {
 }
 
 impl Bootstrap {
-    /// Reads YAML or JSON; later sources lie over earlier ones.
+    /// Reads YAML or JSON; later sources lie over earlier ones. What is wrong with the text and by the schema is kept
+    /// until [`Bootstrap::load`] has found what else is wrong.
     ///
     /// # Errors
-    /// Everything that is wrong with the text and by the schema.
+    /// When the text is so wrong that there is nothing to go on with.
     pub fn read(
         schema: &Schema,
         extensions: &Extensions,
@@ -75,19 +79,12 @@ impl Bootstrap {
         let Loaded { bytes, spans, mut problems } = api::text::load(schema, descriptor, &sources);
         let knows = |name: &str| extensions.knows(name);
         let report = Checker::new(schema, &knows).check(descriptor, &bytes);
-        // What is missing because it could not be read is no news.
-        let spoilt: Vec<String> =
-            problems.iter().map(|problem| parent(&problem.path).to_owned()).collect();
-        let news = report.problems.into_iter().filter(|problem| {
-            !spoilt.iter().any(|path| *path == parent(&problem.path) || *path == problem.path)
-        });
-        problems.extend(news.map(|problem| spans.locate(problem)));
+        add_news(&mut problems, report.problems);
         for path in report.deprecated {
             tracing::warn!("{path} is deprecated");
         }
         match Message::decode(bytes.as_slice()) {
-            Ok(message) if problems.is_empty() => Ok(Self { message, spans, sources }),
-            Ok(_) => Err(ConfigError::new(problems, sources)),
+            Ok(message) => Ok(Self { message, spans, sources, problems }),
             Err(error) => {
                 problems.push(Problem::new("", error.to_string()));
                 Err(ConfigError::new(problems, sources))
@@ -113,7 +110,7 @@ impl Bootstrap {
             })
             .unwrap_or_default();
         if report.problems.is_empty() {
-            Ok(Self { message, spans: Spans::default(), sources })
+            Ok(Self { message, spans: Spans::default(), sources, problems: Vec::new() })
         } else {
             Err(ConfigError::new(report.problems, sources))
         }
@@ -140,15 +137,16 @@ impl Bootstrap {
     }
 
     /// Where the admin interface listens.
-    ///
-    /// # Errors
-    /// When the address is none that can be bound.
-    pub fn admin_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
-        let Some(admin) = &self.message.admin else { return Ok(None) };
-        let Some(address) = &admin.address else { return Ok(None) };
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin().ok().flatten()
+    }
+
+    fn admin(&self) -> Result<Option<SocketAddr>, Problem> {
         use api::envoy::config::core::v3::address::Address;
         use api::envoy::config::core::v3::socket_address::PortSpecifier;
-        let problem = |message: &str| self.error(vec![Problem::new("admin.address", message)]);
+        let admin = self.message.admin.as_ref().and_then(|admin| admin.address.as_ref());
+        let Some(address) = admin else { return Ok(None) };
+        let problem = |message: &str| Problem::new("admin.address", message);
         let Some(Address::SocketAddress(socket)) = &address.address else {
             return Err(problem("only `socket_address` is supported here"));
         };
@@ -163,17 +161,16 @@ impl Bootstrap {
     }
 
     /// Connections a listener may have, by name, from the static layers of the runtime. The last layer wins.
-    ///
-    /// # Errors
-    /// Every key that has no meaning here.
-    pub fn listener_limits(&self) -> Result<BTreeMap<String, u64>, ConfigError> {
+    pub fn listener_limits(&self) -> BTreeMap<String, u64> {
+        self.runtime(&mut Vec::new())
+    }
+
+    /// Reads the runtime; a key that has no meaning here is a problem.
+    fn runtime(&self, problems: &mut Vec<Problem>) -> BTreeMap<String, u64> {
         let mut limits = BTreeMap::new();
-        let mut problems = Vec::new();
         let layers = self.message.layered_runtime.iter().flat_map(|runtime| &runtime.layers);
         for (index, layer) in layers.enumerate() {
-            let Some(proto::runtime_layer::LayerSpecifier::StaticLayer(values)) =
-                &layer.layer_specifier
-            else {
+            let Some(LayerSpecifier::StaticLayer(values)) = &layer.layer_specifier else {
                 continue;
             };
             let path = format!("layered_runtime.layers[{index}].static_layer");
@@ -185,28 +182,49 @@ impl Bootstrap {
                         drop(limits.insert(name, limit))
                     }
                     Some(RuntimeKey::Harmless) => {}
-                    None => problems.push(Problem::new(
-                        &path,
-                        format!("runtime key `{key}` is not supported yet"),
-                    )),
+                    None => {
+                        let message = format!("runtime key `{key}` is not supported yet");
+                        problems.push(Problem::new(&path, message));
+                    }
                 }
             }
         }
-        if problems.is_empty() { Ok(limits) } else { Err(self.error(problems)) }
+        limits
     }
 
     /// Loads everything static into `snapshot` and tells it where discovery is.
     ///
     /// # Errors
-    /// Everything that cannot be compiled or bound.
+    /// Everything that is wrong with the bootstrap, from its text to what cannot be bound.
     pub fn load(
         &self,
         snapshot: &mut Snapshot,
         binder: &mut dyn Binder,
         now: Instant,
     ) -> Result<(), ConfigError> {
-        let mut problems = Vec::new();
+        let mut found = Vec::new();
+        // Of a bootstrap that is wrong already nothing is bound; it is only looked for more.
+        let binder: &mut dyn Binder =
+            if self.problems.is_empty() { binder } else { &mut NoSockets };
+        self.load_static(snapshot, binder, now, &mut found);
+        let (ads, cds, lds) = self.discovery(snapshot.environment(), &mut found);
+        snapshot.discover(ads, cds, lds);
+        found.extend(self.admin().err());
+        self.runtime(&mut found);
+        let mut problems = self.problems.clone();
+        add_news(&mut problems, found);
+        if problems.is_empty() { Ok(()) } else { Err(self.error(problems)) }
+    }
+
+    fn load_static(
+        &self,
+        snapshot: &mut Snapshot,
+        binder: &mut dyn Binder,
+        now: Instant,
+        problems: &mut Vec<Problem>,
+    ) {
         let resources = self.message.static_resources.clone().unwrap_or_default();
+        snapshot.expect_clusters(resources.clusters.iter().map(|cluster| cluster.name.clone()));
         let mut take = |kind, list: &str, index: usize, name: &str, bytes: Vec<u8>| {
             let path = format!("static_resources.{list}[{index}]");
             if let Err(found) = snapshot.take_static(kind, name, bytes, binder, now) {
@@ -219,28 +237,9 @@ impl Bootstrap {
         for (index, cluster) in resources.clusters.iter().enumerate() {
             take(ResourceKind::Cluster, "clusters", index, &cluster.name, cluster.encode_to_vec());
         }
-        for (index, listener) in resources.listeners.iter().enumerate() {
-            take(
-                ResourceKind::Listener,
-                "listeners",
-                index,
-                &listener.name,
-                listener.encode_to_vec(),
-            );
+        for (index, found) in resources.listeners.iter().enumerate() {
+            take(ResourceKind::Listener, "listeners", index, &found.name, found.encode_to_vec());
         }
-        let (ads, cds, lds) = self.discovery(snapshot.environment(), &mut problems);
-        for source in [&ads].into_iter().flatten() {
-            if !resources.clusters.iter().any(|cluster| cluster.name == source.cluster) {
-                let message =
-                    format!("there is no cluster `{}` in static_resources", source.cluster);
-                problems.push(Problem::new(
-                    "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name",
-                    message,
-                ));
-            }
-        }
-        snapshot.discover(ads, cds, lds);
-        if problems.is_empty() { Ok(()) } else { Err(self.error(problems)) }
     }
 
     fn discovery(
@@ -267,6 +266,14 @@ impl Bootstrap {
             .any(|fetch| fetch.source == crate::config_sync::sink::Source::Ads);
         if uses_ads && dynamic.ads_config.is_none() {
             cx.problem_at("dynamic_resources", "`ads` is used, but there is no `ads_config`");
+        }
+        let clusters = self.message.static_resources.iter().flat_map(|found| &found.clusters);
+        if let Some(source) = &ads
+            && !clusters.into_iter().any(|cluster| cluster.name == source.cluster)
+        {
+            let message = format!("there is no cluster `{}` in static_resources", source.cluster);
+            let field = "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name";
+            cx.problem_at(field, message);
         }
         problems.append(&mut cx.problems);
         (ads, cds, lds)
@@ -295,9 +302,19 @@ impl ConfigError {
     }
 }
 
-/// The path of what encloses `path`.
-fn parent(path: &str) -> &str {
-    path.rfind(['.', '[']).map_or("", |end| &path[..end])
+/// Adds what was found later, but for what may only follow from what is known: problems around or within others.
+fn add_news(problems: &mut Vec<Problem>, later: Vec<Problem>) {
+    let known: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+    let is_news = |problem: &Problem| {
+        !known.iter().any(|path| encloses(path, &problem.path) || encloses(&problem.path, path))
+    };
+    problems.extend(later.into_iter().filter(is_news));
+}
+
+/// Is `inner` at or within `outer`?
+fn encloses(outer: &str, inner: &str) -> bool {
+    let rest = inner.strip_prefix(outer);
+    rest.is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// What a runtime key means here.

@@ -119,8 +119,7 @@ pub fn validate(
 ) -> Result<(), ConfigError> {
     let registry = Registry::new();
     let sinks = Sinks::new(BufferOptions::default(), registry.clone());
-    let env = environment(bootstrap, extensions, options, registry, sinks)?;
-    bootstrap.admin_address()?;
+    let env = environment(bootstrap, extensions, options, registry, sinks);
     bootstrap.load(&mut Snapshot::new(env), &mut NoSockets, Instant::now())
 }
 
@@ -130,9 +129,9 @@ fn environment(
     options: &Options,
     registry: Registry,
     sinks: Sinks,
-) -> Result<Environment, ConfigError> {
+) -> Environment {
     let variable = options.variable;
-    Ok(Environment {
+    Environment {
         schema: Schema::new(),
         extensions,
         registry,
@@ -143,9 +142,9 @@ fn environment(
             variable: Arc::new(variable),
             ..Default::default()
         },
-        listener_limits: bootstrap.listener_limits()?,
+        listener_limits: bootstrap.listener_limits(),
         variable,
-    })
+    }
 }
 
 /// Starts a server on the current tokio runtime. Returns once everything static is bound; what must warm goes on.
@@ -166,8 +165,8 @@ pub async fn start(
         ..BufferOptions::default()
     };
     let sinks = Sinks::new(buffers, registry.clone());
-    let env = environment(&bootstrap, extensions, &options, registry.clone(), sinks.clone())?;
-    let admin_address = bootstrap.admin_address()?;
+    let env = environment(&bootstrap, extensions, &options, registry.clone(), sinks.clone());
+    let admin_address = bootstrap.admin_address();
     let mut snapshot = Snapshot::new(env);
     let mut sockets = sockets::Sockets::new(options.concurrency);
     bootstrap.load(&mut snapshot, &mut sockets, Instant::now())?;

@@ -43,7 +43,6 @@ use cluster_set::ClusterSet;
 use clusters::DnsOptions;
 use compile::{ClusterUse, Compile, Environment};
 use fingerprint::Fingerprint;
-use http::HttpStore;
 use listener_set::ListenerSet;
 use listeners::SocketOptions;
 use route_set::RouteSet;
@@ -139,7 +138,6 @@ pub struct Snapshot {
     env: Environment,
     slots: Slots,
     tls: TlsStore,
-    http: HttpStore,
     clusters: ClusterSet,
     listeners: ListenerSet,
     routes: RouteSet,
@@ -157,7 +155,6 @@ impl Snapshot {
             env,
             slots: Slots::default(),
             tls: TlsStore::default(),
-            http: HttpStore::default(),
             clusters: ClusterSet::default(),
             listeners: ListenerSet::default(),
             routes: RouteSet::default(),
@@ -217,6 +214,11 @@ impl Snapshot {
         self.take(kind, &resource, true, binder, now)
     }
 
+    /// Names of the bootstrap's clusters: one that cannot be compiled is no reason to complain of who refers to it.
+    pub fn expect_clusters(&mut self, names: impl Iterator<Item = String>) {
+        self.clusters.expect(names);
+    }
+
     fn take(
         &mut self,
         kind: ResourceKind,
@@ -268,11 +270,11 @@ impl Snapshot {
     /// Runs a compilation; any problem spoils it.
     fn compile<R>(
         &mut self,
-        step: impl FnOnce(&mut Compile<'_>, &mut TlsStore, &mut HttpStore) -> Option<R>,
+        step: impl FnOnce(&mut Compile<'_>, &mut TlsStore) -> Option<R>,
     ) -> Result<(R, compile::Needs, Vec<ClusterUse>), Vec<Problem>> {
         let mut cx = Compile::new(&self.env, &mut self.slots);
         cx.static_secrets.clone_from(&self.static_secrets);
-        let result = step(&mut cx, &mut self.tls, &mut self.http);
+        let result = step(&mut cx, &mut self.tls);
         for used in &cx.clusters {
             cx.problems.extend(self.clusters.misuse(used));
         }
@@ -293,8 +295,7 @@ impl Snapshot {
             return Ok(());
         }
         let message = decode::<api::envoy::config::cluster::v3::Cluster>(&version.raw)?;
-        let (compiled, needs, _) =
-            self.compile(|cx, tls, _| clusters::cluster(cx, tls, &message))?;
+        let (compiled, needs, _) = self.compile(|cx, tls| clusters::cluster(cx, tls, &message))?;
         self.clusters.insert(&resource.name, version, compiled, needs, now)
     }
 
@@ -305,8 +306,7 @@ impl Snapshot {
     ) -> Result<(), Vec<Problem>> {
         let message =
             decode::<api::envoy::config::endpoint::v3::ClusterLoadAssignment>(&version.raw)?;
-        let (assignment, _, _) =
-            self.compile(|cx, _, _| Some(endpoints::assignment(cx, &message)))?;
+        let (assignment, _, _) = self.compile(|cx, _| Some(endpoints::assignment(cx, &message)))?;
         if let Some(name) = assignment.names().first() {
             return Err(vec![Problem::new("endpoints", format!("`{name}` is no IP address"))]);
         }
@@ -326,7 +326,7 @@ impl Snapshot {
         }
         let message = decode::<api::envoy::config::listener::v3::Listener>(&version.raw)?;
         let (compiled, needs, _) =
-            self.compile(|cx, tls, http| listeners::listener(cx, tls, http, &message))?;
+            self.compile(|cx, tls| listeners::listener(cx, tls, &message))?;
         self.listeners.insert(version, compiled, needs, binder, now)
     }
 
@@ -369,7 +369,7 @@ impl Snapshot {
         }
         let mut message = tls::decode_secret(&version.raw).map_err(|problem| vec![problem])?;
         resource.name.clone_into(&mut message.name);
-        self.compile(|cx, tls, _| tls.update(cx, &message))?;
+        self.compile(|cx, tls| tls.update(cx, &message))?;
         self.secrets.insert(resource.name.as_str().into(), version);
         Ok(())
     }

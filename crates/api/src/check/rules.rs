@@ -312,7 +312,7 @@ fn is_uri(text: &str) -> bool {
 
 fn is_header_name(text: &str, strict: bool) -> bool {
     if !strict {
-        return !text.is_empty() && !text.contains(['\0', '\n', '\r']);
+        return !text.contains(['\0', '\n', '\r']);
     }
     let name = text.strip_prefix(':').unwrap_or(text);
     !name.is_empty()

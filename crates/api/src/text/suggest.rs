@@ -3,7 +3,7 @@
 /// The candidate nearest to `name`, if it is near enough to be what was meant.
 pub fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(name);
-    let limit = (folded.len() / 3).max(1);
+    let limit = (folded.len() / 3).clamp(1, 5);
     candidates
         .map(|candidate| (distance(&folded, &fold(candidate)), candidate))
         .filter(|(distance, _)| *distance <= limit)

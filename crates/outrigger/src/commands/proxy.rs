@@ -110,7 +110,7 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     let levels = levels(&arguments)?;
     crate::logging::start(Arc::clone(&levels), arguments.log_path.as_deref())?;
     let options = options(&arguments, levels)?;
-    let extensions = Extensions::new();
+    let extensions = extensions::extensions();
     let name = arguments
         .config_path
         .as_deref()

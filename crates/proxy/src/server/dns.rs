@@ -61,11 +61,7 @@ async fn resolve(cluster: Arc<str>, task: DnsTask, control: Weak<Control>) {
                         let left = found.valid_until().saturating_duration_since(Instant::now());
                         interval = interval.min(left).max(MIN_INTERVAL);
                     }
-                    let mut found: Vec<IpAddr> = found.iter().collect();
-                    // Round-robin DNS turns its answers around; that is no change.
-                    found.sort();
-                    found.dedup();
-                    addresses.insert(name.clone(), found);
+                    addresses.insert(name.clone(), in_stable_order(found.iter()));
                 }
                 // The addresses known go on being used: a failing resolver must not empty a cluster.
                 Err(error) => tracing::warn!("cluster {cluster}: {name}: {error}"),
@@ -89,4 +85,13 @@ fn resolver(family: LookupFamily) -> Result<TokioResolver, hickory_resolver::net
         LookupFamily::All => LookupIpStrategy::Ipv4AndIpv6,
     };
     builder.build()
+}
+
+/// Round-robin DNS turns its answers around; that is no change. The family that is preferred stays in front.
+fn in_stable_order(found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = found.collect();
+    let first_is_v6 = found.first().is_some_and(IpAddr::is_ipv6);
+    found.sort_by_key(|address| (address.is_ipv6() != first_is_v6, *address));
+    found.dedup();
+    found
 }

@@ -17,7 +17,7 @@ use super::{DnsTask, Effects, Version};
 use crate::config_sync::sink::GrpcTarget;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::config::{ClusterConfig, UpstreamProtocol};
-use crate::upstream::host::HostSet;
+use crate::upstream::host::{HostAddress, HostSet};
 use crate::upstream::stats::ClusterBlocks;
 use crate::worker::Change;
 
@@ -31,6 +31,8 @@ pub struct ClusterSet {
     /// Clusters that were touched since the last settling.
     touched: BTreeSet<Arc<str>>,
     removed: Vec<Arc<str>>,
+    /// Clusters of the bootstrap, whether or not they can be compiled.
+    expected: BTreeSet<String>,
 }
 
 /// One name's cluster.
@@ -87,13 +89,19 @@ impl ClusterSet {
         Ok(newest.fingerprint == version.fingerprint)
     }
 
+    /// Notes the names of the bootstrap's clusters.
+    pub fn expect(&mut self, names: impl Iterator<Item = String>) {
+        self.expected.extend(names);
+    }
+
     /// What is wrong with a reference to a cluster.
     pub fn misuse(&self, used: &ClusterUse) -> Option<Problem> {
         let Some(entry) = self.entries.get(&used.name) else {
             let hint = closest(&used.name, self.entries.keys().map(|name| &**name));
             let hint = hint.map_or(String::new(), |name| format!(", did you mean `{name}`?"));
             let message = format!("there is no cluster `{}`{hint}", used.name);
-            return used.must_exist.then(|| Problem::new(used.path.clone(), message));
+            let missing = used.must_exist && !self.expected.contains(&*used.name);
+            return missing.then(|| Problem::new(used.path.clone(), message));
         };
         let config = entry.warming.as_ref().map(|warming| &warming.config);
         let config = config.or(entry.active.as_ref().map(|active| &active.cluster.config))?;
@@ -342,9 +350,10 @@ impl Settling<'_> {
     fn resolve(&self, entry: &mut Entry, effects: &mut Effects) {
         let newest = entry.warming.as_ref().map(|warming| &warming.discovery);
         let task = match newest.or(entry.active.as_ref().map(|active| &active.discovery)) {
-            Some(Discovery::StrictDns(assignment, options)) => {
-                Some(DnsTask { names: assignment.names(), options: options.clone() })
-            }
+            Some(
+                Discovery::StrictDns(assignment, options)
+                | Discovery::LogicalDns(assignment, options),
+            ) => Some(DnsTask { names: assignment.names(), options: options.clone() }),
             _ => None,
         };
         let task = task.filter(|task| !task.names.is_empty());
@@ -362,10 +371,12 @@ impl Settling<'_> {
         let discovered = match &warming.discovery {
             Discovery::Static(_) => true,
             // Resolution tells even when it fails, so there is no deadline.
-            Discovery::StrictDns(assignment, _) if !resolved => {
-                return assignment.names().is_empty();
+            Discovery::StrictDns(assignment, _) | Discovery::LogicalDns(assignment, _) => {
+                if !resolved && !assignment.names().is_empty() {
+                    return false;
+                }
+                true
             }
-            Discovery::StrictDns(..) => true,
             Discovery::Eds(service, _) => self.assignments.contains_key(service),
         };
         let secrets = warming.needs.secrets.keys().all(|name| self.tls.has(name));
@@ -416,9 +427,30 @@ fn hosts(
         Discovery::Static(assignment) | Discovery::StrictDns(assignment, _) => {
             assignment.host_set(config, addresses, previous)
         }
+        Discovery::LogicalDns(assignment, _) => {
+            assignment.host_set(config, &one_address(addresses, previous), previous)
+        }
         Discovery::Eds(service, _) => match assignments.get(service) {
             Some((_, assignment)) => assignment.host_set(config, addresses, previous),
             None => HostSet::default(),
         },
     }
+}
+
+/// Of every name one address: the one in use as long as DNS has it, else the first. (Envoy takes the first each time; a
+/// name server that turns its answers around would move every new connection.)
+fn one_address(
+    addresses: &HashMap<String, Vec<IpAddr>>,
+    previous: &HostSet,
+) -> HashMap<String, Vec<IpAddr>> {
+    let in_use = |address: &IpAddr| {
+        previous
+            .hosts
+            .iter()
+            .any(|host| matches!(&host.address, HostAddress::Tcp(known) if known.ip() == *address))
+    };
+    let one = |found: &Vec<IpAddr>| {
+        found.iter().find(|address| in_use(address)).or(found.first()).copied()
+    };
+    addresses.iter().map(|(name, found)| (name.clone(), one(found).into_iter().collect())).collect()
 }

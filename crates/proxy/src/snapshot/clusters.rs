@@ -47,6 +47,8 @@ pub enum Discovery {
     Static(Assignment),
     /// In its configuration, by names that DNS resolves again and again.
     StrictDns(Assignment, DnsOptions),
+    /// One endpoint by one name; only one of its addresses is used at a time.
+    LogicalDns(Assignment, DnsOptions),
     /// From the endpoint discovery service, under this name.
     Eds(Arc<str>, Fetch),
 }
@@ -137,6 +139,7 @@ pub fn cluster(
     config.discovery = match discovery {
         Discovery::Static(_) => DiscoveryType::Static,
         Discovery::StrictDns(..) => DiscoveryType::StrictDns,
+        Discovery::LogicalDns(..) => DiscoveryType::LogicalDns,
         Discovery::Eds(..) => DiscoveryType::Eds,
     };
     (cx.problems.len() == before).then_some(CompiledCluster { config, discovery })
@@ -356,6 +359,13 @@ fn discovery(cx: &mut Compile<'_>, message: &proto::Cluster) -> Option<Discovery
     }
     let assignment = message.load_assignment.clone().unwrap_or_default();
     let assignment = cx.at("load_assignment", |cx| endpoints::assignment(cx, &assignment));
+    if found == ProtoType::LogicalDns {
+        if assignment.endpoints.len() != 1 {
+            cx.problem_at("load_assignment", "a LOGICAL_DNS cluster has exactly one endpoint");
+            return None;
+        }
+        return Some(Discovery::LogicalDns(assignment, dns_options(message)));
+    }
     if found == ProtoType::StrictDns {
         return Some(Discovery::StrictDns(assignment, dns_options(message)));
     }

@@ -26,14 +26,9 @@ use crate::http::config::{
 use crate::http::stats::HttpBlocks;
 use crate::router::config::RouterOptions;
 
-/// What connection managers share across listeners and updates.
-#[derive(Debug, Default)]
-pub struct HttpStore {}
-
 /// Compiles a connection manager; `listener_prefix` is the listener's stat prefix.
 pub fn manager(
     cx: &mut Compile<'_>,
-    _store: &mut HttpStore,
     bytes: &[u8],
     listener_prefix: &str,
 ) -> Option<Arc<HttpConnectionManager>> {

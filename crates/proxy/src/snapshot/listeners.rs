@@ -18,7 +18,7 @@ use telemetry::stats::Scope;
 use super::access_logs;
 use super::compile::Compile;
 use super::fingerprint::Print;
-use super::http::{self, HttpStore};
+use super::http;
 use super::tls::TlsStore;
 use super::values::{self, Place};
 use crate::listener::config::{
@@ -27,6 +27,7 @@ use crate::listener::config::{
 };
 use crate::listener::filter_chain::FilterChainIndex;
 use crate::network::tls::DownstreamTls;
+use crate::stream_info::AccessLogger;
 use crate::tcp_proxy;
 
 /// Envoy's `listener_filters_timeout`.
@@ -37,6 +38,10 @@ const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const ACCEPTS_PER_TURN: u32 = 64;
 /// Envoy's limit of a ClientHello, in bytes.
 const MAX_CLIENT_HELLO: u32 = 16 << 10;
+
+const HTTP_CONNECTION_MANAGER: &str =
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
 /// A compiled listener with what its sockets need.
 #[derive(Debug)]
@@ -64,7 +69,6 @@ pub struct SocketOptions {
 pub fn listener(
     cx: &mut Compile<'_>,
     tls: &mut TlsStore,
-    http: &mut HttpStore,
     message: &proto::Listener,
 ) -> Option<CompiledListener> {
     let before = cx.problems.len();
@@ -83,7 +87,7 @@ pub fn listener(
         ProtoDirection::Inbound => TrafficDirection::Inbound,
         ProtoDirection::Outbound => TrafficDirection::Outbound,
     };
-    let mut around = Around { tls, http, stat_prefix: Arc::clone(&stat_prefix) };
+    let mut around = Around { tls, stat_prefix: Arc::clone(&stat_prefix) };
     let filter_chains =
         cx.each("filter_chains", &message.filter_chains, |cx, chain| around.chain(cx, chain));
     let default_filter_chain = match &message.default_filter_chain {
@@ -190,7 +194,6 @@ fn listener_filter(
 /// What the chains of one listener have around them.
 struct Around<'a> {
     tls: &'a mut TlsStore,
-    http: &'a mut HttpStore,
     stat_prefix: Arc<str>,
 }
 
@@ -245,37 +248,34 @@ impl Around<'_> {
         })
     }
 
-    /// The last filter ends the chain; none before it is supported yet.
+    /// The last filter ends the chain; those before it only watch the connection.
     fn terminal(
         &mut self,
         cx: &mut Compile<'_>,
         message: &proto::FilterChain,
     ) -> Option<TerminalFilter> {
         let Some((last, others)) = message.filters.split_last() else {
-            cx.problem_at(
-                "filters",
-                "a filter chain needs a terminal filter: http_connection_manager or tcp_proxy",
-            );
+            let rule =
+                "a filter chain needs a terminal filter: http_connection_manager or tcp_proxy";
+            cx.problem_at("filters", rule);
             return None;
         };
-        for (index, filter) in others.iter().enumerate() {
-            cx.at(&format!("filters[{index}]"), |cx| {
-                let name = &filter.name;
-                cx.problem(format!("`{name}` ends a filter chain and must be its last filter"));
-            });
-        }
+        let observers = cx.each("filters", others, |cx, filter| observer(cx, filter));
         cx.at(&format!("filters[{}]", others.len()), |cx| {
-            let any = match &last.config_type {
-                Some(FilterType::TypedConfig(any)) => Some(any),
-                _ => None,
-            };
-            let (name, bytes) = cx.extension("typed_config", any)?;
+            let (name, bytes) = cx.extension("typed_config", typed_config(last))?;
             cx.at("typed_config", |cx| match name.as_str() {
-                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
-                    http::manager(cx, self.http, &bytes, &self.stat_prefix).map(TerminalFilter::Http)
+                HTTP_CONNECTION_MANAGER => {
+                    if !others.is_empty() {
+                        cx.problem(
+                            "filters before an HTTP connection manager are not supported yet",
+                        );
+                    }
+                    http::manager(cx, &bytes, &self.stat_prefix).map(TerminalFilter::Http)
                 }
-                "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-                    tcp_proxy(cx, &bytes).map(|config| TerminalFilter::Tcp(Arc::new(config)))
+                TCP_PROXY => {
+                    let mut config = tcp_proxy(cx, &bytes)?;
+                    config.access_loggers.splice(..0, observers);
+                    Some(TerminalFilter::Tcp(Arc::new(config)))
                 }
                 _ => {
                     cx.problem(format!("{name} does not end a filter chain"));
@@ -284,6 +284,26 @@ impl Around<'_> {
             })
         })
     }
+}
+
+fn typed_config(filter: &proto::Filter) -> Option<&api::google::protobuf::Any> {
+    match &filter.config_type {
+        Some(FilterType::TypedConfig(any)) => Some(any),
+        _ => None,
+    }
+}
+
+/// A filter that only watches.
+fn observer(cx: &mut Compile<'_>, filter: &proto::Filter) -> Option<Arc<dyn AccessLogger>> {
+    let (name, bytes) = cx.extension("typed_config", typed_config(filter))?;
+    let Some(row) = cx.env.extensions.connection_observer(&name) else {
+        cx.problem(format!("`{}` must be the last filter of its chain", filter.name));
+        return None;
+    };
+    cx.at("typed_config", |cx| {
+        let compiled = (row.compile)(&bytes, &cx.context(""));
+        compiled.map_err(|problems| cx.problems_under(problems)).ok()
+    })
 }
 
 /// Chains with the same fingerprint serve the same: the encoded chain (maps in order), what it read from files, and the

@@ -221,7 +221,9 @@ impl TlsStore {
         let common = message.common_tls_context.unwrap_or_default();
         let before = cx.problems.len();
         let (recipe, mut print) = recipe(cx, &common);
-        if recipe.certificates.is_empty() {
+        if common.tls_certificates.is_empty()
+            && common.tls_certificate_sds_secret_configs.is_empty()
+        {
             cx.problem_at(
                 "common_tls_context",
                 "a server needs a certificate: `tls_certificates` or its SDS configs",
