@@ -211,7 +211,13 @@ impl DeltaServer {
     fn respond(&mut self, kind: ResourceType) -> DeltaResponse {
         let with_removals = self.may_remove(kind);
         self.last_nonce += 1;
-        self.types[kind as usize].respond(kind, self.last_nonce, with_removals)
+        let response = self.types[kind as usize].respond(kind, self.last_nonce, with_removals);
+        if kind == ResourceType::Cluster {
+            // Envoy makes a changed cluster anew and waits for its endpoints, without asking for them again.
+            let [clusters, endpoints, ..] = &mut self.types;
+            clusters.sent_names().for_each(|name| endpoints.send_again(name));
+        }
+        response
     }
 
     fn are_quiet(&self, kinds: &[ResourceType]) -> bool {

@@ -526,6 +526,22 @@ fn what_is_asked_for_again_while_on_its_way_is_sent_again() {
     assert_eq!(fixture.say(), "EDS +a");
 }
 
+/// Envoy makes the cluster anew, waits for its endpoints, and does not ask for them again.
+#[test]
+fn a_changed_cluster_brings_its_endpoints_again() {
+    let mut fixture = Fixture::default();
+    for name in ["a", "b"] {
+        fixture.world.put(Cluster, name, "1");
+        fixture.world.put(Endpoints, name, "1");
+    }
+    fixture.ask(Cluster, &[]);
+    fixture.ask(Endpoints, &["a", "b"]);
+    fixture.say_all();
+    fixture.change(Cluster, "a", "2");
+    assert_eq!(fixture.say_all(), ["CDS +a", "EDS +a"]);
+    assert!(fixture.server.is_synced());
+}
+
 #[test]
 fn unsubscribing_is_forgetting() {
     let mut fixture = Fixture::default();

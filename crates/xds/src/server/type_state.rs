@@ -336,6 +336,21 @@ impl TypeState {
         response
     }
 
+    /// The names in the response that awaits its answer.
+    pub(super) fn sent_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.in_flight.iter().flat_map(InFlight::names)
+    }
+
+    /// Sends a resource again though the client holds it, if the client asked for it by name.
+    pub(super) fn send_again(&mut self, name: &Arc<str>) {
+        if let Some(entry) = self.entries.get_mut(name)
+            && entry.named
+        {
+            entry.again = true;
+            self.dirty.insert(name.clone());
+        }
+    }
+
     /// The response that this nonce answers, if it is the one that is unanswered.
     pub(super) fn take_answered(&mut self, nonce: &str) -> Option<InFlight> {
         let answered =
