@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codec::event::StreamId;
-use codec::headers::names;
+use codec::headers::{RequestHead, Version, names};
 use smallvec::SmallVec;
 use telemetry::stats::sets::{Cluster as ClusterStat, HttpConnManager as Stat};
 
 use crate::arena::Key;
+use crate::http::config::HttpConnectionManager;
 use crate::http::conn_manager::after;
 use crate::http::header_mutation::MutationContext;
 use crate::http::stream::Stream;
 use crate::route_table::{Action, ApplyOptions};
-use crate::stream_info::ResponseFlags;
+use crate::stream_info::{ResponseFlags, UpstreamAlpn};
 use crate::upstream::config::ClusterRef;
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::host::Host;
@@ -118,6 +119,10 @@ impl Worker {
         };
         counters.inc(Stat::RQ_TOTAL);
         let answer = match route.action() {
+            Action::Route(action) if !allows_upgrade(&stream.request, &http.config, &action.policy) => {
+                counters.inc(Stat::DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
+                Some(reply::upgrade_refused())
+            }
             Action::Route(action) => {
                 let found = self.upstreams.find(&route, action, &stream.request);
                 match found {
@@ -153,8 +158,16 @@ impl Worker {
                 Some(reply::direct_response(direct))
             }
         };
+        let refused = answer.as_ref().is_some_and(|reply| reply.details == reply::UPGRADE_FAILED);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.info.route = Some(route);
+            if refused
+                && let Some(down) = stream.downstream
+                && let Some(http) = self.http_of(down)
+            {
+                // What follows an upgrade request is not HTTP.
+                http.is_draining = true;
+            }
         }
         match answer {
             None => self.begin_attempt(key),
@@ -194,7 +207,10 @@ impl Worker {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_NONE_HEALTHY);
             return self.local_reply(key, reply::no_healthy_upstream());
         };
-        let pool = self.upstreams.pool_of(stream.router.cluster.unwrap_or(ClusterRef::NONE), index);
+        let alpn = stream.info.filter_state.get::<UpstreamAlpn>();
+        let alpn = alpn.and_then(|alpn| alpn.for_cluster(Version::Http11, &cluster.cluster));
+        let at = stream.router.cluster.unwrap_or(ClusterRef::NONE);
+        let pool = self.upstreams.pool_of(at, index, alpn);
         stream.router.try_deadline_ns = match stream.router.per_try_timeout {
             Some(timeout) => self.clock.after(Some(timeout)),
             None => 0,
@@ -210,7 +226,10 @@ impl Worker {
             stream.router.timeout_at_ns =
                 stream.router.timeout.map_or(0, |timeout| after(now, Some(timeout)));
         }
-        let is_active = matches!(stream.router.attempt, Attempt::Active(..));
+        let is_active = match stream.router.attempt {
+            Attempt::Active(key, _) => self.ups.get(key).is_some_and(|up| up.codec.can_send_data()),
+            _ => false,
+        };
         if is_active && !stream.router.keeps_body && stream.body.is_empty() {
             return self.encode_request_data(key, data);
         }
@@ -400,6 +419,18 @@ impl Worker {
         }
         self.local_reply(key, reply::timeout(per_try));
     }
+}
+
+/// May this request pass as what it is? An upgrade must be allowed by the route, or else by the connection manager.
+fn allows_upgrade(request: &RequestHead, config: &HttpConnectionManager, policy: &RoutePolicy) -> bool {
+    if !request.is_upgrade {
+        return true;
+    }
+    let asked = request.fields.get(names::UPGRADE).unwrap_or_default();
+    let is_asked = |name: &str| name.as_bytes().eq_ignore_ascii_case(asked);
+    let by_route = policy.upgrades.iter().find(|(name, _)| is_asked(name)).map(|(_, enabled)| *enabled);
+    let by_manager = config.upgrades.iter().find(|upgrade| is_asked(&upgrade.upgrade_type));
+    by_route.unwrap_or(by_manager.is_some_and(|upgrade| upgrade.enabled))
 }
 
 impl Stream {

@@ -28,21 +28,24 @@ pub trait AccessLogger: Send + Sync + fmt::Debug {
     fn opened(&self, _record: &LogRecord<'_>) {}
 }
 
+/// Protocols offered by ALPN, the dearest first.
+pub type AlpnList = Arc<[Vec<u8>]>;
+
 /// In a stream's filter state: the ALPN protocols to offer upstream instead of the cluster's own, by the protocol that
 /// will be spoken there; `None` leaves the cluster's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpstreamAlpn {
     /// For HTTP/1.0.
-    pub http10: Option<Arc<[Vec<u8>]>>,
+    pub http10: Option<AlpnList>,
     /// For HTTP/1.1.
-    pub http11: Option<Arc<[Vec<u8>]>>,
+    pub http11: Option<AlpnList>,
     /// For HTTP/2.
-    pub http2: Option<Arc<[Vec<u8>]>>,
+    pub http2: Option<AlpnList>,
 }
 
 impl UpstreamAlpn {
     /// What to offer to a host of that cluster; clusters can opt out by `istio.alpn_override: "false"` in their metadata.
-    pub fn for_cluster(&self, protocol: Version, cluster: &Cluster) -> Option<&Arc<[Vec<u8>]>> {
+    pub fn for_cluster(&self, protocol: Version, cluster: &Cluster) -> Option<&AlpnList> {
         let metadata = cluster.config.metadata.as_ref();
         let choice = metadata.and_then(|map| map.get("istio")?.get("alpn_override")?.as_str());
         if choice == Some("false") {

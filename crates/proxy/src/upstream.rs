@@ -15,11 +15,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use codec::headers::RequestHead;
+use smallvec::SmallVec;
 use telemetry::stats::Recorder;
 
 use crate::arena::{Arena, Key};
 use crate::route_table::{RouteAction, RouteMatch};
 use crate::router::config::ClusterChoice;
+use crate::stream_info::AlpnList;
 use crate::worker::random::Random;
 use cluster::Cluster;
 use config::ClusterRef;
@@ -51,8 +53,8 @@ pub struct WorkerCluster {
     pub cells: ClusterCells,
     /// Chooses hosts.
     pub balancer: Balancer,
-    /// Pools, as the hosts of the balancer's set; made when first needed.
-    pools: Vec<Option<Key<Pool>>>,
+    /// Pools, as the hosts of the balancer's set; made when first needed. A host has one for each ALPN list asked for.
+    pools: Vec<SmallVec<[Key<Pool>; 1]>>,
 }
 
 impl Upstreams {
@@ -77,7 +79,12 @@ impl Upstreams {
     }
 
     /// The cluster that a route leads to, if it is there.
-    pub fn find(&self, route: &RouteMatch, action: &RouteAction, request: &RequestHead) -> Option<ClusterRef> {
+    pub fn find(
+        &self,
+        route: &RouteMatch,
+        action: &RouteAction,
+        request: &RequestHead,
+    ) -> Option<ClusterRef> {
         let at = match &action.cluster {
             ClusterChoice::Header(name) => {
                 let name = std::str::from_utf8(request.get(&**name)?).ok()?;
@@ -88,17 +95,28 @@ impl Upstreams {
         self.get(at).map(|_| at)
     }
 
-    /// The pool of a host by its index in the balancer's set.
-    pub fn pool_of(&mut self, at: ClusterRef, index: usize) -> Option<Key<Pool>> {
+    /// The pool of a host by its index in the balancer's set, whose connections offer `alpn`.
+    pub fn pool_of(
+        &mut self,
+        at: ClusterRef,
+        index: usize,
+        alpn: Option<&AlpnList>,
+    ) -> Option<Key<Pool>> {
         let pools = &mut self.pools;
-        let slot = self.slots.get_mut(at.slot as usize).filter(|slot| slot.generation == at.generation)?;
+        let slot =
+            self.slots.get_mut(at.slot as usize).filter(|slot| slot.generation == at.generation)?;
         let cluster = slot.cluster.as_mut()?;
-        if let Some(key) = cluster.pools.get(index)? {
+        let host = cluster.balancer.host_set().hosts.get(index)?;
+        // Plaintext offers nothing, so it needs no pools apart.
+        let alpn = alpn.filter(|_| host.tls.is_some());
+        let known = cluster.pools.get_mut(index)?;
+        let same = |key: &&Key<Pool>| pools.get(**key).is_some_and(|it| it.alpn.as_ref() == alpn);
+        if let Some(key) = known.iter().find(same) {
             return Some(*key);
         }
-        let host = Arc::clone(cluster.balancer.host_set().hosts.get(index)?);
-        let key = pools.insert(Pool::new(at, Arc::clone(&cluster.cluster), host));
-        cluster.pools[index] = Some(key);
+        let pool = Pool::new(at, Arc::clone(&cluster.cluster), Arc::clone(host), alpn.cloned());
+        let key = pools.insert(pool);
+        known.push(key);
         Some(key)
     }
 
@@ -126,7 +144,7 @@ impl Upstreams {
             WorkerCluster {
                 cells: ClusterCells::new(recorder, &cluster.stats),
                 balancer: Balancer::new(&cluster.config, Arc::clone(&hosts), random),
-                pools: vec![None; hosts.hosts.len()],
+                pools: vec![SmallVec::new(); hosts.hosts.len()],
                 cluster,
             }
         });
@@ -134,18 +152,24 @@ impl Upstreams {
     }
 
     /// A cluster's endpoints change. Pools of hosts that stay are kept; returns those of hosts that went.
-    pub fn set_hosts(&mut self, at: ClusterRef, hosts: Arc<HostSet>, random: &mut Random) -> Vec<Key<Pool>> {
+    pub fn set_hosts(
+        &mut self,
+        at: ClusterRef,
+        hosts: Arc<HostSet>,
+        random: &mut Random,
+    ) -> Vec<Key<Pool>> {
         let Some(cluster) = self.get_mut(at) else { return Vec::new() };
         let old_set = Arc::clone(cluster.balancer.host_set());
-        let mut by_host: HashMap<*const Host, Key<Pool>> = old_set
+        let mut by_host: HashMap<*const Host, SmallVec<[Key<Pool>; 1]>> = old_set
             .hosts
             .iter()
-            .zip(&cluster.pools)
-            .filter_map(|(host, pool)| Some((Arc::as_ptr(host), (*pool)?)))
+            .zip(std::mem::take(&mut cluster.pools))
+            .map(|(host, pools)| (Arc::as_ptr(host), pools))
             .collect();
-        cluster.pools = hosts.hosts.iter().map(|host| by_host.remove(&Arc::as_ptr(host))).collect();
+        let mut kept = |host| by_host.remove(&Arc::as_ptr(host)).unwrap_or_default();
+        cluster.pools = hosts.hosts.iter().map(&mut kept).collect();
         cluster.balancer = Balancer::new(&cluster.cluster.config, hosts, random);
-        by_host.into_values().collect()
+        by_host.into_values().flatten().collect()
     }
 
     /// Every cluster here.

@@ -122,11 +122,11 @@ impl Worker {
             info.filter_chain_name = Arc::clone(&chain.config.name);
             info.requested_server_name = found.server_name.as_deref().map(Into::into);
         }
-        self.serve(key, chain);
+        self.serve(key, chain, &found.application_protocols);
     }
 
     /// The chain is chosen: step 4.
-    fn serve(&mut self, key: Key<Downstream>, chain: Rc<ActiveChain>) {
+    fn serve(&mut self, key: Key<Downstream>, chain: Rc<ActiveChain>, offered: &[Vec<u8>]) {
         let Some(down) = self.downs.get_mut(key) else { return };
         let tls = chain.config.tls.clone();
         let timeout = chain.config.transport_socket_connect_timeout;
@@ -140,11 +140,13 @@ impl Worker {
         };
         // As Envoy: a secret that has not come yet closes the connection rather than letting it wait.
         let Some(side) = tls.current() else {
-            tracing::debug!("a TLS connection is closed: its certificate has not been received yet");
+            tracing::debug!(
+                "a TLS connection is closed: its certificate has not been received yet"
+            );
             return self.close_downstream(key, CloseReason::Local);
         };
         let deadline_ns = self.clock.after(timeout);
-        let begun = TlsSession::server(Arc::clone(&side.config))
+        let begun = TlsSession::server(side.accepting(offered))
             .and_then(|session| down.io.secure(session, &mut self.buffers));
         down.kind = Kind::Handshaking(Box::new(Handshake { side, deadline_ns }));
         match begun {
@@ -163,7 +165,10 @@ impl Worker {
     pub(super) fn downstream_secured(&mut self, key: Key<Downstream>) {
         let now = self.clock.now_ns();
         let Some(down) = self.downs.get_mut(key) else { return };
-        let Kind::Handshaking(handshake) = std::mem::replace(&mut down.kind, Kind::Lingering) else { return };
+        let Kind::Handshaking(handshake) = std::mem::replace(&mut down.kind, Kind::Lingering)
+        else {
+            return;
+        };
         if let (Some(session), Some(info)) = (down.io.tls(), Rc::get_mut(&mut down.info)) {
             let secrets = &handshake.side.secrets;
             if info.requested_server_name.is_none() {

@@ -7,10 +7,12 @@
 pub mod info;
 pub mod session;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use identity::CertificateInfo;
+use crate::stream_info::AlpnList;
 use identity::tls::{self, Certificate, ClientOptions, Parameters, ServerOptions, Validation};
 
 pub use identity::tls::TlsError;
@@ -64,6 +66,24 @@ pub struct ServerSide {
     pub config: Arc<rustls::ServerConfig>,
     /// The secrets it was made from.
     pub secrets: Secrets,
+    without_alpn: OnceLock<Arc<rustls::ServerConfig>>,
+}
+
+impl ServerSide {
+    /// rustls's, for a client that offers these protocols (none: it is not known what it offers). As in Envoy, a client none
+    /// of whose protocols is ours is served without ALPN; RFC 7301 §3.2 would have it refused.
+    pub fn accepting(&self, offered: &[Vec<u8>]) -> Arc<rustls::ServerConfig> {
+        let ours = &self.config.alpn_protocols;
+        if offered.is_empty() || ours.is_empty() || offered.iter().any(|name| ours.contains(name)) {
+            return Arc::clone(&self.config);
+        }
+        let without = self.without_alpn.get_or_init(|| {
+            let mut config = (*self.config).clone();
+            config.alpn_protocols.clear();
+            Arc::new(config)
+        });
+        Arc::clone(without)
+    }
 }
 
 /// A client's TLS context.
@@ -80,6 +100,24 @@ pub struct ClientSide {
     pub config: Arc<rustls::ClientConfig>,
     /// The secrets it was made from.
     pub secrets: Secrets,
+    /// The same with other ALPN lists that streams asked for: as many as there are such lists, which is few.
+    variants: Mutex<Vec<(AlpnList, Arc<rustls::ClientConfig>)>>,
+}
+
+impl ClientSide {
+    /// rustls's, offering `alpn` instead of the context's own protocols.
+    pub fn offering(&self, alpn: Option<&AlpnList>) -> Arc<rustls::ClientConfig> {
+        let Some(alpn) = alpn else { return Arc::clone(&self.config) };
+        let mut variants = self.variants.lock();
+        if let Some((_, config)) = variants.iter().find(|(known, _)| known == alpn) {
+            return Arc::clone(config);
+        }
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = alpn.to_vec();
+        let config = Arc::new(config);
+        variants.push((Arc::clone(alpn), Arc::clone(&config)));
+        config
+    }
 }
 
 impl Secrets {
@@ -123,7 +161,7 @@ impl DownstreamTls {
             parameters: self.settings.parameters.clone(),
             no_tickets: self.settings.no_tickets,
         })?;
-        Ok(Arc::new(ServerSide { config, secrets }))
+        Ok(Arc::new(ServerSide { config, secrets, without_alpn: OnceLock::new() }))
     }
 
     /// New handshakes take this from now on; connections stay.
@@ -161,7 +199,7 @@ impl UpstreamTls {
             parameters: self.settings.parameters.clone(),
             no_resumption: self.settings.no_resumption,
         })?;
-        Ok(Arc::new(ClientSide { config, secrets }))
+        Ok(Arc::new(ClientSide { config, secrets, variants: Mutex::default() }))
     }
 
     /// New handshakes take this from now on; connections stay.
@@ -210,7 +248,8 @@ mod tests {
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn asked(sni: Option<&str>, auto_sni: bool, authority: Option<&str>) -> ServerName<'static> {
-        let settings = UpstreamTlsSettings { sni: sni.map(Into::into), auto_sni, ..Default::default() };
+        let settings =
+            UpstreamTlsSettings { sni: sni.map(Into::into), auto_sni, ..Default::default() };
         UpstreamTls::new(settings).server_name(authority, ADDRESS)
     }
 
@@ -225,6 +264,21 @@ mod tests {
         // Istio's default SNI of a cluster has underscores and dots: rustls takes it as a name.
         let istio = "outbound_.80_.v1_.reviews.default.svc.cluster.local";
         assert_eq!(asked(Some(istio), false, None), dns(istio));
+    }
+
+    #[test]
+    fn a_stream_may_offer_other_protocols() {
+        let context = UpstreamTls::new(UpstreamTlsSettings::default());
+        let side = context.prepare(Secrets::default()).expect("needs no secret");
+        let list = |names: &[&str]| -> AlpnList {
+            names.iter().map(|name| name.as_bytes().to_vec()).collect()
+        };
+        assert!(Arc::ptr_eq(&side.offering(None), &side.config));
+        let first = side.offering(Some(&list(&["istio-http/1.1", "istio"])));
+        assert_eq!(first.alpn_protocols, [b"istio-http/1.1".to_vec(), b"istio".to_vec()]);
+        let again = side.offering(Some(&list(&["istio-http/1.1", "istio"])));
+        assert!(Arc::ptr_eq(&first, &again), "made once");
+        assert!(!Arc::ptr_eq(&first, &side.offering(Some(&list(&["istio"])))));
     }
 
     #[test]

@@ -84,7 +84,11 @@ impl Worker {
             session.upstream = Some(key);
         }
         if let Some(upstream) = self.tcp_ups.get_mut(key) {
-            self.wheel.arm(&mut upstream.timer, Owner::TcpUpstream(key).token(), connect_deadline_ns);
+            self.wheel.arm(
+                &mut upstream.timer,
+                Owner::TcpUpstream(key).token(),
+                connect_deadline_ns,
+            );
         }
         Ok(())
     }
@@ -111,7 +115,7 @@ impl Worker {
     fn tcp_connect_ended(&mut self, key: Key<TcpUpstream>) {
         let Some(upstream) = self.tcp_ups.get_mut(key) else { return };
         let host = Arc::clone(&upstream.host);
-        match upstream.opening.connect_ended(&mut upstream.io, &host, &mut self.buffers) {
+        match upstream.opening.connect_ended(&mut upstream.io, &host, None, &mut self.buffers) {
             Progress::Pending => self.mark_tcp_upstream(key),
             Progress::Opened => self.tcp_upstream_opened(key),
             Progress::Failed(reason) => self.tcp_upstream_failed(key, &reason),
@@ -124,7 +128,8 @@ impl Worker {
         let id = self.unique_id();
         let Some(upstream) = self.tcp_ups.get_mut(key) else { return };
         let opened_ns = upstream.opened_ns;
-        let info = Rc::new(upstream.opening.finish(&upstream.io, &upstream.host, id, opened_ns, now));
+        let info =
+            Rc::new(upstream.opening.finish(&upstream.io, &upstream.host, id, opened_ns, now));
         self.wheel.cancel(&mut upstream.timer);
         let (at, downstream) = (upstream.at, upstream.downstream);
         if let (Some(config), host) = (&upstream.cluster.config.outlier, &upstream.host) {
@@ -132,7 +137,10 @@ impl Worker {
             let _ = host.outlier.record(config, Outcome::LocalSuccess);
         }
         if let Some(cluster) = self.upstreams.get(at) {
-            cluster.cells.times.record(ClusterTimes::UPSTREAM_CX_CONNECT_MS, (now - opened_ns) / 1_000_000);
+            cluster
+                .cells
+                .times
+                .record(ClusterTimes::UPSTREAM_CX_CONNECT_MS, (now - opened_ns) / 1_000_000);
         }
         if let Some(session) = self.tcp_session(downstream) {
             session.info.upstream_connection = Some(info);
@@ -213,9 +221,15 @@ impl Worker {
     }
 
     /// Sends a client's bytes on, or keeps them until the connection is open and has room.
-    pub(super) fn tcp_send_upstream(&mut self, downstream: Key<Downstream>, key: Key<TcpUpstream>, bytes: &[u8]) {
+    pub(super) fn tcp_send_upstream(
+        &mut self,
+        downstream: Key<Downstream>,
+        key: Key<TcpUpstream>,
+        bytes: &[u8],
+    ) {
         let Some(upstream) = self.tcp_ups.get_mut(key) else { return };
-        if let FlushResult::Failed(error) = upstream.io.write_through(bytes, &[], &mut self.buffers) {
+        if let FlushResult::Failed(error) = upstream.io.write_through(bytes, &[], &mut self.buffers)
+        {
             return self.tcp_upstream_broken(key, &error);
         }
         if upstream.io.output.len() > upstream.cluster.config.per_connection_buffer_limit as usize
@@ -275,7 +289,11 @@ impl Worker {
         }
         counters.inc(ClusterStat::UPSTREAM_CX_DESTROY);
         let remote = upstream.io.eof;
-        counters.inc(if remote { ClusterStat::UPSTREAM_CX_DESTROY_REMOTE } else { ClusterStat::UPSTREAM_CX_DESTROY_LOCAL });
+        counters.inc(if remote {
+            ClusterStat::UPSTREAM_CX_DESTROY_REMOTE
+        } else {
+            ClusterStat::UPSTREAM_CX_DESTROY_LOCAL
+        });
         let length = (self.clock.now_ns() - upstream.opened_ns) / 1_000_000;
         cluster.cells.times.record(ClusterTimes::UPSTREAM_CX_LENGTH_MS, length);
     }

@@ -171,7 +171,9 @@ impl Worker {
     fn connect_finished(&mut self, key: Key<UpstreamConnection>) {
         let Some(connection) = self.ups.get_mut(key) else { return };
         let host = Arc::clone(&connection.host);
-        match connection.opening.connect_ended(&mut connection.io, &host, &mut self.buffers) {
+        let alpn = self.upstreams.pools.get(connection.pool).and_then(|pool| pool.alpn.as_ref());
+        let (opening, io) = (&mut connection.opening, &mut connection.io);
+        match opening.connect_ended(io, &host, alpn, &mut self.buffers) {
             Progress::Pending => self.mark_upstream(key),
             Progress::Opened => self.connection_opened(key),
             Progress::Failed(reason) => {

@@ -8,7 +8,7 @@ use crate::buffer::BufferPool;
 use crate::network::io::Io;
 use crate::network::tls::session::TlsSession;
 use crate::network::tls::{ClientSide, info};
-use crate::stream_info::ConnectionInfo;
+use crate::stream_info::{AlpnList, ConnectionInfo};
 
 /// How far a connection is.
 #[derive(Debug)]
@@ -38,8 +38,14 @@ impl Opening {
         !matches!(self, Self::Open)
     }
 
-    /// The socket says that its connect has ended.
-    pub fn connect_ended(&mut self, io: &mut Io, host: &Host, pool: &mut BufferPool) -> Progress {
+    /// The socket says that its connect has ended. With TLS, `alpn` is offered instead of the host's own protocols.
+    pub fn connect_ended(
+        &mut self,
+        io: &mut Io,
+        host: &Host,
+        alpn: Option<&AlpnList>,
+        pool: &mut BufferPool,
+    ) -> Progress {
         if let Err(error) = io.socket.take_error() {
             return Progress::Failed(error.to_string());
         }
@@ -55,7 +61,7 @@ impl Opening {
             HostAddress::Tcp(address) => address.ip(),
             HostAddress::Pipe(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
-        let begun = TlsSession::client(Arc::clone(&side.config), tls.server_name(None, ip))
+        let begun = TlsSession::client(side.offering(alpn), tls.server_name(None, ip))
             .and_then(|session| io.secure(session, pool));
         match begun {
             Ok(()) => {

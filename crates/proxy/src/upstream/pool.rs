@@ -12,6 +12,7 @@ use super::host::Host;
 use crate::arena::Key;
 use crate::http::stream::Stream;
 use crate::router::{Attempt, ResetReason};
+use crate::stream_info::AlpnList;
 use crate::worker::Worker;
 
 /// Connections to one host.
@@ -23,6 +24,8 @@ pub struct Pool {
     pub cluster: Arc<Cluster>,
     /// The host.
     pub host: Arc<Host>,
+    /// What its connections offer by ALPN instead of the host's own protocols.
+    pub alpn: Option<AlpnList>,
     /// Connections that can take a stream; the last one used is taken first, so that the others may time out.
     pub available: Vec<Key<UpstreamConnection>>,
     /// Connections that are being opened.
@@ -37,11 +40,17 @@ pub struct Pool {
 
 impl Pool {
     /// A pool without connections.
-    pub fn new(at: ClusterRef, cluster: Arc<Cluster>, host: Arc<Host>) -> Self {
+    pub fn new(
+        at: ClusterRef,
+        cluster: Arc<Cluster>,
+        host: Arc<Host>,
+        alpn: Option<AlpnList>,
+    ) -> Self {
         Self {
             at,
             cluster,
             host,
+            alpn,
             available: Vec::new(),
             connecting: 0,
             connections: 0,
