@@ -1,5 +1,7 @@
 //! Accept and reject tables of every kind: what is refused, where, and in which words.
 
+#![cfg(test)]
+
 use resources::kinds::{self, kind_of};
 use resources::yaml;
 

@@ -57,7 +57,7 @@ async fn writes_and_their_preconditions(store: &impl Store) -> Result<(), StoreE
     );
     assert_eq!(made.generation(), 1);
     let again = store.create(key("a"), rule("a", "a"), me()).await;
-    assert_eq!(again, Err(StoreError::AlreadyExists(key("a"))));
+    assert_eq!(again, Err(StoreError::AlreadyExists(Box::new(key("a")))));
 
     let same = store.update(key("a"), rule("a", "a"), me()).await?;
     assert_eq!(
@@ -88,10 +88,10 @@ async fn writes_and_their_preconditions(store: &impl Store) -> Result<(), StoreE
     let refused = store.create(key("b"), misplaced, me()).await;
     assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
     store.delete(key("a"), Preconditions::default()).await?;
-    assert_eq!(store.get(&key("a")).await, Err(StoreError::NotFound(key("a"))));
+    assert_eq!(store.get(&key("a")).await, Err(StoreError::NotFound(Box::new(key("a")))));
     assert_eq!(
         store.update(key("a"), rule("a", "a"), me()).await,
-        Err(StoreError::NotFound(key("a")))
+        Err(StoreError::NotFound(Box::new(key("a"))))
     );
     Ok(())
 }
@@ -134,7 +134,7 @@ async fn finalizers_hold_an_object(store: &impl Store) -> Result<(), StoreError>
     assert!(store.get(&key("f")).await?.is_terminating());
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     store.patch(key("f"), release, me()).await?;
-    assert_eq!(store.get(&key("f")).await, Err(StoreError::NotFound(key("f"))));
+    assert_eq!(store.get(&key("f")).await, Err(StoreError::NotFound(Box::new(key("f")))));
     Ok(())
 }
 

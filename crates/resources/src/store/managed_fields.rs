@@ -273,7 +273,7 @@ pub fn disown(object: &mut Object, manager: &str, collection: &Collection) -> bo
 }
 
 impl field_set::ElementPath<'_> {
-    fn to_field_path(&self) -> FieldPath {
+    fn to_field_path(self) -> FieldPath {
         FieldPath(
             self.elements()
                 .into_iter()

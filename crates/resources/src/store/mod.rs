@@ -237,15 +237,15 @@ impl Watch {
 pub enum StoreError {
     /// No such object.
     #[error("{0} not found")]
-    NotFound(ObjectKey),
+    NotFound(Box<ObjectKey>),
     /// The key is taken.
     #[error("{0} already exists")]
-    AlreadyExists(ObjectKey),
+    AlreadyExists(Box<ObjectKey>),
     /// A precondition does not hold: somebody else was quicker.
     #[error("{key} was changed meanwhile: {reason}")]
     Conflict {
         /// The object.
-        key: ObjectKey,
+        key: Box<ObjectKey>,
         /// Which precondition.
         reason: String,
     },
@@ -253,7 +253,7 @@ pub enum StoreError {
     #[error("{key}: {}", conflict_text(conflicts))]
     ManagerConflict {
         /// The object.
-        key: ObjectKey,
+        key: Box<ObjectKey>,
         /// Manager and field.
         conflicts: Vec<(String, FieldPath)>,
     },
@@ -261,7 +261,7 @@ pub enum StoreError {
     #[error("{key} is invalid: {errors}")]
     Invalid {
         /// The object.
-        key: ObjectKey,
+        key: Box<ObjectKey>,
         /// What is wrong.
         errors: FieldErrors,
     },

@@ -191,7 +191,9 @@ impl Drop for Versioned {
 impl Store for Versioned {
     fn get<'a>(&'a self, key: &'a ObjectKey) -> StoreFuture<'a, Arc<Object>> {
         let found = self.inner.state.read().get(key).cloned();
-        Box::pin(std::future::ready(found.ok_or_else(|| StoreError::NotFound(key.clone()))))
+        Box::pin(std::future::ready(
+            found.ok_or_else(|| StoreError::NotFound(Box::new(key.clone()))),
+        ))
     }
 
     fn list<'a>(

@@ -61,12 +61,14 @@ pub(super) fn plan(write: &Write, current: Option<&Arc<Object>>) -> Result<Outco
         check_preconditions(write, current)?;
     }
     match (&write.operation, current) {
-        (Operation::Create(_), Some(_)) => Err(StoreError::AlreadyExists(write.key.clone())),
+        (Operation::Create(_), Some(_)) => {
+            Err(StoreError::AlreadyExists(Box::new(write.key.clone())))
+        }
         (Operation::Create(object), None) => create(write, object.clone()),
         (Operation::Patch(Patch::Apply { object, force }), current) => {
             apply(write, object, *force, current)
         }
-        (_, None) => Err(StoreError::NotFound(write.key.clone())),
+        (_, None) => Err(StoreError::NotFound(Box::new(write.key.clone()))),
         (Operation::Update(object), Some(current)) => {
             check_written_identity(write, object, current)?;
             replace(write, object.clone(), current)
@@ -82,7 +84,8 @@ pub(super) fn plan(write: &Write, current: Option<&Arc<Object>>) -> Result<Outco
 
 fn check_preconditions(write: &Write, current: &Object) -> Result<(), StoreError> {
     let wanted = &write.options.preconditions;
-    let conflict = |reason: String| StoreError::Conflict { key: write.key.clone(), reason };
+    let conflict =
+        |reason: String| StoreError::Conflict { key: Box::new(write.key.clone()), reason };
     if let Some(uid) = &wanted.uid
         && uid != current.uid()
     {
@@ -102,7 +105,8 @@ fn check_written_identity(
     object: &Object,
     current: &Object,
 ) -> Result<(), StoreError> {
-    let conflict = |reason: String| StoreError::Conflict { key: write.key.clone(), reason };
+    let conflict =
+        |reason: String| StoreError::Conflict { key: Box::new(write.key.clone()), reason };
     if !object.resource_version().is_empty()
         && object.resource_version() != current.resource_version()
     {
@@ -158,7 +162,7 @@ fn put_in_place(write: &Write, object: &mut Object) -> Result<(), StoreError> {
                 Reason::Invalid,
                 format!("is {said:?}, but is written as {wanted:?}"),
             );
-            return Err(StoreError::Invalid { key: key.clone(), errors });
+            return Err(StoreError::Invalid { key: Box::new(key.clone()), errors });
         }
     }
     object.set_meta("name", &*key.name);
@@ -171,7 +175,7 @@ fn put_in_place(write: &Write, object: &mut Object) -> Result<(), StoreError> {
 
 fn patched(write: &Write, patch: &Patch, current: &Object) -> Result<Object, StoreError> {
     let invalid = |message: String| StoreError::Invalid {
-        key: write.key.clone(),
+        key: Box::new(write.key.clone()),
         errors: FieldErrors::one(FieldPath::default(), Reason::Invalid, message),
     };
     let mut value = current.to_value();
@@ -277,11 +281,13 @@ fn apply(
     );
     let merged = merged.map_err(|error| match error {
         ApplyError::Conflicts(conflicts) => {
-            StoreError::ManagerConflict { key: write.key.clone(), conflicts }
+            StoreError::ManagerConflict { key: Box::new(write.key.clone()), conflicts }
         }
     })?;
     match current {
-        None if subresource == Subresource::Status => Err(StoreError::NotFound(write.key.clone())),
+        None if subresource == Subresource::Status => {
+            Err(StoreError::NotFound(Box::new(write.key.clone())))
+        }
         None => Ok(Outcome::Put(born(merged))),
         Some(current) => finish(write, merged, current, |_| {}),
     }

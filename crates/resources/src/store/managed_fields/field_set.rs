@@ -62,7 +62,7 @@ pub(super) fn child<'v>(value: &'v Value, element: &Element) -> Option<&'v Value
 pub(super) fn is_element(item: &Value, element: &Element) -> bool {
     match element {
         Element::Field(_) => false,
-        Element::Value(text) => item.to_string() == *text,
+        Element::Value(text) => serde_json::from_str(text).is_ok_and(|value: Value| value == *item),
         Element::Key(text) => match serde_json::from_str::<Map<String, Value>>(text) {
             // A key with its default may be missing in the element.
             Ok(keys) => keys.iter().all(|(name, value)| match item.get(name) {

@@ -358,5 +358,7 @@ impl Warmup {
 
 fn is_prime(number: u64) -> bool {
     number > 1
-        && (2..).take_while(|factor| factor * factor <= number).all(|factor| number % factor != 0)
+        && (2..)
+            .take_while(|factor| factor * factor <= number)
+            .all(|factor| !number.is_multiple_of(factor))
 }

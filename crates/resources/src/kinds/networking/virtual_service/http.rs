@@ -352,7 +352,8 @@ impl HttpRedirect {
         let uri = fields.optional_text("uri").filter(|uri| !uri.is_empty());
         let prefix = fields.optional_text("prefixRewrite").filter(|prefix| !prefix.is_empty());
         let by_prefix = |found: &HttpMatch| matches!(found.uri, Some(StringMatch::Prefix(_)));
-        if prefix.is_some() && !(matches.iter().all(by_prefix) && !matches.is_empty()) {
+        let all_by_prefix = !matches.is_empty() && matches.iter().all(by_prefix);
+        if prefix.is_some() && !all_by_prefix {
             let message = "needs every match of this route to have a uri.prefix";
             fields.error_in("prefixRewrite", Reason::Invalid, message);
         }
