@@ -9,6 +9,19 @@ use crate::http1::{self, DataTail};
 pub enum ClientCodec {
     /// HTTP/1.1
     Http1(http1::ClientCodec),
+    /// A multiplexing protocol for tests.
+    #[cfg(feature = "frames")]
+    Frames(crate::frames::ClientCodec),
+}
+
+macro_rules! dispatch {
+    ($self:ident, $codec:ident => $call:expr) => {
+        match $self {
+            ClientCodec::Http1($codec) => $call,
+            #[cfg(feature = "frames")]
+            ClientCodec::Frames($codec) => $call,
+        }
+    };
 }
 
 /// Every method means the same for every version; see [`http1::ClientCodec`] for the details.
@@ -17,6 +30,8 @@ impl ClientCodec {
     pub fn version(&self) -> Version {
         match self {
             ClientCodec::Http1(_) => Version::Http11,
+            #[cfg(feature = "frames")]
+            ClientCodec::Frames(_) => Version::Http2,
         }
     }
 
@@ -24,6 +39,8 @@ impl ClientCodec {
     pub fn free_streams(&self) -> usize {
         match self {
             ClientCodec::Http1(codec) => usize::from(codec.is_reusable()),
+            #[cfg(feature = "frames")]
+            ClientCodec::Frames(codec) => codec.free_streams(),
         }
     }
 
@@ -35,9 +52,7 @@ impl ClientCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) -> StreamId {
-        match self {
-            ClientCodec::Http1(codec) => codec.encode_head(head, end_stream, out),
-        }
+        dispatch!(self, codec => codec.encode_head(head, end_stream, out))
     }
 
     /// Writes body bytes.
@@ -48,9 +63,7 @@ impl ClientCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) {
-        match self {
-            ClientCodec::Http1(codec) => codec.encode_data(stream, data, end_stream, out),
-        }
+        dispatch!(self, codec => codec.encode_data(stream, data, end_stream, out))
     }
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
@@ -62,51 +75,38 @@ impl ClientCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) -> DataTail {
-        match self {
-            ClientCodec::Http1(codec) => codec.begin_data(stream, len, end_stream, out),
-        }
+        dispatch!(self, codec => codec.begin_data(stream, len, end_stream, out))
     }
 
     /// Writes trailers and ends the request.
     pub fn encode_trailers(&mut self, stream: StreamId, trailers: &Fields, out: &mut Vec<u8>) {
-        match self {
-            ClientCodec::Http1(codec) => codec.encode_trailers(stream, trailers, out),
-        }
+        dispatch!(self, codec => codec.encode_trailers(stream, trailers, out))
     }
 
     /// Data may be written: false between the request for a tunnel (CONNECT, upgrade) and the answer that grants it.
     pub fn can_send_data(&self) -> bool {
-        match self {
-            ClientCodec::Http1(codec) => codec.can_send_data(),
-        }
+        dispatch!(self, codec => codec.can_send_data())
     }
 
     /// The next event in `input`, which holds everything read and not consumed. `head` is filled when the event says so.
     #[inline]
     pub fn decode(&mut self, input: &[u8], head: &mut ResponseHead) -> Decoded {
-        match self {
-            ClientCodec::Http1(codec) => codec.decode(input, head),
-        }
+        dispatch!(self, codec => codec.decode(input, head))
     }
 
-    /// The peer will send nothing more, and `decode` has nothing more to say of what it sent.
+    /// The peer will send nothing more, and `decode` has nothing more to say of what it sent. To be called until it says
+    /// `NeedInput`: every stream that is cut off is named.
     pub fn end_of_input(&mut self) -> Event {
-        match self {
-            ClientCodec::Http1(codec) => codec.end_of_input(),
-        }
+        dispatch!(self, codec => codec.end_of_input())
     }
 
     /// Gives up a stream. In HTTP/1 there is no word for it: the connection must close.
     pub fn reset(&mut self, stream: StreamId, out: &mut Vec<u8>) {
-        match self {
-            ClientCodec::Http1(codec) => codec.reset(stream, out),
-        }
+        dispatch!(self, codec => codec.reset(stream, out))
     }
 
     /// The connection is not to be used for another stream.
     pub fn must_close(&self) -> bool {
-        match self {
-            ClientCodec::Http1(codec) => codec.must_close(),
-        }
+        dispatch!(self, codec => codec.must_close())
     }
 }

@@ -12,6 +12,8 @@
 
 pub mod client;
 pub mod event;
+#[cfg(feature = "frames")]
+pub mod frames;
 pub mod headers;
 pub mod http1;
 pub mod server;

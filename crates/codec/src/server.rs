@@ -9,6 +9,19 @@ use crate::http1::{self, DataTail};
 pub enum ServerCodec {
     /// HTTP/1.0 and HTTP/1.1
     Http1(http1::ServerCodec),
+    /// A multiplexing protocol for tests.
+    #[cfg(feature = "frames")]
+    Frames(crate::frames::ServerCodec),
+}
+
+macro_rules! dispatch {
+    ($self:ident, $codec:ident => $call:expr) => {
+        match $self {
+            ServerCodec::Http1($codec) => $call,
+            #[cfg(feature = "frames")]
+            ServerCodec::Frames($codec) => $call,
+        }
+    };
 }
 
 /// Every method means the same for every version; see [`http1::ServerCodec`] for the details.
@@ -17,22 +30,21 @@ impl ServerCodec {
     pub fn version(&self) -> Version {
         match self {
             ServerCodec::Http1(_) => Version::Http11,
+            #[cfg(feature = "frames")]
+            ServerCodec::Frames(_) => Version::Http2,
         }
     }
 
     /// The next event in `input`, which holds everything read and not consumed. `head` is filled when the event says so.
     #[inline]
     pub fn decode(&mut self, input: &[u8], head: &mut RequestHead) -> Decoded {
-        match self {
-            ServerCodec::Http1(codec) => codec.decode(input, head),
-        }
+        dispatch!(self, codec => codec.decode(input, head))
     }
 
-    /// The peer will send nothing more, and `decode` has nothing more to say of what it sent.
+    /// The peer will send nothing more, and `decode` has nothing more to say of what it sent. To be called until it says
+    /// `NeedInput`: every stream that is cut off is named.
     pub fn end_of_input(&mut self) -> Event {
-        match self {
-            ServerCodec::Http1(codec) => codec.end_of_input(),
-        }
+        dispatch!(self, codec => codec.end_of_input())
     }
 
     /// Writes a 1xx response other than 101.
@@ -42,9 +54,7 @@ impl ServerCodec {
         head: &ResponseHead,
         out: &mut Vec<u8>,
     ) {
-        match self {
-            ServerCodec::Http1(codec) => codec.encode_informational(stream, head, out),
-        }
+        dispatch!(self, codec => codec.encode_informational(stream, head, out))
     }
 
     /// Writes the final response's head.
@@ -56,9 +66,7 @@ impl ServerCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) {
-        match self {
-            ServerCodec::Http1(codec) => codec.encode_head(stream, head, end_stream, out),
-        }
+        dispatch!(self, codec => codec.encode_head(stream, head, end_stream, out))
     }
 
     /// Writes body bytes.
@@ -69,9 +77,7 @@ impl ServerCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) {
-        match self {
-            ServerCodec::Http1(codec) => codec.encode_data(stream, data, end_stream, out),
-        }
+        dispatch!(self, codec => codec.encode_data(stream, data, end_stream, out))
     }
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
@@ -83,43 +89,31 @@ impl ServerCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) -> DataTail {
-        match self {
-            ServerCodec::Http1(codec) => codec.begin_data(stream, len, end_stream, out),
-        }
+        dispatch!(self, codec => codec.begin_data(stream, len, end_stream, out))
     }
 
     /// Writes trailers and ends the stream.
     pub fn encode_trailers(&mut self, stream: StreamId, trailers: &Fields, out: &mut Vec<u8>) {
-        match self {
-            ServerCodec::Http1(codec) => codec.encode_trailers(stream, trailers, out),
-        }
+        dispatch!(self, codec => codec.encode_trailers(stream, trailers, out))
     }
 
     /// Gives up a stream. In HTTP/1 there is no word for it: the connection must close.
     pub fn reset(&mut self, stream: StreamId, out: &mut Vec<u8>) {
-        match self {
-            ServerCodec::Http1(codec) => codec.reset(stream, out),
-        }
+        dispatch!(self, codec => codec.reset(stream, out))
     }
 
     /// No new streams: HTTP/1 says `connection: close` with the next response head, HTTP/2 sends GOAWAY.
     pub fn start_drain(&mut self, out: &mut Vec<u8>) {
-        match self {
-            ServerCodec::Http1(codec) => codec.start_drain(out),
-        }
+        dispatch!(self, codec => codec.start_drain(out))
     }
 
     /// The connection is to be closed once everything written is flushed.
     pub fn must_close(&self) -> bool {
-        match self {
-            ServerCodec::Http1(codec) => codec.must_close(),
-        }
+        dispatch!(self, codec => codec.must_close())
     }
 
     /// No stream is open and no part of a request has been seen.
     pub fn is_idle(&self) -> bool {
-        match self {
-            ServerCodec::Http1(codec) => codec.is_idle(),
-        }
+        dispatch!(self, codec => codec.is_idle())
     }
 }

@@ -143,7 +143,7 @@ fn declared_length(fields: &Fields) -> Option<u64> {
 }
 
 #[inline]
-fn is_ours(name: KnownName, keeps_upgrade: bool) -> bool {
+pub(crate) fn is_ours(name: KnownName, keeps_upgrade: bool) -> bool {
     match name {
         names::CONNECTION
         | names::TRANSFER_ENCODING
@@ -164,6 +164,8 @@ fn connection_line(connection: ConnectionField) -> &'static [u8] {
 }
 
 fn status_line(status: u16, version: Version, out: &mut Vec<u8>) {
+    // Whoever is told to come again with another version is told so in it.
+    let version = if status == 426 { Version::Http11 } else { version };
     if status == 200 && version != Version::Http10 {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         return;

@@ -11,7 +11,7 @@ use crate::headers::{Fields, Method, RequestHead, ResponseHead, Span, Version, n
 
 /// How far the head at the front of the input is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// It took so many bytes.
     Complete(usize),
     /// It does not end in the input.
@@ -20,7 +20,7 @@ pub(super) enum Progress {
 
 /// What a partial head had when it was last looked at, so that bytes that trickle in are not parsed over and over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Bytes that have been searched for a line's end.
     searched: usize,
 }
@@ -44,7 +44,7 @@ const BARE_LF: Refusal = Refusal::codec_error("line does not end in CRLF");
 type Headers<'a> = [MaybeUninit<httparse::Header<'a>>];
 
 /// Parses the request head at the front of the input. Empty lines before it are the caller's to skip.
-pub(super) fn parse_request(
+pub(crate) fn parse_request(
     input: &[u8],
     options: &Options,
     seen: &mut Seen,
@@ -73,7 +73,7 @@ pub(super) fn parse_request(
 }
 
 /// Parses the response head at the front of the input.
-pub(super) fn parse_response(
+pub(crate) fn parse_response(
     input: &[u8],
     options: &Options,
     seen: &mut Seen,
@@ -96,7 +96,7 @@ pub(super) fn parse_response(
 }
 
 /// Parses trailers, the empty line that ends them included.
-pub(super) fn parse_trailers(
+pub(crate) fn parse_trailers(
     input: &[u8],
     options: &Options,
     seen: &mut Seen,

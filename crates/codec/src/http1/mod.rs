@@ -5,9 +5,9 @@
 mod body;
 mod chunked;
 mod client;
-mod encode;
+pub(crate) mod encode;
 mod framing;
-mod head;
+pub(crate) mod head;
 mod server;
 mod target;
 
@@ -45,18 +45,18 @@ impl Default for Options {
 
 /// A breach of protocol before it is known which stream it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Refusal {
-    status: u16,
-    details: &'static str,
-    reason: &'static str,
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) details: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 impl Refusal {
-    const fn bad_request(details: &'static str, reason: &'static str) -> Refusal {
+    pub(crate) const fn bad_request(details: &'static str, reason: &'static str) -> Refusal {
         Refusal { status: 400, details, reason }
     }
 
-    const fn codec_error(reason: &'static str) -> Refusal {
+    pub(crate) const fn codec_error(reason: &'static str) -> Refusal {
         Refusal::bad_request("http1.codec_error", reason)
     }
 }
