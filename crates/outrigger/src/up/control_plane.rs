@@ -44,8 +44,10 @@ impl ControlPlane {
         let defaults = MeshConfig::default();
         let root_namespace = defaults.root_namespace;
         gateway::make_objects(&store, &root_namespace, options.gateway.is_some()).await?;
+        // What the control plane does not do yet is told with the place where it was asked for.
         let directory =
-            DirectorySource::new(&options.directory, Arc::clone(&store), &root_namespace);
+            DirectorySource::new(&options.directory, Arc::clone(&store), &root_namespace)
+                .with_advice(pilot::not_translated);
         let pass = directory.pass().await?;
         if !pass.problems.is_empty() {
             return Ok(Err(pass));
