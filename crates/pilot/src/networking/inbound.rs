@@ -34,7 +34,7 @@ const MESH_TCP: [&str; 2] = ["istio-peer-exchange", "istio"];
 /// What the inspector reports of plaintext HTTP.
 const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
 /// What a server picks from, for HTTP, best first.
-const SERVER_HTTP: [&str; 2] = ["h2", "http/1.1"];
+const SERVER_HTTP: [&str; 3] = ["h2", "http/1.1", "istio"];
 /// What a mesh server picks from, for anything else.
 const SERVER_TCP: [&str; 1] = ["istio"];
 
@@ -126,9 +126,16 @@ pub fn listener(key: &InboundKey) -> Listener {
     }
 }
 
-/// What a server of HTTP picks from: only what the node speaks.
-pub fn server_http_alpn(capabilities: Capabilities) -> &'static [&'static str] {
+/// What a mesh server of HTTP picks from: only what the node speaks. `istio` is last, for clients that offer nothing
+/// else because they did not know what would be sent: a server that finds nothing to pick may end the handshake.
+fn mesh_http_alpn(capabilities: Capabilities) -> &'static [&'static str] {
     if capabilities.contains(Capabilities::HTTP2) { &SERVER_HTTP } else { &SERVER_HTTP[1..] }
+}
+
+/// What a gateway's server of HTTP picks from: only what the node speaks.
+pub fn server_http_alpn(capabilities: Capabilities) -> &'static [&'static str] {
+    let all = mesh_http_alpn(capabilities);
+    &all[..all.len() - 1]
 }
 
 /// Tells TLS from plaintext, and reads server name and ALPN.
@@ -149,8 +156,7 @@ fn listener_filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter 
 
 fn filter_chain(key: &InboundKey, chain: &Chain, listener: &str) -> FilterChain {
     let socket = chain.terminate_tls.then(|| {
-        let alpn: &[&str] =
-            if chain.http { server_http_alpn(key.capabilities) } else { &SERVER_TCP };
+        let alpn: &[&str] = if chain.http { mesh_http_alpn(key.capabilities) } else { &SERVER_TCP };
         tls::mesh_server(alpn, &key.mesh.trust_domains())
     });
     let wants = FilterChainMatch {
