@@ -27,6 +27,30 @@ pub(crate) struct Engine {
     pub(crate) admin: SocketAddr,
 }
 
+/// Requests from the mesh to the application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Inbound {
+    /// Under way.
+    pub(crate) active: u64,
+    /// Ever.
+    pub(crate) total: u64,
+}
+
+impl Inbound {
+    fn of_stats(text: &str) -> Inbound {
+        let mut inbound = Inbound::default();
+        for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
+            let value = value.parse().unwrap_or(0);
+            match name.rsplit_once("downstream_rq_") {
+                Some((_, "active")) => inbound.active += value,
+                Some((_, "total")) => inbound.total += value,
+                _ => {}
+            }
+        }
+        inbound
+    }
+}
+
 impl Engine {
     /// Whether the engine serves its first whole configuration.
     pub(crate) async fn is_ready(self) -> bool {
@@ -38,6 +62,16 @@ impl Engine {
         match self.get("/stats/prometheus?usedonly").await? {
             (200, body) => Ok(body),
             (status, _) => Err(self.error(format!("/stats/prometheus answers {status}"))),
+        }
+    }
+
+    /// What came in over HTTP so far.
+    pub(crate) async fn inbound(self) -> Result<Inbound, EngineError> {
+        // `^http\.inbound.*downstream_rq_(active|total)$`
+        let path = "/stats?filter=%5Ehttp%5C.inbound.%2Adownstream_rq_%28active%7Ctotal%29%24";
+        match self.get(path).await? {
+            (200, body) => Ok(Inbound::of_stats(&String::from_utf8_lossy(&body))),
+            (status, _) => Err(self.error(format!("/stats answers {status}"))),
         }
     }
 
@@ -67,5 +101,20 @@ impl Engine {
 
     fn error(self, reason: String) -> EngineError {
         EngineError { address: self.admin, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_added_up_over_listeners() {
+        let text = "http.inbound_127.0.0.1_80.downstream_rq_active: 2\n\
+                    http.inbound_127.0.0.1_80.downstream_rq_total: 40\n\
+                    http.inbound_127.0.0.1_81.downstream_rq_active: 1\n\
+                    http.inbound_127.0.0.1_81.downstream_rq_total: 2\n";
+        assert_eq!(Inbound::of_stats(text), Inbound { active: 3, total: 42 });
+        assert_eq!(Inbound::of_stats(""), Inbound::default());
     }
 }

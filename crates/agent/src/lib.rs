@@ -32,10 +32,10 @@ mod status;
 mod tests;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use identity::spiffe::SpiffeError;
 use identity::{SpiffeId, TrustDomain};
@@ -59,6 +59,13 @@ use status::{Sources, StatusServer};
 const PROBE_SOON: Duration = Duration::from_millis(100);
 /// How often a healthy one is.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A proxy whose configuration does not serve one of the workload's ports (a `Sidecar` may say so) is waited for so long.
+const SERVE_LIMIT: Duration = Duration::from_secs(10);
+/// A workload that left is quiet when nothing came for so many looks.
+const QUIET_LOOKS: u32 = 3;
+/// And looks are so far apart.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What an agent is started with.
 pub struct Options {
@@ -177,8 +184,12 @@ impl Agent {
             .await
             .map_err(|error| StartError::Status { address: options.status, error })?;
         let has_app = workload.role == Role::Sidecar;
-        let prober =
-            tokio::spawn(probe(engine, has_app.then(|| app_ports.subscribe()), health.clone()));
+        let prober = tokio::spawn(probe(
+            engine,
+            has_app.then(|| app_ports.subscribe()),
+            workload.address,
+            health.clone(),
+        ));
         Ok(Agent {
             workload,
             admin: options.admin,
@@ -244,29 +255,70 @@ impl Agent {
             .is_ok_and(|state| state.is_ok_and(|state| state.left))
     }
 
+    /// Waits until the requests that were under way when the workload left have their answers, and no straggler comes:
+    /// a peer may have sent one just before it heard. At the latest after `at_most`.
+    pub async fn quiesce(&self, at_most: Duration) {
+        let engine = Engine { admin: self.admin };
+        let settled = async {
+            let mut last = None;
+            let mut quiet = 0;
+            while quiet < QUIET_LOOKS {
+                // An engine that does not answer has nothing under way.
+                let now = engine.inbound().await.unwrap_or_default();
+                quiet = if now.active == 0 && last == Some(now) { quiet + 1 } else { 0 };
+                last = Some(now);
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, settled).await;
+    }
+
     /// Waits until someone posts to `/quitquitquit`.
     pub async fn quit_requested(&self) {
         self.quit.notified().await;
     }
 }
 
-/// Keeps `health` true: the engine must be ready and, where there is an application, it must accept connections.
+/// Keeps `health` true: the engine must be ready, serve the workload's ports and, where there is an application, it must
+/// accept connections.
 async fn probe(
     engine: Engine,
     app: Option<watch::Receiver<AppPorts>>,
+    address: IpAddr,
     health: watch::Sender<Health>,
 ) {
+    let started = Instant::now();
+    let mut served = false;
     loop {
         let ports = app.as_ref().map(|ports| ports.borrow().clone());
         let now = match ports {
             _ if !engine.is_ready().await => Health::Unhealthy("the proxy is not ready".to_owned()),
             None => Health::Healthy,
-            Some(ports) => app_health(&ports).await,
+            Some(ports) => {
+                served =
+                    served || started.elapsed() > SERVE_LIMIT || all_served(address, &ports).await;
+                match served {
+                    true => app_health(&ports).await,
+                    false => Health::Unhealthy(
+                        "the proxy does not serve the workload's ports yet".to_owned(),
+                    ),
+                }
+            }
         };
         let pause = if now == Health::Healthy { PROBE_INTERVAL } else { PROBE_SOON };
         set_health(&health, now);
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether the engine accepts on every port that the workload is reached at.
+async fn all_served(address: IpAddr, ports: &AppPorts) -> bool {
+    for port in ports.0.keys() {
+        if !accepts(SocketAddr::new(address, *port)).await {
+            return false;
+        }
+    }
+    true
 }
 
 async fn app_health(ports: &AppPorts) -> Health {

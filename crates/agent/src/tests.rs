@@ -262,6 +262,8 @@ struct Fixture {
     address: SocketAddr,
     directory: tempfile::TempDir,
     app: TcpListener,
+    /// The port that the engine serves the workload on.
+    inbound: TcpListener,
     admin: SocketAddr,
 }
 
@@ -281,6 +283,7 @@ impl Fixture {
             issuer,
             directory: tempfile::tempdir().unwrap(),
             app: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            inbound: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             admin: engine_double().await,
         }
     }
@@ -303,7 +306,7 @@ impl Fixture {
                 labels: BTreeMap::new(),
                 address: Ipv4Addr::LOCALHOST.into(),
                 group: None,
-                app_ports: AppPorts::all_on(&[9080], app_port),
+                app_ports: AppPorts::all_on(&[self.inbound.local_addr().unwrap().port()], app_port),
                 upstreams: Vec::new(),
                 http_proxy_port: 15007,
                 proxy_credential: None,
@@ -476,7 +479,8 @@ async fn a_stream_is_relayed_with_our_credential_our_ports_and_our_health() {
     let field = node.metadata.unwrap().fields[app_ports::APP_PORTS_FIELD].kind.clone();
     let Some(Kind::StructValue(ports)) = field else { panic!("{field:?}") };
     let app_port = fixture.app.local_addr().unwrap().port().to_string();
-    assert_eq!(ports.fields["9080"].kind, Some(Kind::StringValue(app_port)));
+    let inbound = fixture.inbound.local_addr().unwrap().port().to_string();
+    assert_eq!(ports.fields[&inbound].kind, Some(Kind::StringValue(app_port)));
 }
 
 #[tokio::test]
@@ -511,7 +515,8 @@ async fn an_application_that_goes_is_unhealthy_and_one_that_moves_is_followed() 
     fixture.control.until_heard("unhealthy").await;
 
     let port = moved.local_addr().unwrap().port();
-    agent.follow_app(AppPorts::all_on(&[9080], port));
+    let inbound = fixture.inbound.local_addr().unwrap().port();
+    agent.follow_app(AppPorts::all_on(&[inbound], port));
     // The stream ends, so that the engine introduces itself anew.
     while let Ok(Some(_)) = responses.message().await {}
     fixture.control.heard.send_modify(Vec::clear);

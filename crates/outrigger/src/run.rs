@@ -1,7 +1,7 @@
 //! One workload: its agent, its proxy and its application, from the first to the last word.
 //!
-//! A clean end has an order that loses no request: the endpoint goes first, then the application is told, then the proxy
-//! ends.
+//! A clean end has an order that loses no request: the endpoint goes first; when what was under way has its answers the
+//! application is told; the proxy ends last.
 
 pub mod app;
 pub mod engine;
@@ -144,6 +144,9 @@ async fn finish(
             }
             End::Asked(signal) => {
                 agent.leave(LEAVE_LIMIT).await;
+                if app.is_some() {
+                    agent.quiesce(drain_time).await;
+                }
                 let code = stop_app(&mut app, signal, drain_time).await?;
                 engine.stop().await;
                 Ok(code)
