@@ -99,7 +99,8 @@ impl Bench {
 
     fn sample(&self, scenario: &Scenario, peer: Peer) -> Result<Sample> {
         let backend = Backend::bind(scenario.backends)?;
-        let setting = self.setting(scenario.shape, backend.addresses()?)?;
+        let mut setting = self.setting(scenario.shape, backend.addresses()?)?;
+        setting.sidecars = scenario.sidecars;
         let mut load = Load::new(backend)?;
         let running = peer.start(&self.root, &setting)?;
         let tls = match scenario.shape {
@@ -163,7 +164,15 @@ impl Bench {
         let folder = self.root.join("target/bench/run");
         std::fs::create_dir_all(&folder)?;
         let (certificates, realtime) = (&self.certificates, self.realtime);
-        Ok(Setting { shape, backends, idle_clusters: 0, certificates, folder, realtime })
+        Ok(Setting {
+            shape,
+            backends,
+            idle_clusters: 0,
+            sidecars: false,
+            certificates,
+            folder,
+            realtime,
+        })
     }
 }
 

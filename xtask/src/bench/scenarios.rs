@@ -13,11 +13,14 @@ pub struct Scenario {
     pub connections: usize,
     /// Several, where one address would run out of ports.
     pub backends: usize,
+    /// With what a sidecar does beside: Istio's metrics and its access log (Envoy, which has no such metrics, writes the log;
+    /// nginx does neither).
+    pub sidecars: bool,
 }
 
 const fn http(name: &'static str, about: &'static str, path: &'static str) -> Scenario {
     let (shape, pattern) = (Shape::Http, Pattern::KeepAlive);
-    Scenario { name, about, shape, path, pattern, connections: 64, backends: 1 }
+    Scenario { name, about, shape, path, pattern, connections: 64, backends: 1, sidecars: false }
 }
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -55,5 +58,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         shape: Shape::Mesh,
         ..http("s7", "1 KiB through a double hop with mutual TLS between", "/1k")
+    },
+    Scenario {
+        shape: Shape::Mesh,
+        sidecars: true,
+        ..http("s7-istio", "the double hop with Istio's metrics and access log on", "/1k")
     },
 ];

@@ -107,14 +107,14 @@ fn a_gateway_that_is_told_to_go_finishes_what_it_has_accepted() -> Result<()> {
     let _alone = one_mesh_at_a_time();
     let mut mesh = Plan::bookinfo()?.start()?;
     mesh.wait_for_page(PAGE, "William Shakespeare")?;
-    let gateway = mesh.workload("istio-ingressgateway")?;
+    let gateway = mesh.workload("gateway")?;
     let load = Load::start(4, mesh.gateway(), "bookinfo.test", PAGE, false);
     load.wait_for_more(20)?;
     let pid =
         gateway.pid.and_then(|pid| Pid::from_raw(pid.cast_signed())).context("no process id")?;
     kill_process(pid, Signal::TERM)?;
     wait_until("another gateway", || {
-        let now = mesh.workload("istio-ingressgateway")?;
+        let now = mesh.workload("gateway")?;
         Ok((now.pid.is_some() && now.pid != gateway.pid).then_some(()))
     })?;
     let outcome = load.stop();
@@ -138,7 +138,7 @@ fn real_envoy_is_a_gateway_and_a_sidecar_of_the_mesh() -> Result<()> {
     )?;
     let mut mesh = plan.argument("--gateway-proxy").argument("envoy").start()?;
     mesh.wait_for_page(PAGE, "William Shakespeare")?;
-    for workload in ["istio-ingressgateway", "details-v1"] {
+    for workload in ["gateway", "details-v1"] {
         let info = mesh.admin(workload, "/server_info")?.text();
         assert!(
             info.contains("\"version\"") && !info.to_lowercase().contains("outrigger"),

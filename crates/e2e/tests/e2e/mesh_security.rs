@@ -122,7 +122,12 @@ fn metrics_are_istios_and_promtool_reads_them() -> Result<()> {
         .args(["check", "metrics"])
         .stdin(std::fs::File::open(&file)?)
         .output()?;
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    // 3 is the linter's dislike of names that Envoy and Istio have given; 1 is text that Prometheus cannot read.
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(
+        matches!(checked.status.code(), Some(0 | 3)) && !said.contains("parsing error"),
+        "{said}"
+    );
     Ok(())
 }
 

@@ -7,24 +7,82 @@ use serde_json::{Value, json};
 use super::{Hop, Role, Shape};
 use crate::bench::certificates::SPIFFE_ID;
 
-/// The bootstrap as JSON, which is YAML too.
-pub fn render(hop: &Hop<'_>) -> String {
+/// Istio's access log.
+const ACCESS_LOG: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
+%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
+\"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
+%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
+\"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% \
+%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
+
+/// The bootstrap as JSON, which is YAML too. `has_istio` is whether the proxy knows Istio's filters.
+pub fn render(hop: &Hop<'_>, has_istio: bool) -> String {
     let mut clusters = vec![cluster("backend", &hop.upstreams, upstream_tls(hop))];
     let idle =
         (0..hop.setting.idle_clusters).map(|n| cluster(&format!("idle-{n}"), &hop.upstreams, None));
     clusters.extend(idle);
-    let mut chain = json!({ "filters": [terminal_filter(hop)] });
+    let mut chain = json!({ "filters": [terminal_filter(hop, has_istio)] });
     if let Some(tls) = downstream_tls(hop) {
         chain["transport_socket"] = tls;
     }
     let listener =
         json!({ "name": "entrance", "address": address(hop.listen), "filter_chains": [chain] });
-    let bootstrap =
+    let mut bootstrap =
         json!({ "static_resources": { "listeners": [listener], "clusters": clusters } });
+    if hop.setting.sidecars {
+        bootstrap["node"] = node(hop);
+    }
     format!("{bootstrap:#}\n")
 }
 
-fn terminal_filter(hop: &Hop<'_>) -> Value {
+/// Who the sidecar is, for its metrics.
+fn node(hop: &Hop<'_>) -> Value {
+    let name = if hop.role == Role::First { "client" } else { "server" };
+    json!({
+        "id": format!("sidecar~127.0.0.1~{name}-v1.default~default.svc.cluster.local"),
+        "cluster": format!("{name}.default"),
+        "metadata": {
+            "NAME": format!("{name}-v1"),
+            "NAMESPACE": "default",
+            "WORKLOAD_NAME": format!("{name}-v1"),
+            "SERVICE_ACCOUNT": "bench",
+            "CLUSTER_ID": "Kubernetes",
+            "MESH_ID": "cluster.local",
+            "LABELS": { "app": name, "version": "v1" },
+        },
+    })
+}
+
+/// What a sidecar has before its router, in the order that the control plane gives it.
+fn istio_filters(hop: &Hop<'_>) -> Vec<Value> {
+    let headers = json!([{ "istio_headers": {} }]);
+    let (direction, discovery, propagation) = match hop.role {
+        Role::First => ("outbound", "upstream_discovery", "upstream_propagation"),
+        _ => ("inbound", "downstream_discovery", "downstream_propagation"),
+    };
+    let mut peer = json!({ "@type": "type.googleapis.com/io.istio.http.peer_metadata.Config" });
+    peer[discovery] = headers.clone();
+    peer[propagation] = headers;
+    let stats = json!({ "@type": "type.googleapis.com/stats.PluginConfig" });
+    vec![
+        json!({ "name": format!("istio.metadata_exchange.{direction}"), "typed_config": peer }),
+        json!({ "name": "istio.stats", "typed_config": stats }),
+    ]
+}
+
+fn access_log(hop: &Hop<'_>) -> Value {
+    let file = hop.setting.folder.join(format!("access-{}.log", hop.listen.port()));
+    json!([{
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": file,
+            "log_format": { "text_format_source": { "inline_string": ACCESS_LOG } },
+        },
+    }])
+}
+
+fn terminal_filter(hop: &Hop<'_>, has_istio: bool) -> Value {
     if hop.setting.shape == Shape::Tcp {
         return json!({
             "name": "envoy.filters.network.tcp_proxy",
@@ -37,7 +95,13 @@ fn terminal_filter(hop: &Hop<'_>) -> Value {
     }
     let route =
         json!({ "match": { "prefix": "/" }, "route": { "cluster": "backend", "timeout": "30s" } });
-    json!({
+    let mut filters =
+        if hop.setting.sidecars && has_istio { istio_filters(hop) } else { Vec::new() };
+    filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+    }));
+    let mut manager = json!({
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -47,12 +111,13 @@ fn terminal_filter(hop: &Hop<'_>) -> Value {
                 "name": "routes",
                 "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }],
             },
-            "http_filters": [{
-                "name": "envoy.filters.http.router",
-                "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-            }],
+            "http_filters": filters,
         },
-    })
+    });
+    if hop.setting.sidecars {
+        manager["typed_config"]["access_log"] = access_log(hop);
+    }
+    manager
 }
 
 fn cluster(name: &str, upstreams: &[SocketAddr], tls: Option<Value>) -> Value {

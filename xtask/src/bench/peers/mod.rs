@@ -33,6 +33,8 @@ pub struct Setting<'a> {
     pub backends: Vec<SocketAddr>,
     /// Clusters that exist beside the one that is used, for measuring what a cluster costs.
     pub idle_clusters: usize,
+    /// Whether the proxies do what sidecars do beside: metrics and access logs.
+    pub sidecars: bool,
     pub certificates: &'a Certificates,
     /// For configuration files and logs.
     pub folder: PathBuf,
@@ -129,7 +131,7 @@ impl Peer {
         });
         let text = match self {
             Self::Nginx => nginx_conf::render(hop, folder),
-            _ => envoy_bootstrap::render(hop),
+            _ => envoy_bootstrap::render(hop, self == Self::Outrigger),
         };
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         let command = self.command(root, &file)?;
