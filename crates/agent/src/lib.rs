@@ -174,10 +174,12 @@ impl Agent {
             .map_err(|error| StartError::Socket { path: socket_path.clone(), error })?;
         let engine = Engine { admin: options.admin };
         let quit = Arc::new(Notify::new());
+        let served = watch::Sender::new(false);
         let sources = Sources {
             engine,
             certificate: keeper.certificates(),
             relay: relay_state.subscribe(),
+            served: served.subscribe(),
             quit: quit.clone(),
         };
         let status = StatusServer::open(options.status, sources)
@@ -188,6 +190,7 @@ impl Agent {
             engine,
             has_app.then(|| app_ports.subscribe()),
             workload.address,
+            served,
             health.clone(),
         ));
         Ok(Agent {
@@ -285,24 +288,25 @@ async fn probe(
     engine: Engine,
     app: Option<watch::Receiver<AppPorts>>,
     address: IpAddr,
+    served: watch::Sender<bool>,
     health: watch::Sender<Health>,
 ) {
     let started = Instant::now();
-    let mut served = false;
     loop {
         let ports = app.as_ref().map(|ports| ports.borrow().clone());
-        let now = match ports {
-            _ if !engine.is_ready().await => Health::Unhealthy("the proxy is not ready".to_owned()),
-            None => Health::Healthy,
-            Some(ports) => {
-                served =
-                    served || started.elapsed() > SERVE_LIMIT || all_served(address, &ports).await;
-                match served {
-                    true => app_health(&ports).await,
-                    false => Health::Unhealthy(
-                        "the proxy does not serve the workload's ports yet".to_owned(),
-                    ),
-                }
+        let is_served = async |ports: &AppPorts| {
+            let known = *served.borrow();
+            known || started.elapsed() > SERVE_LIMIT || all_served(address, ports).await
+        };
+        let now = if !engine.is_ready().await {
+            Health::Unhealthy("the proxy is not ready".to_owned())
+        } else if !is_served(ports.as_ref().unwrap_or(&AppPorts::default())).await {
+            Health::Unhealthy("the proxy does not serve the workload's ports yet".to_owned())
+        } else {
+            served.send_if_modified(|known| !std::mem::replace(known, true));
+            match ports {
+                None => Health::Healthy,
+                Some(ports) => app_health(&ports).await,
             }
         };
         let pause = if now == Health::Healthy { PROBE_INTERVAL } else { PROBE_SOON };

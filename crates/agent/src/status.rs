@@ -25,6 +25,8 @@ pub(crate) struct Sources {
     pub(crate) engine: Engine,
     pub(crate) certificate: watch::Receiver<Option<Arc<WorkloadCertificate>>>,
     pub(crate) relay: watch::Receiver<RelayState>,
+    /// The engine accepts on every port of the workload.
+    pub(crate) served: watch::Receiver<bool>,
     pub(crate) quit: Arc<Notify>,
 }
 
@@ -71,6 +73,8 @@ async fn ready(State(sources): State<Sources>) -> Response {
         )
     } else if !sources.engine.is_ready().await {
         "the proxy has no configuration yet".to_owned()
+    } else if !*sources.served.borrow() {
+        "the proxy does not serve the workload's ports yet".to_owned()
     } else {
         return (StatusCode::OK, "ready\n").into_response();
     };

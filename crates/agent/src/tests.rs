@@ -598,6 +598,8 @@ async fn the_status_port_says_ready_when_all_is_there_and_merges_the_numbers() {
     );
     let (_requests, mut responses) = open_stream(&fixture).await.unwrap();
     responses.message().await.unwrap();
+    let mut health = agent.health();
+    health.wait_for(|health| *health == Health::Healthy).await.unwrap();
     assert_eq!(get("/healthz/ready").await, "200 ready\n");
 
     let metrics = get("/stats/prometheus").await;
