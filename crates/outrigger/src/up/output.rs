@@ -145,10 +145,12 @@ impl WorkloadOutput {
     fn line(&self, line: &str) {
         let line = line.trim_end_matches('\r');
         let mut state = self.state.lock();
-        if state.last.len() == REMEMBERED {
-            state.last.pop_front();
+        if !is_access_log(line) {
+            if state.last.len() == REMEMBERED {
+                state.last.pop_front();
+            }
+            state.last.push_back(line.to_owned());
         }
-        state.last.push_back(line.to_owned());
         if let Some(log) = &mut state.log
             && let Err(error) = log.write(line)
         {
@@ -173,6 +175,11 @@ impl WorkloadOutput {
     pub fn begin(&self) {
         self.state.lock().last.clear();
     }
+}
+
+/// Whether a line is of a sidecar's access log, which says nothing about why a workload ended.
+fn is_access_log(line: &str) -> bool {
+    line.starts_with("[20") && line.contains("Z] \"")
 }
 
 /// A log file that does not grow without end.
