@@ -240,7 +240,8 @@ fn fingerprints_pin_a_certificate_or_a_key() {
     .unwrap();
     let key = &certificate.leaf().public_key_der;
     let key_hash = aws_lc_rs_digest(key);
-    let pins: [(Vec<[u8; 32]>, Vec<[u8; 32]>, bool); 4] = [
+    type Hashes = Vec<[u8; 32]>;
+    let pins: [(Hashes, Hashes, bool); 4] = [
         (vec![hash], vec![], true),
         (vec![[0; 32]], vec![], false),
         (vec![], vec![key_hash], true),
