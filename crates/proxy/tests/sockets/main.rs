@@ -3,6 +3,7 @@
 
 mod engine;
 mod http;
+mod inputs;
 mod tcp;
 mod tls;
 mod web;
