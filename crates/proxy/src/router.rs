@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codec::event::StreamId;
-use codec::headers::{RequestHead, Version, names};
+use codec::headers::{KnownName, Method, RequestHead, Version, names};
 use smallvec::SmallVec;
 use telemetry::stats::sets::{Cluster as ClusterStat, HttpConnManager as Stat};
 
@@ -115,6 +115,10 @@ impl Worker {
         // Taken out while its parts are borrowed, and put back.
         let Some(route) = stream.info.route.take() else {
             counters.inc(Stat::NO_ROUTE);
+            if stream.request.method_kind() == Method::Connect {
+                // What follows is not HTTP.
+                self.answer_is_last(key);
+            }
             return self.local_reply(key, reply::no_route());
         };
         counters.inc(Stat::RQ_TOTAL);
@@ -158,16 +162,11 @@ impl Worker {
                 Some(reply::direct_response(direct))
             }
         };
-        let refused = answer.as_ref().is_some_and(|reply| reply.details == reply::UPGRADE_FAILED);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.info.route = Some(route);
-            if refused
-                && let Some(down) = stream.downstream
-                && let Some(http) = self.http_of(down)
-            {
-                // What follows an upgrade request is not HTTP.
-                http.is_draining = true;
-            }
+        }
+        if answer.as_ref().is_some_and(|reply| reply.details == reply::UPGRADE_FAILED) {
+            self.answer_is_last(key);
         }
         match answer {
             None => self.begin_attempt(key),
@@ -279,7 +278,7 @@ impl Worker {
             }
         }
         if let Some(http) = self.http_of(down_key) {
-            http.read_paused = true;
+            http.pause_reading();
         }
     }
 
@@ -421,6 +420,14 @@ impl Worker {
     }
 }
 
+/// What a caller says of retries is for us.
+const RETRY_HEADERS: [KnownName; 4] = [
+    names::X_ENVOY_RETRY_ON,
+    names::X_ENVOY_RETRY_GRPC_ON,
+    names::X_ENVOY_MAX_RETRIES,
+    names::X_ENVOY_RETRIABLE_STATUS_CODES,
+];
+
 /// May this request pass as what it is? An upgrade must be allowed by the route, or else by the connection manager.
 fn allows_upgrade(request: &RequestHead, config: &HttpConnectionManager, policy: &RoutePolicy) -> bool {
     if !request.is_upgrade {
@@ -443,6 +450,9 @@ impl Stream {
         router.tells_attempts = policy.include_attempt_count_in_response;
         router.retry =
             RetryState::new(policy.retry.as_ref(), &self.request, !suppress_headers).map(Box::new);
+        for name in RETRY_HEADERS {
+            self.request.fields.remove(name);
+        }
         let timeouts = Timeouts::resolve(policy, &mut self.request, !suppress_headers);
         (router.timeout, router.per_try_timeout) = (timeouts.request, timeouts.per_try);
         // A body that may be needed again is kept from the beginning.

@@ -327,3 +327,6 @@ impl Worker {
         self.next_id
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use codec::event::{CodecError, Event, StreamId};
+use codec::headers::Version;
 use codec::http1;
 use codec::server::ServerCodec;
 use smallvec::SmallVec;
@@ -91,7 +92,13 @@ impl HttpConnection {
         };
         Self {
             state: Rc::clone(state),
-            codec: ServerCodec::Http1(http1::ServerCodec::new(options)),
+            codec: match config.codec {
+                #[cfg(test)]
+                super::config::CodecType::Frames => {
+                    ServerCodec::Frames(codec::frames::ServerCodec::new())
+                }
+                _ => ServerCodec::Http1(http1::ServerCodec::new(options)),
+            },
             streams: StreamTable::default(),
             read_paused: false,
             is_blocked: false,
@@ -112,6 +119,11 @@ impl HttpConnection {
     /// No stream, and no part of a request.
     fn is_resting(&self) -> bool {
         self.streams.is_empty() && self.codec.is_idle()
+    }
+
+    /// A stream has more than it can pass on. Where many share the connection, their own windows hold them back.
+    pub fn pause_reading(&mut self) {
+        self.read_paused = self.codec.version() != Version::Http2;
     }
 
     /// Would more bytes be of use?

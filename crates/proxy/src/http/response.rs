@@ -1,6 +1,6 @@
 //! Step 7, the way back: a response, from upstream or made here, is finished and encoded to the client.
 
-use codec::headers::{ResponseHead, names};
+use codec::headers::{Method, ResponseHead, names};
 use telemetry::stats::sets::HttpConnManager as Stat;
 
 use super::config::ServerHeader;
@@ -20,6 +20,7 @@ impl Worker {
     /// A response's head is in `stream.response`: it passes the filters to the client.
     pub(crate) fn respond_head(&mut self, key: Key<Box<Stream>>, end_stream: bool) {
         let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.info.response_code = stream.response.status;
         if let Some(route) = stream.info.route.take() {
             let cx = MutationContext { worker: self.cx.index, now_ns: self.clock.now_ns(), info: &stream.info };
             route.apply_response(&mut stream.response, Some(&stream.request), cx, &mut self.mutation_scratch);
@@ -94,6 +95,11 @@ impl Worker {
             down.codec.start_drain(out);
         }
         down.codec.encode_head(stream.id, &stream.response, end_stream, out);
+        let opens_tunnel = stream.request.is_upgrade || stream.request.method_kind() == Method::Connect;
+        if opens_tunnel && std::mem::take(&mut down.is_blocked) {
+            // What the client sent ahead is the tunnel's.
+            self.wake_downstream(down_key);
+        }
         self.mark_downstream(down_key);
         if end_stream {
             self.end_stream(key);
@@ -201,6 +207,7 @@ impl Worker {
             && let Kind::Http(http) = &mut down.kind
         {
             http.codec.reset(id, down.io.output.writer(&mut self.buffers));
+            self.mark_downstream(down_key);
         }
         self.end_stream(key);
     }

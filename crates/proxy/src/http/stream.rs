@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use codec::event::{CodecError, StreamId};
-use codec::headers::{Fields, RequestHead, ResponseHead};
+use codec::headers::{Fields, RequestHead, ResponseHead, names};
 use telemetry::stats::sets::{HttpConnManager as Stat, HttpTimes};
 
 use super::config::RouteSource;
@@ -172,6 +172,9 @@ impl Worker {
         if let Err(rejection) = self.make_safe(key) {
             return self.reject(key, rejection);
         }
+        if !end_stream {
+            self.answer_expectation(key);
+        }
         self.find_route(key);
         let Some(stream) = self.streams.get_mut(key) else { return };
         if stream.chain.is_some() {
@@ -203,19 +206,40 @@ impl Worker {
             Some(location) => vec![("location".into(), String::from_utf8_lossy(&location).into())],
             None => Vec::new(),
         };
-        if rejection.close
-            && let Some(down) = self.streams.get(key).and_then(|stream| stream.downstream)
-            && let Some(http) = self.http_of(down)
-        {
-            http.is_draining = true;
+        if rejection.close {
+            self.answer_is_last(key);
         }
         let reply = LocalReply {
             status: rejection.status,
+            body: rejection.body.into(),
             headers,
             details: rejection.details,
             ..LocalReply::default()
         };
         self.local_reply(key, reply);
+    }
+
+    /// The connection ends with this stream's answer, which says so.
+    pub(crate) fn answer_is_last(&mut self, key: Key<Box<Stream>>) {
+        if let Some(down) = self.streams.get(key).and_then(|stream| stream.downstream)
+            && let Some(http) = self.http_of(down)
+        {
+            http.is_draining = true;
+        }
+    }
+
+    /// Tells a client that waits for leave to send its body that it has it.
+    fn answer_expectation(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some(expected) = stream.request.fields.get(names::EXPECT) else { return };
+        let passes_on = stream.http.as_ref().is_none_or(|http| http.config.proxy_100_continue);
+        if passes_on || !expected.eq_ignore_ascii_case(b"100-continue") {
+            return;
+        }
+        stream.request.fields.remove(names::EXPECT);
+        self.spare_response.clear();
+        self.spare_response.status = 100;
+        self.send_informational(key);
     }
 
     /// Step 9: looks the route up and pins it.

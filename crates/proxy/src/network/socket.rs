@@ -1,13 +1,14 @@
 //! Stream sockets of both families behind one type.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use crate::upstream::config::TcpKeepalive;
 use crate::upstream::host::HostAddress;
@@ -37,7 +38,9 @@ impl Socket {
         let socket = socket2::Socket::from(fd);
         socket.set_nonblocking(true)?;
         match socket.domain()? {
-            socket2::Domain::UNIX => Ok(Self::Unix(UnixStream::from_std(OwnedFd::from(socket).into()))),
+            socket2::Domain::UNIX => {
+                Ok(Self::Unix(UnixStream::from_std(OwnedFd::from(socket).into())))
+            }
             _ => Ok(Self::accepted_tcp(TcpStream::from_std(OwnedFd::from(socket).into()))),
         }
     }
@@ -88,40 +91,33 @@ impl Socket {
         }
     }
 
-    /// Reads what is there.
+    /// Reads what is there. The system call is made without libc's wrapper, which in a process with threads costs a
+    /// fifth of a microsecond a request.
     ///
     /// # Errors
-    /// As `read(2)`.
+    /// As `recv(2)`.
     #[inline]
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => (&*stream).read(buffer),
-            Self::Unix(stream) => (&*stream).read(buffer),
-        }
+        Ok(rustix::net::recv(self.as_fd(), buffer, RecvFlags::empty())?.0)
     }
 
     /// Writes what fits.
     ///
     /// # Errors
-    /// As `write(2)`.
+    /// As `send(2)`.
     #[inline]
     pub fn write(&self, buffer: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => (&*stream).write(buffer),
-            Self::Unix(stream) => (&*stream).write(buffer),
-        }
+        Ok(rustix::net::send(self.as_fd(), buffer, SendFlags::NOSIGNAL)?)
     }
 
     /// Writes what fits of several buffers.
     ///
     /// # Errors
-    /// As `writev(2)`.
+    /// As `sendmsg(2)`.
     #[inline]
     pub fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => (&*stream).write_vectored(buffers),
-            Self::Unix(stream) => (&*stream).write_vectored(buffers),
-        }
+        let mut control = SendAncillaryBuffer::default();
+        Ok(rustix::net::sendmsg(self.as_fd(), buffers, &mut control, SendFlags::NOSIGNAL)?)
     }
 
     /// Says that nothing more will be written.
@@ -149,6 +145,15 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.register(registry, token, both),
             Self::Unix(stream) => stream.register(registry, token, both),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

@@ -15,6 +15,14 @@ pub fn no_route() -> LocalReply {
     }
 }
 
+/// Details of an upgrade that nobody allows.
+pub const UPGRADE_FAILED: &str = "upgrade_failed";
+
+/// An upgrade that nobody allows.
+pub fn upgrade_refused() -> LocalReply {
+    LocalReply { status: 403, details: UPGRADE_FAILED, ..LocalReply::default() }
+}
+
 /// A route that redirects.
 pub fn redirect(status: u16, location: &[u8]) -> LocalReply {
     let location = String::from_utf8_lossy(location).into_owned();
@@ -38,7 +46,12 @@ pub fn direct_response(direct: &DirectResponse) -> LocalReply {
 
 /// The route's cluster is not there.
 pub fn no_cluster(status: u16) -> LocalReply {
-    LocalReply { status, details: "cluster_not_found", flags: ResponseFlags::NO_CLUSTER_FOUND, ..LocalReply::default() }
+    LocalReply {
+        status,
+        details: "cluster_not_found",
+        flags: ResponseFlags::NO_CLUSTER_FOUND,
+        ..LocalReply::default()
+    }
 }
 
 /// The cluster has no host to choose.
@@ -67,7 +80,9 @@ pub fn timeout(per_try: bool) -> LocalReply {
 /// The flag of a failure.
 pub fn flags_of(reason: ResetReason) -> ResponseFlags {
     match reason {
-        ResetReason::ConnectionFailure | ResetReason::ConnectionTimeout => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+        ResetReason::ConnectionFailure | ResetReason::ConnectionTimeout => {
+            ResponseFlags::UPSTREAM_CONNECTION_FAILURE
+        }
         ResetReason::ConnectionTermination => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
         ResetReason::Remote | ResetReason::Refused => ResponseFlags::UPSTREAM_REMOTE_RESET,
         ResetReason::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
@@ -78,23 +93,31 @@ pub fn flags_of(reason: ResetReason) -> ResponseFlags {
 /// The attempt failed before a response, and no other will be made.
 pub fn upstream_failure(reason: ResetReason, transport: Option<&str>) -> LocalReply {
     let (text, details) = match reason {
-        ResetReason::ConnectionFailure => {
-            ("remote connection failure", "upstream_reset_before_response_started{remote_connection_failure}")
-        }
+        ResetReason::ConnectionFailure => (
+            "remote connection failure",
+            "upstream_reset_before_response_started{remote_connection_failure}",
+        ),
         ResetReason::ConnectionTimeout => {
             ("connection timeout", "upstream_reset_before_response_started{connection_timeout}")
         }
-        ResetReason::ConnectionTermination => {
-            ("connection termination", "upstream_reset_before_response_started{connection_termination}")
+        ResetReason::ConnectionTermination => (
+            "connection termination",
+            "upstream_reset_before_response_started{connection_termination}",
+        ),
+        ResetReason::Remote => {
+            ("remote reset", "upstream_reset_before_response_started{remote_reset}")
         }
-        ResetReason::Remote => ("remote reset", "upstream_reset_before_response_started{remote_reset}"),
-        ResetReason::Refused => {
-            ("remote refused stream reset", "upstream_reset_before_response_started{remote_refused_stream_reset}")
+        ResetReason::Refused => (
+            "remote refused stream reset",
+            "upstream_reset_before_response_started{remote_refused_stream_reset}",
+        ),
+        ResetReason::Protocol => {
+            ("protocol error", "upstream_reset_before_response_started{protocol_error}")
         }
-        ResetReason::Protocol => ("protocol error", "upstream_reset_before_response_started{protocol_error}"),
         ResetReason::Overflow => ("overflow", "upstream_reset_before_response_started{overflow}"),
     };
-    let mut body = format!("upstream connect error or disconnect/reset before headers. reset reason: {text}");
+    let mut body =
+        format!("upstream connect error or disconnect/reset before headers. reset reason: {text}");
     if let Some(transport) = transport {
         body.push_str(", transport failure reason: ");
         body.push_str(transport);

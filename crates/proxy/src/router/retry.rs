@@ -53,7 +53,11 @@ pub enum Verdict {
 impl RetryState {
     /// The retries of a request: by its route's policy and, where `honour_headers`, by its own `x-envoy-retry-on` and
     /// friends, which override the numbers and add to the conditions. Unknown words in headers are ignored, as in Envoy.
-    pub fn new(policy: Option<&Arc<RetryPolicy>>, request: &RequestHead, honour_headers: bool) -> Option<Self> {
+    pub fn new(
+        policy: Option<&Arc<RetryPolicy>>,
+        request: &RequestHead,
+        honour_headers: bool,
+    ) -> Option<Self> {
         let mut on = policy.map_or(RetryOn::default(), |policy| policy.on);
         let mut remaining = policy.map_or(1, |policy| policy.num_retries);
         let mut header_codes = SmallVec::new();
@@ -63,17 +67,26 @@ impl RetryState {
                     on = on | RetryOn::parse(words).0;
                 }
             }
-            if let Some(number) = header(request, names::X_ENVOY_MAX_RETRIES).and_then(|text| text.parse().ok()) {
+            if let Some(number) =
+                header(request, names::X_ENVOY_MAX_RETRIES).and_then(|text| text.parse().ok())
+            {
                 remaining = number;
             }
             if let Some(codes) = header(request, names::X_ENVOY_RETRIABLE_STATUS_CODES) {
-                header_codes.extend(codes.split(',').filter_map(|code| code.trim().parse::<u16>().ok()));
+                header_codes
+                    .extend(codes.split(',').filter_map(|code| code.trim().parse::<u16>().ok()));
             }
         }
         if on.is_empty() {
             return None;
         }
-        Some(Self { policy: policy.cloned().unwrap_or_default(), on, header_codes, remaining, made: 0 })
+        Some(Self {
+            policy: policy.cloned().unwrap_or_default(),
+            on,
+            header_codes,
+            remaining,
+            made: 0,
+        })
     }
 
     /// The policy in force.
@@ -137,7 +150,9 @@ impl RetryState {
             _ => {}
         }
         let named = |codes: &[u16]| codes.contains(&response.status);
-        if on(RetryOn::STATUS_CODES) && (named(&self.policy.retriable_status_codes) || named(&self.header_codes)) {
+        if on(RetryOn::STATUS_CODES)
+            && (named(&self.policy.retriable_status_codes) || named(&self.header_codes))
+        {
             return true;
         }
         // A status in the head is a trailers-only gRPC response: it can still be thrown away.
@@ -155,7 +170,9 @@ impl RetryState {
         let on = |conditions| self.on.intersects(conditions);
         match failure {
             AttemptFailure::Overflow => false,
-            AttemptFailure::PerTryTimeout => on(RetryOn::FIVE_XX | RetryOn::GATEWAY_ERROR | RetryOn::RESET),
+            AttemptFailure::PerTryTimeout => {
+                on(RetryOn::FIVE_XX | RetryOn::GATEWAY_ERROR | RetryOn::RESET)
+            }
             AttemptFailure::Connect => on(RetryOn::CONNECT_FAILURE
                 | RetryOn::FIVE_XX
                 | RetryOn::GATEWAY_ERROR
@@ -184,7 +201,12 @@ mod tests {
     fn policy(retry_on: &str) -> Arc<RetryPolicy> {
         let (on, unknown) = RetryOn::parse(retry_on);
         assert!(unknown.is_empty(), "{unknown:?}");
-        Arc::new(RetryPolicy { on, retriable_status_codes: vec![418], num_retries: 9, ..RetryPolicy::default() })
+        Arc::new(RetryPolicy {
+            on,
+            retriable_status_codes: vec![418],
+            num_retries: 9,
+            ..RetryPolicy::default()
+        })
     }
 
     fn state(retry_on: &str) -> RetryState {
@@ -220,7 +242,11 @@ mod tests {
         ];
         for (retry_on, status, headers, wanted) in cases {
             let expected = if *wanted { Verdict::Retry } else { Verdict::No };
-            assert_eq!(state(retry_on).on_response(&response(*status, headers)), expected, "{retry_on} {status} {headers:?}");
+            assert_eq!(
+                state(retry_on).on_response(&response(*status, headers)),
+                expected,
+                "{retry_on} {status} {headers:?}"
+            );
         }
     }
 
@@ -275,7 +301,10 @@ mod tests {
             assert_eq!(state.on_response(&response(405, &[])), Verdict::Retry);
         }
         assert_eq!(state.on_response(&response(405, &[])), Verdict::LimitExceeded);
-        assert!(RetryState::new(Some(&Arc::default()), &RequestHead::new(), true).is_none(), "no condition, no retry");
+        assert!(
+            RetryState::new(Some(&Arc::default()), &RequestHead::new(), true).is_none(),
+            "no condition, no retry"
+        );
     }
 
     #[test]
@@ -286,8 +315,14 @@ mod tests {
             assert_eq!(state.on_response(&response(500, &[])), Verdict::Retry);
             let samples: Vec<_> = (0..200).map(|_| state.back_off(&mut rng)).collect();
             assert!(samples.iter().all(|wait| *wait < Duration::from_millis(ceiling)));
-            assert!(samples.iter().any(|wait| *wait > Duration::from_millis(ceiling * 3 / 4)), "{ceiling}");
-            assert!(samples.iter().any(|wait| *wait < Duration::from_millis(ceiling / 4)), "{ceiling}");
+            assert!(
+                samples.iter().any(|wait| *wait > Duration::from_millis(ceiling * 3 / 4)),
+                "{ceiling}"
+            );
+            assert!(
+                samples.iter().any(|wait| *wait < Duration::from_millis(ceiling / 4)),
+                "{ceiling}"
+            );
         }
     }
 }

@@ -90,7 +90,13 @@ mod tests {
     fn times_and_what_the_upstream_is_told() {
         let whole = "x-envoy-upstream-rq-timeout-ms";
         let each = "x-envoy-upstream-rq-per-try-timeout-ms";
-        type Case<'a> = (Option<Duration>, Option<Duration>, &'a [(&'a str, &'a str)], Timeouts, Option<&'a str>);
+        type Case<'a> = (
+            Option<Duration>,
+            Option<Duration>,
+            &'a [(&'a str, &'a str)],
+            Timeouts,
+            Option<&'a str>,
+        );
         let times = |request, per_try| Timeouts { request, per_try, per_try_idle: None };
         let cases: &[Case<'_>] = &[
             (ms(15_000), None, &[], times(ms(15_000), None), Some("15000")),
@@ -106,7 +112,8 @@ mod tests {
         for (route, per_try, headers, expected, told) in cases {
             let (timeouts, request) = resolve(*route, *per_try, headers, true);
             assert_eq!(timeouts, *expected, "{route:?} {per_try:?} {headers:?}");
-            let header = request.get(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS).map(|value| value.to_vec());
+            let header =
+                request.get(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS).map(|value| value.to_vec());
             assert_eq!(header, told.map(|text| text.as_bytes().to_vec()), "{route:?} {headers:?}");
             assert!(request.get(whole).is_none() && request.get(each).is_none());
         }

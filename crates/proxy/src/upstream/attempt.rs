@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use codec::headers::names;
+use codec::headers::{Version, names};
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes, Outliers};
 
 use super::cluster::Cluster;
@@ -57,6 +57,13 @@ impl Worker {
             stream.router.request_sent = true;
             stream.info.timings.upstream_last_tx_ns = now;
         }
+        if !connection.is_available
+            && connection.codec.free_streams() > 0
+            && let Some(pool) = self.upstreams.pools.get_mut(connection.pool)
+        {
+            connection.is_available = true;
+            pool.available.push(key);
+        }
         let has_more = !ends && (!stream.body.is_empty() || stream.request_ready);
         let at = self.upstreams.pools.get(connection.pool).map(|pool| pool.at);
         if let Some(cluster) = at.and_then(|at| self.upstreams.get(at)) {
@@ -101,7 +108,7 @@ impl Worker {
             && let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream)
             && let Some(http) = self.http_of(down)
         {
-            http.read_paused = true;
+            http.pause_reading();
         }
     }
 
@@ -133,9 +140,11 @@ impl Worker {
     /// The client is slower than the host: reading from the host rests.
     pub(crate) fn pause_response(&mut self, stream_key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get(stream_key) else { return };
+        // Where many streams share a connection their own windows hold them back.
         if let Attempt::Active(key, _) = stream.router.attempt
             && let Some(connection) = self.ups.get_mut(key)
             && !connection.read_paused
+            && connection.codec.version() != Version::Http2
         {
             connection.read_paused = true;
             self.count_upstream(key, ClusterStat::UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
@@ -326,7 +335,10 @@ impl Worker {
                 self.detach(stream_key);
                 let Some(connection) = self.ups.get_mut(key) else { return };
                 connection.codec.reset(id, connection.io.output.writer(&mut self.buffers));
-                if connection.codec.must_close() && connection.streams.is_empty() {
+                if !connection.codec.must_close() {
+                    self.mark_upstream(key);
+                    self.connection_available(key);
+                } else if connection.streams.is_empty() {
                     self.close_upstream(key, ResetReason::ConnectionTermination, true);
                 }
             }

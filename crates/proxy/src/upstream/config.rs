@@ -226,6 +226,9 @@ pub enum UpstreamProtocol {
     Http2,
     /// What the client speaks.
     Downstream,
+    /// The multiplexing protocol of tests.
+    #[cfg(test)]
+    Frames,
 }
 
 /// One of `transport_socket_matches`.

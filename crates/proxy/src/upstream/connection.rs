@@ -12,6 +12,8 @@ use mio::event::Event;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes};
 
 use super::cluster::Cluster;
+#[cfg(test)]
+use super::config::UpstreamProtocol;
 use super::host::Host;
 use super::opening::{Opening, Progress};
 use super::pool::Pool;
@@ -50,6 +52,8 @@ pub struct UpstreamConnection {
     pub idle_since_ns: u64,
     /// Requests so far.
     pub requests: u32,
+    /// It is in its pool's list of those that can take a stream.
+    pub is_available: bool,
     /// A client is slower than this host: reading rests.
     pub read_paused: bool,
     opened_ns: u64,
@@ -106,7 +110,12 @@ impl Worker {
         let now = self.clock.now_ns();
         self.ups.insert(UpstreamConnection {
             io: Io::new(socket, false),
-            codec: ClientCodec::Http1(http1::ClientCodec::new(options)),
+            codec: match cluster.config.http.protocol {
+                #[cfg(test)]
+                UpstreamProtocol::Frames => ClientCodec::Frames(codec::frames::ClientCodec::new()),
+                _ => ClientCodec::Http1(http1::ClientCodec::new(options)),
+            },
+            is_available: false,
             streams: StreamTable::default(),
             pool: pool_key,
             cluster,
@@ -197,6 +206,9 @@ impl Worker {
             let at = pool.at;
             if let Some(cluster) = self.upstreams.get(at) {
                 cluster.cells.times.record(ClusterTimes::UPSTREAM_CX_CONNECT_MS, connect_ms);
+                if let Some(tls) = &connection.info.tls {
+                    cluster.cells.counters.handshake(&tls.outcome());
+                }
             }
         }
         self.mark_upstream(key);
@@ -356,10 +368,19 @@ impl Worker {
     fn upstream_eof(&mut self, key: Key<UpstreamConnection>) {
         let Some(connection) = self.ups.get_mut(key) else { return };
         if !connection.streams.is_empty() {
-            let event = connection.codec.end_of_input();
-            self.response_event(key, event, &[]);
+            self.end_of_responses(key);
         }
         self.close_upstream(key, ResetReason::ConnectionTermination, false);
+    }
+
+    fn end_of_responses(&mut self, key: Key<UpstreamConnection>) {
+        while let Some(connection) = self.ups.get_mut(key) {
+            let event = connection.codec.end_of_input();
+            if event == CodecEvent::NeedInput {
+                return;
+            }
+            self.response_event(key, event, &[]);
+        }
     }
 
     /// Ends a connection with everything on it. `local` when it is our decision.
@@ -396,6 +417,12 @@ impl Worker {
         connection.host.counters.cx_active.fetch_sub(1, Ordering::Relaxed);
         let failed_to_open = connection.is_connecting();
         let pool_key = connection.pool;
+        if matches!(connection.opening, Opening::Handshaking(_))
+            && let Some(pool) = self.upstreams.pools.get(pool_key)
+            && let Some(cluster) = self.upstreams.get(pool.at)
+        {
+            cluster.cells.counters.inc(ClusterStat::SSL_CONNECTION_ERROR);
+        }
         if let Some(pool) = self.upstreams.pools.get_mut(pool_key) {
             pool.connections -= 1;
             if failed_to_open {
@@ -454,8 +481,7 @@ impl Worker {
     fn open_for_waiting(&mut self, pool_key: Key<Pool>) {
         let Some(pool) = self.upstreams.pools.get(pool_key) else { return };
         if !pool.is_draining
-            && !pool.waiting.is_empty()
-            && (pool.connecting as usize) < pool.waiting.len()
+            && pool.wants_connection()
         {
             self.connect_upstream(pool_key);
         }

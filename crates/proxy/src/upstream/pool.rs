@@ -6,7 +6,7 @@ use std::sync::Arc;
 use telemetry::stats::sets::Cluster as ClusterStat;
 
 use super::cluster::Cluster;
-use super::config::ClusterRef;
+use super::config::{ClusterRef, UpstreamProtocol};
 use super::connection::UpstreamConnection;
 use super::host::Host;
 use crate::arena::Key;
@@ -60,6 +60,18 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Do more streams wait than what is being opened can take?
+    pub fn wants_connection(&self) -> bool {
+        let each = match self.cluster.config.http.protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => 1,
+            // As many as a peer must allow before it has said otherwise (RFC 9113 §6.5.2).
+            _ => 100,
+        };
+        (self.connecting as usize) * each < self.waiting.len()
+    }
+}
+
 impl Worker {
     /// Gets a stream a connection: one that is there, or one to be opened.
     pub(crate) fn acquire(&mut self, stream_key: Key<Box<Stream>>, pool_key: Option<Key<Pool>>) {
@@ -80,8 +92,12 @@ impl Worker {
                 ClusterStat::UPSTREAM_RQ_PENDING_OVERFLOW,
             );
         }
-        if let Some(connection) = pool.available.pop() {
-            return self.attach(stream_key, connection);
+        while let Some(key) = pool.available.pop() {
+            let Some(connection) = self.ups.get_mut(key) else { continue };
+            connection.is_available = false;
+            if connection.codec.free_streams() > 0 {
+                return self.attach(stream_key, key);
+            }
         }
         if !breakers.pending.try_acquire(thresholds.max_pending_requests) {
             return self.overflowed(
@@ -94,7 +110,7 @@ impl Worker {
         stream.router.attempt = Attempt::Waiting(pool_key);
         let may_open =
             pool.connections == 0 || !breakers.connections.is_exhausted(thresholds.max_connections);
-        let wants_one = (pool.connecting as usize) < pool.waiting.len();
+        let wants_one = pool.wants_connection();
         if let Some(cluster) = self
             .upstreams
             .get(self.upstreams.pools.get(pool_key).map_or(ClusterRef::NONE, |p| p.at))
@@ -133,27 +149,49 @@ impl Worker {
         }
     }
 
-    /// A connection can take a stream: the one that waits longest, or it rests in the pool.
+    /// A connection can take streams: those that wait longest, then it is at hand in the pool.
     pub(crate) fn connection_available(&mut self, key: Key<UpstreamConnection>) {
+        while let Some(connection) = self.ups.get(key)
+            && connection.codec.free_streams() > 0
+            && let Some(stream) = self.next_waiting(connection.pool)
+        {
+            self.attach(stream, key);
+        }
+        let now = self.clock.now_ns();
         let Some(connection) = self.ups.get_mut(key) else { return };
-        connection.idle_since_ns = self.clock.now_ns();
-        let pool_key = connection.pool;
-        let Some(pool) = self.upstreams.pools.get_mut(pool_key) else { return };
-        while let Some(stream_key) = pool.waiting.pop_front() {
+        let is_idle = connection.streams.is_empty();
+        if is_idle {
+            connection.idle_since_ns = now;
+        }
+        let Some(pool) = self.upstreams.pools.get_mut(connection.pool) else { return };
+        if pool.is_draining {
+            if is_idle {
+                self.close_upstream(key, ResetReason::ConnectionTermination, true);
+            }
+            return;
+        }
+        if !connection.is_available && connection.codec.free_streams() > 0 {
+            connection.is_available = true;
+            pool.available.push(key);
+        }
+        if is_idle {
+            self.arm_upstream(key);
+        }
+    }
+
+    /// Takes the stream that has waited longest out of the line.
+    fn next_waiting(&mut self, pool_key: Key<Pool>) -> Option<Key<Box<Stream>>> {
+        loop {
+            let stream_key = self.upstreams.pools.get_mut(pool_key)?.waiting.pop_front()?;
             // Streams that gave up left the line; a stale key costs nothing.
             if let Some(stream) = self.streams.get(stream_key)
                 && stream.router.attempt == Attempt::Waiting(pool_key)
             {
                 let priority = stream.router.priority;
                 self.left_queue(pool_key, priority);
-                return self.attach(stream_key, key);
+                return Some(stream_key);
             }
         }
-        if pool.is_draining {
-            return self.close_upstream(key, ResetReason::ConnectionTermination, true);
-        }
-        pool.available.push(key);
-        self.arm_upstream(key);
     }
 
     /// A connection could not be opened: everyone who waits hears of it (Envoy fails the whole line, too).

@@ -23,8 +23,13 @@ const SYNC_NS: u64 = 500_000_000;
 impl Clock {
     /// A clock that shows now.
     pub fn new() -> Self {
-        let mut clock =
-            Self { now_ns: 0, wall_offset_ns: 0, next_sync_ns: 0, date: String::new(), date_second: u64::MAX };
+        let mut clock = Self {
+            now_ns: 0,
+            wall_offset_ns: 0,
+            next_sync_ns: 0,
+            date: String::new(),
+            date_second: u64::MAX,
+        };
         clock.update();
         clock
     }
@@ -85,7 +90,8 @@ mod tests {
 
     #[test]
     fn dates_are_imf_fixdate() {
-        let mut clock = Clock { now_ns: 0, wall_offset_ns: 784_111_777_000_000_000, ..Clock::new() };
+        let mut clock =
+            Clock { now_ns: 0, wall_offset_ns: 784_111_777_000_000_000, ..Clock::new() };
         clock.date_second = u64::MAX;
         assert_eq!(clock.http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
     }

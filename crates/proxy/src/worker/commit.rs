@@ -37,8 +37,12 @@ const CHORES_INTERVAL: Duration = Duration::from_millis(500);
 impl Worker {
     pub(super) fn handle(&mut self, message: Message) {
         match message {
-            Message::AddListener { id, config, socket, ack: _ } => self.add_listener(id, config, socket),
-            Message::UpdateListener { id, config, drain, ack: _ } => self.update_listener(id, config, drain),
+            Message::AddListener { id, config, socket, ack: _ } => {
+                self.add_listener(id, config, socket)
+            }
+            Message::UpdateListener { id, config, drain, ack: _ } => {
+                self.update_listener(id, config, drain)
+            }
             Message::RemoveListener { id, drain, ack: _ } => {
                 if let Some(key) = self.listener_key(id) {
                     self.stop_listening(key);
@@ -76,9 +80,16 @@ impl Worker {
                 if cluster.as_ref().is_some_and(|cluster| cluster.config.outlier.is_some()) {
                     self.arm_chores();
                 }
-                self.upstreams.set_cluster(*at, cluster.clone(), &self.cx.recorder, &mut self.random)
+                self.upstreams.set_cluster(
+                    *at,
+                    cluster.clone(),
+                    &self.cx.recorder,
+                    &mut self.random,
+                )
             }
-            Change::Hosts(at, hosts) => self.upstreams.set_hosts(*at, Arc::clone(hosts), &mut self.random),
+            Change::Hosts(at, hosts) => {
+                self.upstreams.set_hosts(*at, Arc::clone(hosts), &mut self.random)
+            }
             Change::RouteTable(at, table) => {
                 self.tables.set(*at, table.clone());
                 Vec::new()
