@@ -69,12 +69,23 @@ impl AdminContext {
     /// Sets the gauges that nobody keeps up to date.
     fn refresh(&self) {
         let ServerStats { block, recorder } = &self.server_stats;
+        self.state.refresh();
         let state = self.state.state();
         let memory = endpoints::memory::Memory::read();
+        recorder.gauge_set(block, Server::DAYS_UNTIL_FIRST_CERT_EXPIRING, self.days_until_expiry());
         recorder.gauge_set(block, Server::UPTIME, self.started.elapsed().as_secs() as i64);
         recorder.gauge_set(block, Server::STATE, state as i64);
         recorder.gauge_set(block, Server::LIVE, i64::from(state == ServerState::Live));
         recorder.gauge_set(block, Server::MEMORY_ALLOCATED, memory.anonymous as i64);
         recorder.gauge_set(block, Server::MEMORY_PHYSICAL_SIZE, memory.resident as i64);
+    }
+
+    /// Days until the first certificate in use expires; as Envoy, 2³² - 1 when there is none.
+    fn days_until_expiry(&self) -> i64 {
+        let certificates = self.state.certificates();
+        let all =
+            certificates.iter().flat_map(|status| status.chain.iter().chain(&status.authorities));
+        let first = all.map(|(info, _)| info.not_after).min();
+        first.map_or(i64::from(u32::MAX), endpoints::certs::days_until)
     }
 }

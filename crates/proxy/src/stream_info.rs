@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use codec::headers::{Fields, RequestHead, ResponseHead, Version};
+use telemetry::stats::sets::HandshakeOutcome;
 
 use crate::route_table::RouteMatch;
 use crate::upstream::cluster::Cluster;
@@ -214,6 +215,18 @@ pub struct TlsInfo {
     pub peer_chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     /// The peer's certificate was verified against the validation context.
     pub peer_validated: bool,
+}
+
+impl TlsInfo {
+    /// As statistics count it.
+    pub fn outcome(&self) -> HandshakeOutcome<'_> {
+        HandshakeOutcome {
+            version: self.version,
+            cipher: self.cipher,
+            resumed: self.resumed,
+            has_peer_certificate: self.peer.is_some(),
+        }
+    }
 }
 
 /// What a certificate says.

@@ -1,6 +1,6 @@
 //! The endpoints: one row, one file.
 
-mod certs;
+pub mod certs;
 mod clusters;
 mod config_dump;
 mod drain_listeners;

@@ -58,6 +58,8 @@ pub trait AdminState: Send + Sync + 'static {
     fn runtime_layers(&self) -> Vec<(String, Vec<(String, serde_json::Value)>)> {
         Vec::new()
     }
+    /// Sets gauges that are measured only when somebody looks.
+    fn refresh(&self) {}
     /// Stops listeners.
     fn drain_listeners(&self, request: DrainRequest);
     /// Makes health checks (`/ready`, the health-check filter) fail or pass.

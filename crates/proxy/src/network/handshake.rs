@@ -175,7 +175,11 @@ impl Worker {
                 info.requested_server_name = session.server_name().map(Into::into);
             }
             let presented = secrets.presented(info.requested_server_name.as_deref());
-            info.tls = Some(Arc::new(info::of(session.state(), secrets, presented)));
+            let tls = info::of(session.state(), secrets, presented);
+            if let Some(listener) = self.listeners.get(down.listener) {
+                listener.stats.0.handshake(&tls.outcome());
+            }
+            info.tls = Some(Arc::new(tls));
             info.handshake_done_ns = now;
         }
         self.mark_downstream(key);
@@ -197,6 +201,9 @@ impl Worker {
         let Some(down) = self.downs.get(key) else { return };
         if let Some(failure) = down.io.tls_failure() {
             tracing::debug!(peer = ?down.info.remote_address, %failure, "TLS handshake failed");
+            if let Some(listener) = self.listeners.get(down.listener) {
+                listener.stats.0.inc(Stat::SSL_CONNECTION_ERROR);
+            }
         }
     }
 }

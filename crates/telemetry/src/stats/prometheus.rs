@@ -44,7 +44,7 @@ impl Snapshot {
             let mut at = 0;
             for field in reading.data.template.fields {
                 let kind = match field.kind {
-                    Kind::Counter | Kind::Family(_) => "counter",
+                    Kind::Counter | Kind::Lazy | Kind::Family(_) => "counter",
                     Kind::Gauge => "gauge",
                     Kind::Histogram(_) => "histogram",
                 };

@@ -8,11 +8,14 @@ mod tcp;
 mod tls;
 
 pub use cluster::{
-    CircuitBreakers, Cluster, ClusterCodes, ClusterMembership, ClusterRareCodes, ClusterTimes,
+    Cluster, ClusterCodes, ClusterMembership, ClusterRareCodes, ClusterTimes,
     Outliers, RARE_CODES, USUAL_CODES, usual_code,
 };
 pub use http::{HttpConnManager, HttpTimes, ListenerHttp};
 pub use listener::{Listener, ListenerTimes};
 pub use server::{ClusterManager, ConfigSource, Filesystem, ListenerManager, Server};
 pub use tcp::TcpProxy;
-pub use tls::{TLS_CIPHERS, TLS_VERSIONS, Tls};
+pub use tls::{HandshakeOutcome, TLS_CIPHERS, TLS_VERSIONS};
+
+#[cfg(test)]
+mod tests;

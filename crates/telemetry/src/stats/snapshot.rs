@@ -182,6 +182,9 @@ impl Reading {
             {
                 emit(Member::None, Value::Counter(first));
             }
+            Kind::Lazy if selection.admits_kind(KindFilter::Counters) && first != 0 => {
+                emit(Member::None, Value::Counter(first));
+            }
             Kind::Gauge
                 if selection.admits_kind(KindFilter::Gauges)
                     && (first & 1 != 0 || !selection.used_only) =>

@@ -12,6 +12,8 @@ use super::histogram;
 pub enum Kind {
     /// Only ever grows.
     Counter,
+    /// As a counter, but shown only once it is not zero: what most instances never need.
+    Lazy,
     /// Goes up and down; summed over threads.
     Gauge,
     /// Distribution of non-negative integers in that unit.
@@ -73,7 +75,7 @@ impl Field {
     /// How many 64-bit cells a thread needs for this field.
     pub const fn cells(self) -> usize {
         match self.kind {
-            Kind::Counter | Kind::Gauge => 1,
+            Kind::Counter | Kind::Lazy | Kind::Gauge => 1,
             Kind::Histogram(_) => histogram::CELLS,
             Kind::Family(values) => values.len(),
         }
@@ -208,12 +210,14 @@ macro_rules! stat_set {
         };
     };
     (@kind counter) => { $crate::stats::Kind::Counter };
+    (@kind lazy) => { $crate::stats::Kind::Lazy };
     (@kind gauge) => { $crate::stats::Kind::Gauge };
     (@kind histogram($unit:ident)) => { $crate::stats::Kind::Histogram($crate::stats::Unit::$unit) };
     (@kind codes($codes:expr)) => { $crate::stats::Kind::Family($crate::stats::Values::Codes($codes)) };
     (@kind classes) => { $crate::stats::Kind::Family($crate::stats::Values::Classes) };
     (@kind names($tag:literal, $names:expr)) => { $crate::stats::Kind::Family($crate::stats::Values::Names($tag, $names)) };
     (@handle counter $set:ident) => { $crate::stats::Counter<$set> };
+    (@handle lazy $set:ident) => { $crate::stats::Counter<$set> };
     (@handle gauge $set:ident) => { $crate::stats::Gauge<$set> };
     (@handle histogram $set:ident) => { $crate::stats::Histogram<$set> };
     (@handle codes $set:ident) => { $crate::stats::Family<$set> };

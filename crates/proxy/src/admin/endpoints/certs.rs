@@ -18,20 +18,18 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
 };
 
 fn handle(context: &AdminContext, _: &Query) -> Reply {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
-    let certificates: Vec<Value> =
-        context.state.certificates().iter().map(|status| contextual(status, now)).collect();
+    let certificates: Vec<Value> = context.state.certificates().iter().map(contextual).collect();
     Reply::json(&json!({"certificates": certificates}))
 }
 
-fn contextual(status: &CertificateStatus, now: i64) -> Value {
+fn contextual(status: &CertificateStatus) -> Value {
     let all = |list: &[(CertificateInfo, Option<std::path::PathBuf>)]| -> Value {
-        list.iter().map(|(info, path)| certificate(info, path.as_deref(), now)).collect()
+        list.iter().map(|(info, path)| certificate(info, path.as_deref())).collect()
     };
     json!({"ca_cert": all(&status.authorities), "cert_chain": all(&status.chain)})
 }
 
-fn certificate(info: &CertificateInfo, path: Option<&Path>, now: i64) -> Value {
+fn certificate(info: &CertificateInfo, path: Option<&Path>) -> Value {
     let name = |kind: &str, value: String| {
         Value::Object(Map::from_iter([(kind.to_owned(), json!(value))]))
     };
@@ -42,10 +40,16 @@ fn certificate(info: &CertificateInfo, path: Option<&Path>, now: i64) -> Value {
         "path": path.map_or_else(|| "<inline>".to_owned(), |path| path.display().to_string()),
         "serial_number": info.serial,
         "subject_alt_names": names.collect::<Vec<_>>(),
-        "days_until_expiration": ((info.not_after - now).max(0) / 86_400).to_string(),
+        "days_until_expiration": days_until(info.not_after).to_string(),
         "valid_from": timestamp(info.not_before),
         "expiration_time": timestamp(info.not_after),
     })
+}
+
+/// Whole days until a moment in seconds since the epoch; 0 when it is past.
+pub fn days_until(unix: i64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+    (unix - now).max(0) / 86_400
 }
 
 /// RFC 3339 in UTC.

@@ -1,6 +1,8 @@
 //! `cluster.<name>.*`. Split so that a thread allocates only what it touches: membership is the main thread's, times and
 //! codes come with the first request.
 
+use super::tls::{TLS_CIPHERS, TLS_VERSIONS};
+
 crate::stat_set! {
     /// Connections and requests of a cluster: `cluster.<name>.*`.
     pub struct Cluster {
@@ -9,7 +11,6 @@ crate::stat_set! {
         UPSTREAM_CX_HTTP1_TOTAL = counter "upstream_cx_http1_total",
         UPSTREAM_CX_CONNECT_FAIL = counter "upstream_cx_connect_fail",
         UPSTREAM_CX_CONNECT_TIMEOUT = counter "upstream_cx_connect_timeout",
-        UPSTREAM_CX_CONNECT_ATTEMPTS_EXCEEDED = counter "upstream_cx_connect_attempts_exceeded",
         UPSTREAM_CX_OVERFLOW = counter "upstream_cx_overflow",
         UPSTREAM_CX_DESTROY = counter "upstream_cx_destroy",
         UPSTREAM_CX_DESTROY_LOCAL = counter "upstream_cx_destroy_local",
@@ -17,22 +18,15 @@ crate::stat_set! {
         UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ = counter "upstream_cx_destroy_with_active_rq",
         UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ = counter "upstream_cx_destroy_local_with_active_rq",
         UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ = counter "upstream_cx_destroy_remote_with_active_rq",
-        UPSTREAM_CX_CLOSE_NOTIFY = counter "upstream_cx_close_notify",
         UPSTREAM_CX_IDLE_TIMEOUT = counter "upstream_cx_idle_timeout",
-        UPSTREAM_CX_MAX_REQUESTS = counter "upstream_cx_max_requests",
         UPSTREAM_CX_NONE_HEALTHY = counter "upstream_cx_none_healthy",
         UPSTREAM_CX_PROTOCOL_ERROR = counter "upstream_cx_protocol_error",
-        UPSTREAM_CX_RX_BYTES_TOTAL = counter "upstream_cx_rx_bytes_total",
-        UPSTREAM_CX_TX_BYTES_TOTAL = counter "upstream_cx_tx_bytes_total",
         // Requests.
         UPSTREAM_RQ_TOTAL = counter "upstream_rq_total",
         UPSTREAM_RQ_ACTIVE = gauge "upstream_rq_active",
         UPSTREAM_RQ_PENDING_TOTAL = counter "upstream_rq_pending_total",
         UPSTREAM_RQ_PENDING_ACTIVE = gauge "upstream_rq_pending_active",
         UPSTREAM_RQ_PENDING_OVERFLOW = counter "upstream_rq_pending_overflow",
-        UPSTREAM_RQ_PENDING_FAILURE_EJECT = counter "upstream_rq_pending_failure_eject",
-        UPSTREAM_RQ_ACTIVE_OVERFLOW = counter "upstream_rq_active_overflow",
-        UPSTREAM_RQ_CANCELLED = counter "upstream_rq_cancelled",
         UPSTREAM_RQ_TIMEOUT = counter "upstream_rq_timeout",
         UPSTREAM_RQ_PER_TRY_TIMEOUT = counter "upstream_rq_per_try_timeout",
         UPSTREAM_RQ_RX_RESET = counter "upstream_rq_rx_reset",
@@ -42,26 +36,25 @@ crate::stat_set! {
         UPSTREAM_RQ_RETRY_OVERFLOW = counter "upstream_rq_retry_overflow",
         UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED = counter "upstream_rq_retry_limit_exceeded",
         UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL = counter "upstream_rq_retry_backoff_exponential",
-        RETRY_OR_SHADOW_ABANDONED = counter "retry_or_shadow_abandoned",
         UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL = counter "upstream_flow_control_paused_reading_total",
         UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL = counter "upstream_flow_control_resumed_reading_total",
-        LB_HEALTHY_PANIC = counter "lb_healthy_panic",
+        SSL_HANDSHAKE = lazy "ssl.handshake",
+        SSL_CONNECTION_ERROR = lazy "ssl.connection_error",
+        SSL_SESSION_REUSED = lazy "ssl.session_reused",
+        SSL_NO_CERTIFICATE = lazy "ssl.no_certificate",
+        SSL_CIPHERS = names("envoy.ssl_cipher", TLS_CIPHERS) "ssl.ciphers.",
+        SSL_VERSIONS = names("envoy.ssl_version", TLS_VERSIONS) "ssl.versions.",
     }
 }
 
 crate::stat_set! {
     /// Endpoints of a cluster and their updates: `cluster.<name>.*`. Written by the main thread alone.
     pub struct ClusterMembership {
-        MEMBERSHIP_CHANGE = counter "membership_change",
         MEMBERSHIP_TOTAL = gauge "membership_total",
         MEMBERSHIP_HEALTHY = gauge "membership_healthy",
         MEMBERSHIP_DEGRADED = gauge "membership_degraded",
-        MEMBERSHIP_EXCLUDED = gauge "membership_excluded",
         UPDATE_ATTEMPT = counter "update_attempt",
         UPDATE_SUCCESS = counter "update_success",
-        UPDATE_FAILURE = counter "update_failure",
-        UPDATE_EMPTY = counter "update_empty",
-        UPDATE_NO_REBUILD = counter "update_no_rebuild",
     }
 }
 
@@ -88,16 +81,6 @@ crate::stat_set! {
     /// Answers of a cluster with a status that is not one of [`USUAL_CODES`].
     pub struct ClusterRareCodes {
         UPSTREAM_RQ_CODE = codes(&RARE_CODES) "upstream_rq_",
-    }
-}
-
-crate::stat_set! {
-    /// Whether a threshold is reached: `cluster.<name>.circuit_breakers.<priority>.*`, the scope ending in the priority.
-    pub struct CircuitBreakers {
-        CX_OPEN = gauge "cx_open",
-        RQ_OPEN = gauge "rq_open",
-        RQ_PENDING_OPEN = gauge "rq_pending_open",
-        RQ_RETRY_OPEN = gauge "rq_retry_open",
     }
 }
 

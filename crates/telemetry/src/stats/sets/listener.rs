@@ -1,5 +1,7 @@
 //! `listener.<address>.*`.
 
+use super::tls::{TLS_CIPHERS, TLS_VERSIONS};
+
 crate::stat_set! {
     /// Accepted connections of a listener: `listener.<address>.*`.
     pub struct Listener {
@@ -7,13 +9,18 @@ crate::stat_set! {
         DOWNSTREAM_CX_ACTIVE = gauge "downstream_cx_active",
         DOWNSTREAM_CX_DESTROY = counter "downstream_cx_destroy",
         DOWNSTREAM_CX_OVERFLOW = counter "downstream_cx_overflow",
-        DOWNSTREAM_GLOBAL_CX_OVERFLOW = counter "downstream_global_cx_overflow",
         DOWNSTREAM_CX_TRANSPORT_SOCKET_CONNECT_TIMEOUT = counter "downstream_cx_transport_socket_connect_timeout",
         DOWNSTREAM_PRE_CX_ACTIVE = gauge "downstream_pre_cx_active",
         DOWNSTREAM_PRE_CX_TIMEOUT = counter "downstream_pre_cx_timeout",
         DOWNSTREAM_LISTENER_FILTER_ERROR = counter "downstream_listener_filter_error",
         DOWNSTREAM_LISTENER_FILTER_REMOTE_CLOSE = counter "downstream_listener_filter_remote_close",
         NO_FILTER_CHAIN_MATCH = counter "no_filter_chain_match",
+        SSL_HANDSHAKE = lazy "ssl.handshake",
+        SSL_CONNECTION_ERROR = lazy "ssl.connection_error",
+        SSL_SESSION_REUSED = lazy "ssl.session_reused",
+        SSL_NO_CERTIFICATE = lazy "ssl.no_certificate",
+        SSL_CIPHERS = names("envoy.ssl_cipher", TLS_CIPHERS) "ssl.ciphers.",
+        SSL_VERSIONS = names("envoy.ssl_version", TLS_VERSIONS) "ssl.versions.",
     }
 }
 

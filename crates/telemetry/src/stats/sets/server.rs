@@ -12,7 +12,6 @@ crate::stat_set! {
         MEMORY_PHYSICAL_SIZE = gauge "memory_physical_size",
         TOTAL_CONNECTIONS = gauge "total_connections",
         DAYS_UNTIL_FIRST_CERT_EXPIRING = gauge "days_until_first_cert_expiring",
-        STATIC_UNKNOWN_FIELDS = counter "static_unknown_fields",
         DYNAMIC_UNKNOWN_FIELDS = counter "dynamic_unknown_fields",
         INITIALIZATION_TIME_MS = histogram(Milliseconds) "initialization_time_ms",
     }
@@ -26,11 +25,9 @@ crate::stat_set! {
         LISTENER_REMOVED = counter "listener_removed",
         LISTENER_STOPPED = counter "listener_stopped",
         LISTENER_CREATE_SUCCESS = counter "listener_create_success",
-        LISTENER_CREATE_FAILURE = counter "listener_create_failure",
         LISTENER_IN_PLACE_UPDATED = counter "listener_in_place_updated",
         TOTAL_LISTENERS_ACTIVE = gauge "total_listeners_active",
         TOTAL_LISTENERS_WARMING = gauge "total_listeners_warming",
-        TOTAL_LISTENERS_DRAINING = gauge "total_listeners_draining",
         WORKERS_STARTED = gauge "workers_started",
     }
 }
@@ -41,7 +38,6 @@ crate::stat_set! {
         CLUSTER_ADDED = counter "cluster_added",
         CLUSTER_MODIFIED = counter "cluster_modified",
         CLUSTER_REMOVED = counter "cluster_removed",
-        CLUSTER_UPDATED = counter "cluster_updated",
         ACTIVE_CLUSTERS = gauge "active_clusters",
         WARMING_CLUSTERS = gauge "warming_clusters",
     }
@@ -52,11 +48,8 @@ crate::stat_set! {
     pub struct ConfigSource {
         UPDATE_ATTEMPT = counter "update_attempt",
         UPDATE_SUCCESS = counter "update_success",
-        UPDATE_FAILURE = counter "update_failure",
         UPDATE_REJECTED = counter "update_rejected",
-        INIT_FETCH_TIMEOUT = counter "init_fetch_timeout",
         UPDATE_TIME = gauge "update_time",
-        VERSION = gauge "version",
     }
 }
 

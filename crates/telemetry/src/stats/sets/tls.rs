@@ -1,21 +1,6 @@
-//! `listener.<address>.ssl.*` and `cluster.<name>.ssl.*`.
+//! Names of what TLS handshakes come to: `listener.<address>.ssl.*` and `cluster.<name>.ssl.*`.
 
-crate::stat_set! {
-    /// TLS handshakes; the scope is a listener's or a cluster's.
-    pub struct Tls {
-        HANDSHAKE = counter "ssl.handshake",
-        CONNECTION_ERROR = counter "ssl.connection_error",
-        SESSION_REUSED = counter "ssl.session_reused",
-        NO_CERTIFICATE = counter "ssl.no_certificate",
-        FAIL_VERIFY_NO_CERT = counter "ssl.fail_verify_no_cert",
-        FAIL_VERIFY_ERROR = counter "ssl.fail_verify_error",
-        FAIL_VERIFY_SAN = counter "ssl.fail_verify_san",
-        CIPHERS = names("envoy.ssl_cipher", TLS_CIPHERS) "ssl.ciphers.",
-        VERSIONS = names("envoy.ssl_version", TLS_VERSIONS) "ssl.versions.",
-    }
-}
-
-/// Cipher suites by the names BoringSSL gives them, in the order of the family [`Tls::CIPHERS`].
+/// Cipher suites by the names BoringSSL gives them: the values of the families `ssl.ciphers.*`.
 pub const TLS_CIPHERS: &[&str] = &[
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
@@ -28,5 +13,45 @@ pub const TLS_CIPHERS: &[&str] = &[
     "ECDHE-RSA-CHACHA20-POLY1305",
 ];
 
-/// Protocol versions in the order of the family [`Tls::VERSIONS`].
+/// Protocol versions: the values of the families `ssl.versions.*`.
 pub const TLS_VERSIONS: &[&str] = &["TLSv1.2", "TLSv1.3"];
+
+/// What a handshake came to, as far as statistics go.
+#[derive(Clone, Copy, Debug)]
+pub struct HandshakeOutcome<'a> {
+    /// The version's name.
+    pub version: &'a str,
+    /// The cipher suite's name.
+    pub cipher: &'a str,
+    /// A session was resumed.
+    pub resumed: bool,
+    /// The peer presented a certificate.
+    pub has_peer_certificate: bool,
+}
+
+macro_rules! count_handshakes {
+    ($set:ty) => {
+        impl crate::stats::Local<$set> {
+            /// Counts a finished handshake.
+            pub fn handshake(&self, outcome: &HandshakeOutcome<'_>) {
+                self.inc(<$set>::SSL_HANDSHAKE);
+                if outcome.resumed {
+                    self.inc(<$set>::SSL_SESSION_REUSED);
+                }
+                if !outcome.has_peer_certificate {
+                    self.inc(<$set>::SSL_NO_CERTIFICATE);
+                }
+                let index = |names: &[&str], name| names.iter().position(|known| *known == name);
+                if let Some(index) = index(TLS_CIPHERS, outcome.cipher) {
+                    self.inc_member(<$set>::SSL_CIPHERS, index);
+                }
+                if let Some(index) = index(TLS_VERSIONS, outcome.version) {
+                    self.inc_member(<$set>::SSL_VERSIONS, index);
+                }
+            }
+        }
+    };
+}
+
+count_handshakes!(super::Listener);
+count_handshakes!(super::Cluster);
