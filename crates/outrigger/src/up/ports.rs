@@ -56,7 +56,10 @@ fn holder(address: SocketAddr) -> Option<String> {
     })?;
     let wanted = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").ok()?.flatten();
-    for process in processes {
+    // Not `self` and its like, which are other names of the same.
+    let is_process =
+        |entry: &fs::DirEntry| entry.file_name().to_string_lossy().parse::<u32>().is_ok();
+    for process in processes.filter(is_process) {
         let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
         let holds = |file: fs::DirEntry| {
             fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == &*wanted)
