@@ -189,7 +189,10 @@ impl Connection {
         let consumed = FRAME_HEAD + frame.len;
         let stream = frame.id;
         let is_new = frame.kind == Kind::Head && !self.expects_response;
-        let is_known = self.open.iter().any(|open| open.id == stream && !open.received_all);
+        let reset = frame.kind == Kind::Reset;
+        // A stream may be reset after its message is whole: its answer is not wanted any more.
+        let is_known =
+            self.open.iter().any(|open| open.id == stream && (reset || !open.received_all));
         let event = match frame.kind {
             Kind::GoAway => {
                 self.is_draining = true;
