@@ -42,6 +42,8 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 const SIDECAR_GRACE: Duration = Duration::ZERO;
 /// A gateway's clients hear `Connection: close` for so long before its listeners go.
 const GATEWAY_GRACE: Duration = Duration::from_secs(2);
+/// A control plane that is back sooner was hardly gone.
+const LOSS_WORTH_SAYING: Duration = Duration::from_secs(1);
 /// An application that does not accept where it should is looked for elsewhere after this.
 const FOLLOW_AFTER: Duration = Duration::from_secs(2);
 
@@ -107,7 +109,12 @@ pub async fn run(plan: Plan, member: Membership) -> anyhow::Result<ExitCode> {
     member.notes.iter().for_each(|note| tracing::info!("{note}"));
 
     let end = {
-        let watching = tell_and_follow(&agent, &member, &ports, app.as_ref().map(App::group));
+        let group = app.as_ref().map(App::group);
+        let watching = async {
+            tokio::join!(tell_and_follow(&agent, &member, &ports, group), tell_of_loss(&agent));
+            // The agent is here as long as we are.
+            std::future::pending::<()>().await;
+        };
         tokio::pin!(watching);
         loop {
             tokio::select! {
@@ -193,36 +200,56 @@ async fn wait_for(app: &mut Option<App>) -> std::io::Result<ExitStatus> {
     }
 }
 
-/// Says when the workload is ready, when it loses the control plane, and when its application turns out to be elsewhere.
+/// Says when the workload is ready, and follows an application that turns out to be elsewhere.
 async fn tell_and_follow(agent: &Agent, member: &Membership, ports: &AppPorts, group: Option<u32>) {
     let mut health = agent.health();
-    let mut relay = agent.relay();
-    let mut ready = false;
-    let mut connected = false;
     let mut follow = tokio::time::interval(FOLLOW_AFTER);
     follow.tick().await;
+    let mut followed = None;
     loop {
         tokio::select! {
-            Ok(()) = health.changed() => {
-                if *health.borrow_and_update() == Health::Healthy && !std::mem::replace(&mut ready, true) {
-                    let list: Vec<String> = member.ports.iter().map(u16::to_string).collect();
-                    tracing::info!("{}.{} ready at {} port {}", member.group, member.namespace, member.address, list.join(", "));
+            healthy = health.wait_for(|health| *health == Health::Healthy) => {
+                if healthy.is_err() {
+                    return;
                 }
+                break;
             }
-            Ok(()) = relay.changed() => {
-                let now = relay.borrow_and_update().streams > 0;
-                if connected && !now {
-                    tracing::warn!("the control plane is lost; everything stays as it is until it is back");
-                }
-                connected = now;
-            }
-            _ = follow.tick(), if !ready => {
-                if let Some(found) = group.and_then(|group| elsewhere(group, ports)) {
+            _ = follow.tick() => {
+                if let Some(found) = group.and_then(|group| elsewhere(group, ports))
+                    && followed.replace(found) != Some(found)
+                {
                     tracing::warn!("the application does not listen on the port it was given (PORT), but on {found}: followed");
                     agent.follow_app(AppPorts::all_on(&member.ports, found));
                 }
             }
-            else => return,
+        }
+    }
+    let list: Vec<String> = member.ports.iter().map(u16::to_string).collect();
+    tracing::info!(
+        "{}.{} ready at {} port {}",
+        member.group,
+        member.namespace,
+        member.address,
+        list.join(", ")
+    );
+}
+
+/// Says when the control plane is lost, and when it is back. A stream that is reopened at once is not worth a word.
+async fn tell_of_loss(agent: &Agent) {
+    let mut relay = agent.relay();
+    loop {
+        if relay.wait_for(|relay| relay.streams > 0).await.is_err()
+            || relay.wait_for(|relay| relay.streams == 0).await.is_err()
+        {
+            return;
+        }
+        let back = relay.wait_for(|relay| relay.streams > 0);
+        if tokio::time::timeout(LOSS_WORTH_SAYING, back).await.is_ok() {
+            continue;
+        }
+        tracing::warn!("the control plane is lost; everything stays as it is until it is back");
+        if relay.wait_for(|relay| relay.streams > 0).await.is_ok() {
+            tracing::info!("the control plane is back");
         }
     }
 }
