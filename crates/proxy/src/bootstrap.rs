@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use api::check::Checker;
 use api::envoy::config::bootstrap::v3::Bootstrap as Message;
 use api::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
-use api::envoy::config::core::v3::{ApiConfigSource, ConfigSource, Node};
+pub use api::envoy::config::core::v3::Node;
+use api::envoy::config::core::v3::node::UserAgentVersionType;
+use api::envoy::config::core::v3::{ApiConfigSource, BuildVersion, ConfigSource, Extension};
+use api::envoy::r#type::v3::SemanticVersion;
 use api::google::protobuf::{Struct, value::Kind};
 use api::schema::Schema;
 use api::text::{Loaded, Problem, Sources, Spans};
+use bytes::Bytes;
 use prost::Message as _;
 
+use crate::admin::StaticResource;
 use crate::config_sync::sink::{GrpcSource, ResourceKind};
 use crate::snapshot::compile::{Compile, Environment};
 use crate::snapshot::node::NodeInfo;
@@ -136,6 +141,37 @@ impl Bootstrap {
         self.message.node.get_or_insert_default()
     }
 
+    /// The node as it introduces itself: with what this program is and can load.
+    pub fn introduction(&self, extensions: &Extensions) -> Node {
+        let mut node = self.message.node.clone().unwrap_or_default();
+        node.user_agent_name = "outrigger".to_owned();
+        let version = BuildVersion { version: semantic_version(), metadata: None };
+        node.user_agent_version_type = Some(UserAgentVersionType::UserAgentBuildVersion(version));
+        let extension = |(category, name, message): (&str, &str, &str)| Extension {
+            name: name.to_owned(),
+            category: category.to_owned(),
+            type_urls: vec![message.to_owned()],
+            ..Extension::default()
+        };
+        node.extensions = extensions.list().into_iter().map(extension).collect();
+        node
+    }
+
+    /// The same, encoded.
+    pub fn encoded_introduction(&self, extensions: &Extensions) -> Bytes {
+        self.introduction(extensions).encode_to_vec().into()
+    }
+
+    /// The whole bootstrap as `/config_dump` shows it.
+    pub fn dump(&self, updated: SystemTime) -> StaticResource {
+        StaticResource {
+            name: String::new(),
+            type_url: "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap",
+            bytes: self.message.encode_to_vec().into(),
+            updated,
+        }
+    }
+
     /// Where the admin interface listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin().ok().flatten()
@@ -208,7 +244,7 @@ impl Bootstrap {
             if self.problems.is_empty() { binder } else { &mut NoSockets };
         self.load_static(snapshot, binder, now, &mut found);
         let (ads, cds, lds) = self.discovery(snapshot.environment(), &mut found);
-        snapshot.discover(ads, cds, lds);
+        snapshot.discover(ads, cds, lds, now);
         found.extend(self.admin().err());
         self.runtime(&mut found);
         let mut problems = self.problems.clone();
@@ -302,6 +338,12 @@ impl ConfigError {
     }
 }
 
+fn semantic_version() -> Option<SemanticVersion> {
+    let mut parts = env!("CARGO_PKG_VERSION").split('.').map(str::parse);
+    let mut next = || parts.next().and_then(Result::ok).unwrap_or(0);
+    Some(SemanticVersion { major_number: next(), minor_number: next(), patch: next() })
+}
+
 /// Adds what was found later, but for what may only follow from what is known: problems around or within others.
 fn add_news(problems: &mut Vec<Problem>, later: Vec<Problem>) {
     let known: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
@@ -348,3 +390,6 @@ fn flatten<'a>(values: &'a Struct, prefix: &str, out: &mut Vec<(String, &'a Kind
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! messages to every worker's mailbox, which cannot fail. [`control::Control`] is where all changes meet.
 
 pub mod control;
+mod counters;
 mod dns;
 mod drain;
 mod introspection;
@@ -16,7 +17,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::schema::Schema;
 use telemetry::logging::Levels;
 use telemetry::stats::Registry;
 
@@ -132,7 +132,7 @@ fn environment(
 ) -> Environment {
     let variable = options.variable;
     Environment {
-        schema: Schema::new(),
+        schema: Default::default(),
         extensions,
         registry,
         node: bootstrap.node(),

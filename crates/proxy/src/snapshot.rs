@@ -72,8 +72,21 @@ pub struct Effects {
     pub changes: Vec<Change>,
     /// Then listeners.
     pub listeners: Vec<ListenerEffect>,
+    /// How many clusters came, changed and went.
+    pub clusters: ClusterEvents,
     /// Clusters whose names are to be resolved from now on, or with `None` no more.
     pub dns: Vec<(Arc<str>, Option<DnsTask>)>,
+}
+
+/// How many clusters came, changed and went.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterEvents {
+    /// New ones.
+    pub added: u64,
+    /// Known ones with a new configuration.
+    pub modified: u64,
+    /// Gone ones.
+    pub removed: u64,
 }
 
 /// Names to resolve for a cluster.
@@ -145,6 +158,9 @@ pub struct Snapshot {
     static_secrets: BTreeSet<String>,
     ads: Option<GrpcSource>,
     discovered: BTreeMap<ResourceKind, Fetch>,
+    /// Kinds whose first answer has not come, with when they are waited for no longer.
+    awaited: BTreeMap<ResourceKind, Option<Instant>>,
+    /// Fields of dynamic resources that no schema knows, since they were last asked for.
     unknown_fields: u64,
 }
 
@@ -162,6 +178,7 @@ impl Snapshot {
             static_secrets: BTreeSet::new(),
             ads: None,
             discovered: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             unknown_fields: 0,
         }
     }
@@ -171,9 +188,9 @@ impl Snapshot {
         &self.env
     }
 
-    /// Fields of dynamic resources that no schema knows, ever (`server.dynamic_unknown_fields`).
-    pub fn unknown_fields(&self) -> u64 {
-        self.unknown_fields
+    /// How many fields that no schema knows have come since this was last asked (`server.dynamic_unknown_fields`).
+    pub fn take_unknown_fields(&mut self) -> u64 {
+        std::mem::take(&mut self.unknown_fields)
     }
 
     /// Takes an update. What is rejected changes nothing; the rest serves as soon as [`Snapshot::settle`] finds it ready.
@@ -184,6 +201,7 @@ impl Snapshot {
         now: Instant,
     ) -> Vec<Rejected> {
         let mut rejected = Vec::new();
+        self.awaited.remove(&update.kind);
         for resource in &update.added {
             if let Err(problems) = self.take(update.kind, resource, false, binder, now) {
                 rejected.push(Rejected { name: resource.name.clone(), problems });
@@ -389,10 +407,11 @@ impl Snapshot {
     /// What has become ready, at a moment after changes or when [`Snapshot::next_deadline`] has come.
     pub fn settle(&mut self, now: Instant) -> Effects {
         let mut effects = Effects::default();
+        self.awaited.retain(|_, deadline| deadline.is_none_or(|deadline| now < deadline));
         self.clusters.settle(&mut self.slots, &self.tls, &self.env, now, &mut effects);
         self.routes.keep_only(&self.listeners.routes_needed(), &mut effects);
         self.routes.settle(&mut self.slots, &mut effects);
-        let clusters_are_warm = self.clusters.are_warm();
+        let clusters_are_warm = self.clusters_are_warm();
         let (routes, tls) = (&self.routes, &self.tls);
         self.listeners.settle(
             clusters_are_warm,
@@ -406,12 +425,18 @@ impl Snapshot {
 
     /// When something that waits goes on without.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.clusters.next_deadline(), self.listeners.next_deadline()].into_iter().flatten().min()
+        let waiting = [self.clusters.next_deadline(), self.listeners.next_deadline()];
+        waiting.into_iter().chain(self.awaited.values().copied()).flatten().min()
+    }
+
+    /// Does every cluster serve, those that discovery begins with included?
+    pub fn clusters_are_warm(&self) -> bool {
+        self.clusters.are_warm() && !self.awaited.contains_key(&ResourceKind::Cluster)
     }
 
     /// Is everything that was configured serving?
     pub fn is_warm(&self) -> bool {
-        self.clusters.are_warm() && self.listeners.are_warm()
+        self.clusters.are_warm() && self.listeners.are_warm() && self.awaited.is_empty()
     }
 
     /// The addresses that a cluster's names have now.
@@ -419,16 +444,20 @@ impl Snapshot {
         self.clusters.resolved(cluster, addresses);
     }
 
-    /// Where discovery is, from the bootstrap.
+    /// Where discovery is, from the bootstrap. Its first answers are waited for as long as each source says.
     pub fn discover(
         &mut self,
         ads: Option<GrpcSource>,
         clusters: Option<Fetch>,
         listeners: Option<Fetch>,
+        now: Instant,
     ) {
         self.ads = ads;
         self.discovered.extend(clusters.map(|fetch| (ResourceKind::Cluster, fetch)));
         self.discovered.extend(listeners.map(|fetch| (ResourceKind::Listener, fetch)));
+        for (kind, fetch) in &self.discovered {
+            self.awaited.insert(*kind, fetch.initial_timeout.map(|timeout| now + timeout));
+        }
     }
 
     /// All that discovery is asked for.
@@ -467,3 +496,6 @@ impl Snapshot {
 fn decode<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, Vec<Problem>> {
     M::decode(bytes).map_err(|_| vec![Problem::new("", "malformed protobuf")])
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
-use api::envoy::config::core::v3::{BuildVersion, Extension, Node};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::Options;
+use super::counters::Counters;
 use super::dns::Resolutions;
 use super::sockets::Sockets;
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, Node};
 use crate::config_sync::sink::{Applied, ConfigSink, GrpcTarget, Subscriptions, Update};
 use crate::listener::config::ListenAddress;
 use crate::snapshot::{Effects, ListenerEffect, Snapshot};
@@ -26,7 +26,10 @@ pub struct Control {
     pub(super) bootstrap: Bootstrap,
     pub(super) options: Options,
     pub(super) gauges: Vec<Arc<WorkerGauges>>,
+    pub(super) counters: Counters,
     pub(super) started: SystemTime,
+    began: Instant,
+    initialized: AtomicBool,
     pub(super) draining: AtomicBool,
     subscriptions: watch::Sender<Arc<Subscriptions>>,
     warm: watch::Sender<bool>,
@@ -79,6 +82,7 @@ impl Control {
         options: Options,
     ) -> Arc<Self> {
         let subscriptions = watch::Sender::new(Arc::new(snapshot.subscriptions()));
+        let counters = Counters::new(&snapshot.environment().registry, mailboxes.len());
         Arc::new(Self {
             core: Mutex::new(Core {
                 snapshot,
@@ -89,7 +93,10 @@ impl Control {
             bootstrap,
             options,
             gauges,
+            counters,
             started: SystemTime::now(),
+            began: Instant::now(),
+            initialized: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             subscriptions,
             warm: watch::Sender::new(false),
@@ -103,6 +110,8 @@ impl Control {
         let mut core = self.core.lock();
         let Core { snapshot, sockets, .. } = &mut *core;
         let rejected = snapshot.apply(update, sockets, Instant::now());
+        self.counters.update(update, rejected.len());
+        self.counters.unknown_fields(core.snapshot.take_unknown_fields());
         let done = self.commit(&mut core);
         (Applied { rejected }, done)
     }
@@ -136,12 +145,17 @@ impl Control {
             changed
         });
         let is_warm = core.snapshot.is_warm();
-        self.warm.send_if_modified(|warm| std::mem::replace(warm, is_warm) != is_warm);
+        let changed =
+            self.warm.send_if_modified(|warm| std::mem::replace(warm, is_warm) != is_warm);
+        if changed && is_warm && !self.initialized.swap(true, Ordering::Relaxed) {
+            self.counters.initialized(self.began);
+        }
         self.deadlines.notify_one();
         done
     }
 
     fn publish(self: &Arc<Self>, core: &mut Core, effects: Effects, ack: &Arc<Ack>) {
+        self.counters.clusters(effects.clusters);
         if !effects.changes.is_empty() {
             let changes: Arc<[_]> = effects.changes.into();
             for mailbox in &core.mailboxes {
@@ -152,6 +166,7 @@ impl Control {
             }
         }
         for effect in effects.listeners {
+            self.counters.listener(&effect, core.mailboxes.len() as u64);
             self.publish_listener(core, effect, ack);
         }
         for (cluster, task) in effects.dns {
@@ -284,7 +299,8 @@ impl ConfigHandle {
 impl ConfigSink for ConfigHandle {
     fn node(&self) -> Node {
         let Some(control) = self.control.upgrade() else { return Node::default() };
-        control.node()
+        let core = control.core.lock();
+        control.bootstrap.introduction(&core.snapshot.environment().extensions)
     }
 
     fn subscriptions(&self) -> watch::Receiver<Arc<Subscriptions>> {
@@ -302,43 +318,4 @@ impl ConfigSink for ConfigHandle {
     async fn grpc_target(&self, cluster: &str) -> Option<GrpcTarget> {
         self.control.upgrade()?.core.lock().snapshot.grpc_target(cluster)
     }
-}
-
-impl Control {
-    /// The node as it introduces itself: the bootstrap's, with what this program is and can load.
-    pub(super) fn node(&self) -> Node {
-        use api::envoy::config::core::v3::node::UserAgentVersionType;
-        let mut node = self.bootstrap.message.node.clone().unwrap_or_default();
-        node.user_agent_name = "outrigger".to_owned();
-        node.user_agent_version_type =
-            Some(UserAgentVersionType::UserAgentBuildVersion(BuildVersion {
-                version: semantic_version(),
-                metadata: None,
-            }));
-        let core = self.core.lock();
-        node.extensions = core
-            .snapshot
-            .environment()
-            .extensions
-            .list()
-            .into_iter()
-            .map(|(category, name, message)| Extension {
-                name: name.to_owned(),
-                category: category.to_owned(),
-                type_urls: vec![message.to_owned()],
-                ..Extension::default()
-            })
-            .collect();
-        node
-    }
-}
-
-fn semantic_version() -> Option<api::envoy::r#type::v3::SemanticVersion> {
-    let mut parts = env!("CARGO_PKG_VERSION").split('.').map(str::parse);
-    let mut next = || parts.next().and_then(Result::ok).unwrap_or(0);
-    Some(api::envoy::r#type::v3::SemanticVersion {
-        major_number: next(),
-        minor_number: next(),
-        patch: next(),
-    })
 }

@@ -57,6 +57,8 @@ impl Control {
     pub(super) fn close_listeners(&self, listeners: Option<Vec<ListenerId>>) -> Done {
         let (ack, done) = Done::new();
         let mut core = self.core.lock();
+        let count = listeners.as_ref().map_or_else(|| core.snapshot.listeners().count(), Vec::len);
+        self.counters.stopped(count as u64);
         match &listeners {
             None => core.sockets.close_all(),
             Some(ids) => ids.iter().for_each(|id| core.sockets.close(*id)),
@@ -71,7 +73,7 @@ impl Control {
     }
 
     /// Downstream connections of all workers.
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.gauges.iter().map(|gauges| gauges.connections()).sum()
     }
 

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use super::control::Control;
 use crate::admin::state::ListenerStatus;
 use crate::admin::{
     AdminState, CertificateStatus, ClusterStatus, ConfigDump, DrainRequest, ServerState,
-    StaticResource,
 };
 
 impl AdminState for Control {
@@ -35,7 +33,8 @@ impl AdminState for Control {
     }
 
     fn node(&self) -> Bytes {
-        Control::node(self).encode_to_vec().into()
+        let core = self.core.lock();
+        self.bootstrap.encoded_introduction(&core.snapshot.environment().extensions)
     }
 
     fn listeners(&self) -> Vec<ListenerStatus> {
@@ -63,13 +62,13 @@ impl AdminState for Control {
 
     fn config_dump(&self) -> ConfigDump {
         let mut dump = self.core.lock().snapshot.dump();
-        dump.bootstrap = Some(StaticResource {
-            name: String::new(),
-            type_url: "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap",
-            bytes: self.bootstrap.message.encode_to_vec().into(),
-            updated: self.started,
-        });
+        dump.bootstrap = Some(self.bootstrap.dump(self.started));
         dump
+    }
+
+    fn refresh(&self) {
+        let connections = self.connections();
+        self.counters.refresh(&self.core.lock(), connections);
     }
 
     fn drain_listeners(&self, request: DrainRequest) {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::text::{Problem, closest};
+use telemetry::stats::sets::ClusterMembership;
+use telemetry::stats::{Block, Scope};
 
 use super::clusters::{CompiledCluster, Discovery};
 use super::compile::{ClusterUse, Environment, Needs};
@@ -54,6 +56,8 @@ pub struct Active {
     pub cluster: Arc<Cluster>,
     /// Its endpoints.
     pub hosts: Arc<HostSet>,
+    /// Where the main thread counts its endpoints.
+    pub membership: Block<ClusterMembership>,
     discovery: Discovery,
     needs: Needs,
 }
@@ -215,6 +219,7 @@ impl ClusterSet {
         for name in std::mem::take(&mut self.removed) {
             if !self.entries.contains_key(&name) {
                 effects.changes.push(Change::Cluster(slots.cluster(&name), None));
+                effects.clusters.removed += 1;
                 effects.dns.push((name, None));
             }
         }
@@ -396,14 +401,22 @@ impl Settling<'_> {
         let old_hosts = previous.as_ref().map_or(&empty, |active| &active.hosts);
         let hosts = hosts(self.assignments, &discovery, &config, &entry.addresses, old_hosts);
         let stats = ClusterBlocks::new(&self.env.registry, &config.stat_name);
+        let membership = self.env.registry.block(&Scope::cluster(&config.stat_name));
         let cluster = match &previous {
-            Some(active) => active.cluster.successor(config, stats),
-            None => Cluster::new(config, stats),
+            Some(active) => {
+                effects.clusters.modified += 1;
+                active.cluster.successor(config, stats)
+            }
+            None => {
+                effects.clusters.added += 1;
+                Cluster::new(config, stats)
+            }
         };
         let active = Active {
             version,
             cluster: Arc::new(cluster),
             hosts: Arc::new(hosts),
+            membership,
             discovery,
             needs,
         };

@@ -260,6 +260,10 @@ fn http_options(
         let Some(typed) = cx.decode::<upstreams::HttpProtocolOptions>(&bytes) else { continue };
         if let Some(common) = &typed.common_http_protocol_options {
             common_options(common, options);
+            if common.max_stream_duration.is_some() {
+                let path = format!("{field}.common_http_protocol_options.max_stream_duration");
+                cx.problem_at(&path, "`max_stream_duration` is not supported here; routes have it");
+            }
         }
         auto_sni |= typed.upstream_http_protocol_options.is_some_and(|options| options.auto_sni);
         cx.at(&field, |cx| protocol(cx, typed.upstream_protocol_options.as_ref(), options));

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use api::envoy::config::listener::v3::{self as proto, filter::ConfigType};
+use api::envoy::config::route::v3::RouteConfiguration;
+use api::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use api::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use bytes::Bytes;
+use prost::{Message as _, Name as _};
 
 use super::cluster_set::Active;
 use super::listener_set::Listener;
@@ -22,9 +27,14 @@ impl Snapshot {
         self.listeners.active()
     }
 
-    /// Does every cluster serve?
-    pub fn clusters_are_warm(&self) -> bool {
-        self.clusters.are_warm()
+    /// How many clusters wait.
+    pub fn warming_clusters(&self) -> usize {
+        self.clusters.warming().count()
+    }
+
+    /// How many listeners wait.
+    pub fn warming_listeners(&self) -> usize {
+        self.listeners.warming().count()
     }
 
     /// The certificates of every TLS context.
@@ -43,6 +53,7 @@ impl Snapshot {
         }
         for (name, listener) in self.listeners.active() {
             add(&mut dump.listeners, ResourceKind::Listener, name, Some(&listener.version), None);
+            dump.routes.fixed.extend(inline_routes(&listener.version));
         }
         for (name, listener) in self.listeners.warming() {
             add(&mut dump.listeners, ResourceKind::Listener, name, None, Some(&listener.version));
@@ -92,4 +103,31 @@ fn add(
         name: name.to_owned(),
         rejected: None,
     });
+}
+
+/// The route configurations that stand in a listener's own connection managers: looked for when somebody asks, so that
+/// they are not kept twice.
+fn inline_routes(version: &Version) -> Vec<StaticResource> {
+    let Ok(listener) = proto::Listener::decode(&*version.raw) else { return Vec::new() };
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let managers =
+        chains.flat_map(|chain| &chain.filters).filter_map(|filter| match &filter.config_type {
+            Some(ConfigType::TypedConfig(any))
+                if any.type_url == HttpConnectionManager::type_url() =>
+            {
+                HttpConnectionManager::decode(any.value.as_slice()).ok()
+            }
+            _ => None,
+        });
+    let routes = managers.filter_map(|manager| match manager.route_specifier {
+        Some(RouteSpecifier::RouteConfig(routes)) => Some(routes),
+        _ => None,
+    });
+    let resource = |routes: RouteConfiguration| StaticResource {
+        name: routes.name.clone(),
+        type_url: ResourceKind::Routes.type_url(),
+        bytes: routes.encode_to_vec().into(),
+        updated: version.updated,
+    };
+    routes.map(resource).collect()
 }

@@ -1,0 +1,207 @@
+use super::*;
+use crate::snapshot::compile::Environment;
+use crate::snapshot::tests::environment;
+
+/// What `--mode validate` would say, without the snippets.
+fn problems(yaml: &str) -> Vec<String> {
+    let Environment { schema, extensions, .. } = environment();
+    let bootstrap = match Bootstrap::read(&schema, &extensions, Sources::one("t.yaml", yaml)) {
+        Ok(bootstrap) => bootstrap,
+        Err(error) => return error.problems.iter().map(ToString::to_string).collect(),
+    };
+    let mut snapshot = Snapshot::new(Environment {
+        listener_limits: bootstrap.listener_limits(),
+        ..environment()
+    });
+    match bootstrap.load(&mut snapshot, &mut NoSockets, Instant::now()) {
+        Ok(()) => Vec::new(),
+        Err(error) => error.problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// A bootstrap with one HTTP listener; `$routes`, `$filters` and `$clusters` are filled in.
+fn http(routes: &str, filters: &str, clusters: &str) -> String {
+    format!(
+        "static_resources:
+  listeners:
+  - name: l
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: s
+          route_config:
+            virtual_hosts:
+            - {{name: v, domains: ['*'], routes: [{routes}]}}
+          http_filters: [{filters}]
+  clusters: [{clusters}]
+"
+    )
+}
+
+const ROUTER: &str = "{name: r, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+const MANAGER: &str = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+const HOST: &str = "route_config.virtual_hosts[0]";
+
+#[test]
+fn a_good_one_has_no_problems() {
+    let yaml = http("{match: {prefix: /}, route: {cluster: c}}", ROUTER, "{name: c}");
+    assert_eq!(problems(&yaml), [""; 0]);
+}
+
+#[test]
+fn whatever_is_wrong_is_named_by_its_path() {
+    let route = |route: &str| http(route, ROUTER, "{name: backend}");
+    let cluster = |cluster: &str| format!("static_resources: {{clusters: [{cluster}]}}");
+    let cases: &[(String, &str)] = &[
+        (
+            route("{match: {prefix: /}, route: {cluster: backnd}}"),
+            "M.H.routes[0].route.cluster: there is no cluster `backnd`, did you mean `backend`?",
+        ),
+        (
+            route("{match: {safe_regex: {regex: '('}}, route: {cluster: backend}}"),
+            "M.H.routes[0].match.safe_regex.regex: invalid regular expression",
+        ),
+        (
+            route(
+                "{match: {prefix: /}, route: {cluster: backend, retry_policy: {retry_on: '5xx,sometimes'}}}",
+            ),
+            "M.H.routes[0].route.retry_policy.retry_on: `sometimes` is not supported",
+        ),
+        (
+            route(
+                "{match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: backend, weight: 0}]}}}",
+            ),
+            "M.H.routes[0].route.weighted_clusters.clusters: the weights add up to nothing",
+        ),
+        (
+            route("{match: {prefix: /}, direct_response: {status: 700}}"),
+            "M.H.routes[0].direct_response.status: must be at least 200 and less than 600, is 700",
+        ),
+        (
+            route(
+                "{match: {prefix: /}, request_headers_to_add: [{header: {key: ':path', value: x}}], route: {cluster: backend}}",
+            ),
+            "M.H.routes[0].request_headers_to_add[0].header: :-prefixed or host headers may not be modified",
+        ),
+        (
+            http("{match: {prefix: /}, route: {cluster: c}}", "", "{name: c}"),
+            "M.http_filters: the chain needs the router as its last filter",
+        ),
+        (
+            http("{match: {prefix: /}, route: {cluster: c}}", "{name: r}", "{name: c}"),
+            "M.http_filters[0].typed_config: `typed_config` is required: it says which extension this is",
+        ),
+        (
+            cluster(
+                "{name: c, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: example.com, port_value: 80}}}}]}]}}",
+            ),
+            "static_resources.clusters[0].load_assignment: `example.com` is no IP address; a STATIC cluster's endpoints need one",
+        ),
+        (
+            cluster("{name: c}, {name: c}"),
+            "static_resources.clusters[1].name: there are two clusters `c`",
+        ),
+        (
+            cluster("{name: c, type: EDS}"),
+            "static_resources.clusters[0].eds_cluster_config: an EDS cluster needs `eds_config`",
+        ),
+        (
+            cluster("{name: c, lb_policy: RING_HASH}"),
+            "static_resources.clusters[0].lb_policy: `lb_policy: RING_HASH` is not supported yet, only ROUND_ROBIN and LEAST_REQUEST and RANDOM",
+        ),
+        (
+            "dynamic_resources: {cds_config: {ads: {}}}".to_owned(),
+            "dynamic_resources: `ads` is used, but there is no `ads_config`",
+        ),
+        (
+            "layered_runtime: {layers: [{name: s, static_layer: {a: {b: 1}}}]}".to_owned(),
+            "layered_runtime.layers[0].static_layer: runtime key `a.b` is not supported yet",
+        ),
+        (
+            "static_resource: {}".to_owned(),
+            "unknown field `static_resource` in envoy.config.bootstrap.v3.Bootstrap, did you mean `static_resources`?",
+        ),
+        (
+            "admin: {address: {socket_address: {address: a, port_value: 1}}}".to_owned(),
+            "admin.address: `a` is no IP address",
+        ),
+    ];
+    for (yaml, expected) in cases {
+        let expected =
+            expected.replace("M.", &format!("{MANAGER}.")).replace("H.", &format!("{HOST}."));
+        let found = problems(yaml);
+        assert!(
+            found.len() == 1 && found[0].starts_with(&expected),
+            "expected {expected}\nfound {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_the_text() {
+    let yaml = http(
+        "{match: {prefix: /}, route: {cluster: nowhere, timeut: 3s}}, {match: {prefix: /x}, route: {cluster: nowhere}}",
+        "{name: x, typed_config: {'@type': type.googleapis.com/a.B}}, {name: y, typed_config: {}}",
+        "{name: c, connect_timeout: 5, type: STRICT_DSN, http2_protocol_options: {}}",
+    );
+    let found = problems(&yaml);
+    let expected = [
+        "routes[0].route: unknown field `timeut` in envoy.config.route.v3.RouteAction, did you mean `timeout`?",
+        "routes[1].route.cluster: there is no cluster `nowhere`",
+        "http_filters[0].typed_config: unknown type URL `type.googleapis.com/a.B`",
+        "http_filters[1].typed_config: `@type` is missing",
+        "connect_timeout: expected a duration in seconds such as `1.5s`, found `5`, did you mean `5s`?",
+        "type: `STRICT_DSN` is no value of envoy.config.cluster.v3.Cluster.DiscoveryType, did you mean `STRICT_DNS`?",
+        "http2_protocol_options: `http2_protocol_options` is not supported yet",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.contains(expected), "expected {expected}\nfound {found}");
+    }
+}
+
+#[test]
+fn problems_are_shown_with_their_place() {
+    let Environment { schema, extensions, .. } = environment();
+    let yaml = "static_resources:\n  clusters:\n  - nam: c\n";
+    let bootstrap = Bootstrap::read(&schema, &extensions, Sources::one("t.yaml", yaml)).unwrap();
+    let error = bootstrap
+        .load(&mut Snapshot::new(environment()), &mut NoSockets, Instant::now())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "error: static_resources.clusters[0]: unknown field `nam` in envoy.config.cluster.v3.Cluster, did you mean `name`?\n \
+         --> t.yaml:3:5\n  |\n3 |   - nam: c\n  |     ^^^\n1 error found"
+    );
+}
+
+#[test]
+fn what_lies_over_the_file_merges_as_envoy_does() {
+    let Environment { schema, extensions, .. } = environment();
+    let mut sources = Sources::one(
+        "t.yaml",
+        "node: {id: a, cluster: b}\nstatic_resources: {clusters: [{name: c}]}",
+    );
+    sources.push("--config-yaml", "node: {id: z}\nstatic_resources: {clusters: [{name: d}]}");
+    let bootstrap = Bootstrap::read(&schema, &extensions, sources).unwrap();
+    let node = bootstrap.node();
+    assert_eq!((&*node.id, &*node.cluster), ("z", "b"));
+    let clusters = bootstrap.message.static_resources.unwrap_or_default().clusters;
+    assert_eq!(
+        clusters.iter().map(|cluster| cluster.name.as_str()).collect::<Vec<_>>(),
+        ["c", "d"]
+    );
+}
+
+#[test]
+fn connection_limits_come_from_the_runtime() {
+    let Environment { schema, extensions, .. } = environment();
+    let yaml = "layered_runtime: {layers: [
+        {name: a, static_layer: {envoy.resource_limits.listener.x.connection_limit: 5}},
+        {name: b, static_layer: {envoy: {resource_limits: {listener: {x: {connection_limit: 7}}}}}}]}";
+    let bootstrap = Bootstrap::read(&schema, &extensions, Sources::one("t.yaml", yaml)).unwrap();
+    assert_eq!(bootstrap.listener_limits(), BTreeMap::from([("x".to_owned(), 7)]));
+}
