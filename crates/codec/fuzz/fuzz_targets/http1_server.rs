@@ -47,6 +47,10 @@ fn read(pieces: &[&[u8]]) -> Vec<String> {
 }
 
 fn check_forwarding(head: &RequestHead, end_stream: bool) {
+    if matches!(head.path(), [b'?' | b'#', ..]) {
+        // `http://host?query`: its path is for the connection manager to refuse.
+        return;
+    }
     let mut wire = Vec::new();
     ClientCodec::new(Options::default()).encode_head(head, end_stream, &mut wire);
     let mut again = RequestHead::new();
