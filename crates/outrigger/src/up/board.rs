@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use apiserver::control_socket::protocol::{Status, WorkloadState, WorkloadStatus};
 use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use pilot::Pilot;
-use resources::kinds::kind_in;
+use pilot::status::ProxyStatus;
+use resources::kinds::networking::workload_entry::WorkloadEntry;
+use resources::kinds::{Kind, kind_in};
+use resources::object::Object;
 use resources::store::Versioned;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -127,8 +130,10 @@ impl Board {
             (Arc::clone(self), Arc::downgrade(pilot), Arc::downgrade(store));
         Box::new(move || {
             let mut status = board.status.lock().clone();
-            status.objects = store.upgrade().map(|store| kinds(&store)).unwrap_or_default();
-            note_synced(&mut status, &pilot);
+            if let (Some(store), Some(pilot)) = (store.upgrade(), pilot.upgrade()) {
+                status.objects = kinds(&store);
+                note_proxies(&mut status, pilot.status().proxies, &registered_ports(&store));
+            }
             Box::pin(async move {
                 let expiries = join_all(status.workloads.iter().map(certificate_expires)).await;
                 for (workload, expires) in status.workloads.iter_mut().zip(expiries) {
@@ -150,16 +155,48 @@ fn kinds(store: &Versioned) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Takes over what the control plane knows: a proxy is known by its address.
-fn note_synced(status: &mut Status, pilot: &Weak<Pilot>) {
-    let Some(pilot) = pilot.upgrade() else { return };
-    let proxies = pilot.status().proxies;
+/// Takes over what the control plane knows: a proxy is known by its address. Those that somebody else started, with
+/// `outrigger run`, are added.
+fn note_proxies(
+    status: &mut Status,
+    proxies: Vec<ProxyStatus>,
+    ports: &BTreeMap<String, Vec<u16>>,
+) {
     for workload in &mut status.workloads {
         let Some(address) = workload.address.map(|address| address.to_string()) else { continue };
         let proxy = proxies.iter().find(|proxy| proxy.address == address);
         // A workload that runs and is not connected does not have what it should have.
         workload.synced = Some(proxy.is_some_and(|proxy| proxy.synced));
     }
+    for proxy in proxies {
+        let address: Option<IpAddr> = proxy.address.parse().ok();
+        if status.workloads.iter().any(|workload| workload.address == address) {
+            continue;
+        }
+        let account = proxy.identity.as_deref().and_then(|identity| identity.rsplit('/').next());
+        status.workloads.push(WorkloadStatus {
+            service_account: account.unwrap_or_default().to_owned(),
+            ports: ports.get(&proxy.address).cloned().unwrap_or_default(),
+            name: proxy.name,
+            namespace: proxy.namespace,
+            state: WorkloadState::Running,
+            synced: Some(proxy.synced),
+            address,
+            ..WorkloadStatus::default()
+        });
+    }
+    status.workloads.sort_by(|a, b| a.name.cmp(&b.name));
+}
+
+/// Ports of every registered workload, by its address.
+fn registered_ports(store: &Versioned) -> BTreeMap<String, Vec<u16>> {
+    let collection = &WorkloadEntry::INFO.collection;
+    let entries = store.objects().into_iter().filter(|(key, _)| key.collection == *collection);
+    let view = |(_, object): (_, Arc<Object>)| Some(WorkloadEntry::parse(&object).ok()?.view);
+    entries
+        .filter_map(view)
+        .map(|entry| (entry.address, entry.ports.into_values().collect()))
+        .collect()
 }
 
 /// When a workload's certificate ends, as its proxy says.
@@ -187,6 +224,42 @@ fn earliest_expiry(certs: &Value) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn workloads_of_others_are_told_too() {
+        let mut status = Status::default();
+        status.workloads.push(WorkloadStatus {
+            name: "own".to_owned(),
+            address: Some([127, 64, 0, 1].into()),
+            ..WorkloadStatus::default()
+        });
+        let proxy = |name: &str, address: &str| ProxyStatus {
+            id: String::new(),
+            kind: "sidecar",
+            name: name.to_owned(),
+            namespace: "default".to_owned(),
+            identity: Some("default/theirs".to_owned()),
+            address: address.to_owned(),
+            version: String::new(),
+            connected_at: 0,
+            synced: true,
+            types: BTreeMap::new(),
+            rejected: Vec::new(),
+        };
+        let proxies = vec![proxy("own-0", "127.64.0.1"), proxy("their", "127.64.0.9")];
+        let ports = BTreeMap::from([("127.64.0.9".to_owned(), vec![80])]);
+        note_proxies(&mut status, proxies, &ports);
+        assert_eq!(status.workloads.len(), 2);
+        assert_eq!(
+            (status.workloads[0].name.as_str(), status.workloads[0].synced),
+            ("own", Some(true))
+        );
+        let theirs = &status.workloads[1];
+        assert_eq!(
+            (theirs.service_account.as_str(), theirs.ports.as_slice()),
+            ("theirs", &[80][..])
+        );
+    }
 
     #[test]
     fn the_certificate_that_ends_first_counts() {
