@@ -10,11 +10,12 @@ use mio::event::Event;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes};
 
 use super::session::attempts_left;
+use super::session::TcpSession;
 use crate::arena::Key;
 use crate::network::downstream::Downstream;
 use crate::network::io::{FlushResult, Io, ReadResult};
 use crate::network::socket::Socket;
-use crate::stream_info::ResponseFlags;
+use crate::stream_info::{LogRecord, ResponseFlags};
 use crate::timer_wheel::{TimerHandle, TimerWheel};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::config::ClusterRef;
@@ -141,10 +142,15 @@ impl Worker {
                 .cells
                 .times
                 .record(ClusterTimes::UPSTREAM_CX_CONNECT_MS, (now - opened_ns) / 1_000_000);
+            if let Some(tls) = &info.tls {
+                cluster.cells.counters.handshake(&tls.outcome());
+            }
         }
+        let worker = self.cx.index;
         if let Some(session) = self.tcp_session(downstream) {
             session.info.upstream_connection = Some(info);
             session.info.timings.upstream_first_tx_ns = now;
+            tell_opened(session, worker, now);
         }
         self.mark_tcp_upstream(key);
     }
@@ -333,5 +339,20 @@ impl Worker {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_CONNECT_TIMEOUT);
         }
         self.tcp_upstream_failed(key, "connection timeout");
+    }
+}
+
+/// Loggers that count open connections hear of one.
+fn tell_opened(session: &TcpSession, worker: usize, now_ns: u64) {
+    let record = LogRecord {
+        worker,
+        now_ns,
+        info: &session.info,
+        request: None,
+        response: None,
+        response_trailers: None,
+    };
+    for logger in &session.state.config.access_loggers {
+        logger.opened(&record);
     }
 }

@@ -26,9 +26,11 @@ const DIGEST: usize = 20;
 /// The longest credential that is decoded, in bytes.
 const MAX_CREDENTIAL: usize = 4096;
 
+/// A name and the digest of its password.
+type User = (Box<[u8]>, [u8; DIGEST]);
+
 struct Settings {
-    /// Names and digests of passwords.
-    users: Vec<(Box<[u8]>, [u8; DIGEST])>,
+    users: Vec<User>,
     header: HeaderName,
     /// The header is for this hop: `proxy-authorization`.
     is_proxy: bool,
@@ -78,8 +80,8 @@ pub(super) fn compile(
 }
 
 /// Lines of `name:{SHA}digest`. Errors do not repeat what is secret.
-fn parse_users(text: &str) -> Result<Vec<(Box<[u8]>, [u8; DIGEST])>, String> {
-    let mut users: Vec<(Box<[u8]>, [u8; DIGEST])> = Vec::new();
+fn parse_users(text: &str) -> Result<Vec<User>, String> {
+    let mut users: Vec<User> = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
         let wrong = |what: &str| format!("line {}: {what}", i + 1);
         let (name, hash) =

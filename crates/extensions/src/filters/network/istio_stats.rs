@@ -83,3 +83,6 @@ impl AccessLogger for TcpStats {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
