@@ -73,6 +73,10 @@ pub struct Dirty {
     pub number: u64,
 }
 
+/// Changed names by type, shared by all who have to hear of them.
+type SharedDelta = Vec<(ResourceType, Arc<[Arc<str>]>)>;
+type DeltaByView = HashMap<ViewKey, SharedDelta, RandomState>;
+
 /// Lists of changed names kept before they give way to "anything".
 const MAX_PENDING_LISTS: usize = 256;
 
@@ -222,8 +226,7 @@ impl Discovery {
     }
 
     fn update(&mut self, before: &PushContext, touched: &Touched, report: &mut PushReport) {
-        let mut lists: HashMap<ViewKey, Vec<(ResourceType, Arc<[Arc<str>]>)>, RandomState> =
-            HashMap::default();
+        let mut lists: DeltaByView = HashMap::default();
         for (key, view) in &self.views {
             let delta = view.write().update(&self.context, touched, &mut self.caches);
             report.views += 1;
@@ -246,7 +249,7 @@ impl Discovery {
         client: &Client,
         before: &PushContext,
         touched: &Touched,
-        lists: &HashMap<ViewKey, Vec<(ResourceType, Arc<[Arc<str>]>)>, RandomState>,
+        lists: &DeltaByView,
         report: &mut PushReport,
     ) -> bool {
         let number = self.context.number;
@@ -299,7 +302,7 @@ impl Discovery {
     }
 }
 
-fn share(delta: &Delta) -> Vec<(ResourceType, Arc<[Arc<str>]>)> {
+fn share(delta: &Delta) -> SharedDelta {
     delta.types().map(|(kind, names)| (kind, names.into())).collect()
 }
 

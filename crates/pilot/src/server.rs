@@ -168,6 +168,11 @@ impl Pilot {
         self.plane.status()
     }
 
+    /// Bytes of resources that were sent, all streams together.
+    pub fn bytes_sent(&self) -> u64 {
+        self.plane.counters.bytes_sent()
+    }
+
     /// Ends every stream and closes every socket.
     pub async fn shutdown(mut self) {
         self.plane.stop();

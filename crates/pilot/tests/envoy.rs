@@ -2,6 +2,8 @@
 //!
 //! Skips with a notice where there is no Envoy (`cargo xtask` brings one for the project's other tests).
 
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
 mod fixture;
 
 use std::path::PathBuf;

@@ -61,11 +61,6 @@ impl<K: Hash + Eq> Memo<K> {
         self.translations
     }
 
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// Forgets what nobody uses any more, once there is enough of it to be worth a walk.
     pub fn sweep(&mut self) {
         if self.entries.len() <= 2 * self.in_use_at_last_sweep + SLACK {
