@@ -107,7 +107,7 @@ impl Relay {
     ) -> Result<Response<Responses<Bytes>>, Status> {
         let opened = self.open(protocol, requests.into_inner()).await;
         if let Err(status) = &opened {
-            tracing::warn!(code = ?status.code(), message = %status.message(), "no discovery stream to the control plane");
+            tracing::debug!(code = ?status.code(), message = %status.message(), "no discovery stream to the control plane");
             self.state.send_modify(|state| state.last_error = Some(status.message().to_owned()));
         }
         let responses = opened?;

@@ -26,6 +26,11 @@ impl Backoff {
         self.bound = FIRST;
     }
 
+    /// Whether nothing has failed since an attempt last worked.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.bound == FIRST
+    }
+
     /// The pause before the next attempt.
     pub(super) fn next(&mut self, rng: &mut impl Rng) -> Duration {
         let bound = self.bound;
@@ -48,9 +53,11 @@ mod tests {
         let first: Vec<Duration> = (0..20).map(|_| backoff.next(&mut rng)).collect();
         assert!(first.iter().all(|pause| (SHORTEST..=LONGEST).contains(pause)));
         assert!(first[0] <= FIRST);
+        assert!(!backoff.is_fresh());
         assert!(first[10..].iter().any(|pause| *pause > FIRST * 4));
         assert_ne!(first[10], first[11]);
         backoff.reset();
+        assert!(backoff.is_fresh());
         assert!(backoff.next(&mut rng) <= FIRST);
     }
 }

@@ -103,8 +103,15 @@ impl<S: ConfigSink, P: Protocol> Stream<S, P> {
                 lost = self.session() => lost,
             };
             self.client.disconnected();
+            let first = self.backoff.is_fresh();
             let pause = self.backoff.next(&mut rng);
-            tracing::warn!(cluster = %self.source.cluster, error = %lost, ?pause, "discovery stream lost; the configuration stays as it is");
+            let cluster = &self.source.cluster;
+            // A control plane that stays away is worth one line, not one for every attempt.
+            if first {
+                tracing::warn!(%cluster, error = %lost, "discovery stream lost; the configuration stays as it is");
+            } else {
+                tracing::debug!(%cluster, error = %lost, ?pause, "no discovery stream yet");
+            }
             tokio::select! {
                 _ = &mut stopped => return,
                 () = tokio::time::sleep(pause) => {}
