@@ -8,8 +8,8 @@ mod tcp;
 mod tls;
 
 pub use cluster::{
-    Cluster, ClusterCodes, ClusterMembership, ClusterRareCodes, ClusterTimes,
-    Outliers, RARE_CODES, USUAL_CODES, usual_code,
+    Cluster, ClusterCodes, ClusterMembership, ClusterRareCodes, ClusterTimes, Outliers, RARE_CODES,
+    USUAL_CODES, usual_code,
 };
 pub use http::{HttpConnManager, HttpTimes, ListenerHttp};
 pub use listener::{Listener, ListenerTimes};

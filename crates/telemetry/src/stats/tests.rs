@@ -154,10 +154,7 @@ fn selection_by_kind_and_name() {
             HistogramView::Summary,
         )
     };
-    assert_eq!(
-        shown(KindFilter::Counters),
-        "cluster.a.upstream_rq_total: 0\n"
-    );
+    assert_eq!(shown(KindFilter::Counters), "cluster.a.upstream_rq_total: 0\n");
     assert_eq!(shown(KindFilter::Gauges), "cluster.a.upstream_rq_active: 0\n");
     assert_eq!(shown(KindFilter::Histograms), "");
 }
