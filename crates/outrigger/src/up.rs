@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use apiserver::directory::{Changes, Pass, ProxyEngine};
 use apiserver::state_dir::{StateDir, StateDirError};
+use resources::yaml::FileProblem;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::board::Board;
@@ -91,7 +92,6 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    screen.warnings(&pass.warnings);
     let objects = board.count_objects(&plane.store);
     screen.say(&format!(
         "{}: {objects} objects from {}",
@@ -105,8 +105,17 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     ));
 
     let supervisor = Supervisor::new(&options, &state, Arc::clone(&board), screen.clone(), &plane);
-    let mut mesh =
-        Mesh { options, plane, board, screen, supervisor, changes, begun, announced: false };
+    let mut mesh = Mesh {
+        options,
+        plane,
+        board,
+        screen,
+        supervisor,
+        changes,
+        begun,
+        announced: false,
+        warned: Vec::new(),
+    };
     mesh.take(pass);
     mesh.keep_running().await?;
     mesh.stop().await;
@@ -122,11 +131,16 @@ struct Mesh {
     changes: Changes,
     begun: Instant,
     announced: bool,
+    /// Warnings that were told and still hold: each is told once.
+    warned: Vec<FileProblem>,
 }
 
 impl Mesh {
     /// Brings what runs in line with what a pass says.
     fn take(&mut self, pass: Pass) {
+        let is_new = |warning: &&FileProblem| !self.warned.contains(warning);
+        let warnings: Vec<FileProblem> = pass.warnings.iter().filter(is_new).cloned().collect();
+        self.screen.warnings(&warnings);
         let plan = Plan::new(&self.options, &pass);
         self.screen.problems(&plan.problems);
         let not_run = pass.not_run_here.iter().filter(|name| !self.board.knows_not_run(name));
@@ -137,6 +151,7 @@ impl Mesh {
         let problems = plan.problems.iter().map(ToString::to_string).collect();
         self.board.set_problems(problems);
         self.supervisor.run_these(plan.specs);
+        self.warned = pass.warnings;
     }
 
     /// Goes on until a signal says to stop.
@@ -173,7 +188,6 @@ impl Mesh {
             self.board.set_problems(pass.problems.iter().map(ToString::to_string).collect());
             return Ok(());
         }
-        self.screen.warnings(&pass.warnings);
         if pass.outcome.is_change() {
             self.screen.change(&pass.outcome, begun.elapsed());
         }
