@@ -160,3 +160,50 @@ fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(bytes)).with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use agent::app_ports::AppPorts;
+    use agent::bootstrap::{Role, Workload, render};
+    use telemetry::logging::Level;
+
+    use super::*;
+
+    /// Envoy and our own engine get the same bootstrap; ours must take all of it.
+    #[test]
+    fn our_engine_takes_the_bootstrap_that_the_agent_renders() {
+        for role in [Role::Sidecar, Role::Gateway] {
+            let workload = Workload {
+                role,
+                name: "reviews-v1-0".into(),
+                namespace: "default".into(),
+                service_account: "bookinfo-reviews".into(),
+                workload_name: "reviews-v1".into(),
+                labels: Default::default(),
+                address: [127, 0, 0, 1].into(),
+                group: Some("reviews-v1".into()),
+                app_ports: AppPorts::all_on(&[9080], 41234),
+                upstreams: vec!["mysqldb:3306".into()],
+                http_proxy_port: 15007,
+                proxy_credential: None,
+                gateway_address: None,
+                mesh: "test".into(),
+            };
+            let admin = ([127, 0, 0, 1], 0).into();
+            let text = render(&workload, admin, Path::new("/tmp/agent.sock")).to_string();
+            let extensions = extensions::extensions();
+            let sources = Sources::one("bootstrap", &text);
+            let bootstrap = Bootstrap::read(&Schema::new(), &extensions, sources).unwrap();
+            let settings = Settings {
+                kind: Kind::Outrigger,
+                envoy_path: "envoy".into(),
+                concurrency: 1,
+                grace: Duration::ZERO,
+                drain_time: Duration::ZERO,
+                directory: "/tmp".into(),
+                levels: Arc::new(Levels::new(Level::Warning)),
+            };
+            server::validate(&bootstrap, extensions, &options(&settings)).unwrap();
+        }
+    }
+}
