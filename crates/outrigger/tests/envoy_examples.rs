@@ -31,7 +31,8 @@ fn root() -> PathBuf {
 /// The files that a bootstrap names, relative to where the proxy runs.
 fn file_names(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
-        let name = line.trim().strip_prefix("filename:")?.trim().trim_matches('"');
+        let (_, rest) = line.split_once("filename:")?;
+        let name = rest.trim().trim_end_matches('}').trim().trim_matches('"');
         (!name.starts_with('/')).then_some(name)
     })
 }

@@ -215,7 +215,7 @@ impl Bootstrap {
             for (key, value) in keys {
                 match runtime_key(&key, value) {
                     Some(RuntimeKey::ListenerLimit(name, limit)) => {
-                        drop(limits.insert(name, limit))
+                        limits.insert(name, limit);
                     }
                     Some(RuntimeKey::Harmless) => {}
                     None => {

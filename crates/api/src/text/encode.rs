@@ -55,10 +55,11 @@ impl<'a> Encoder<'a> {
 
     fn message(&mut self, node: &Node, message: Message, out: &mut Vec<u8>) {
         match message.well_known() {
-            None => match self.object(node, message) {
-                Some(entries) => self.fields(entries, message, out),
-                None => {}
-            },
+            None => {
+                if let Some(entries) = self.object(node, message) {
+                    self.fields(entries, message, out);
+                }
+            }
             Some(WellKnown::Any) => self.any(node, out),
             Some(WellKnown::Wrapper) => {
                 if let Some(field) = message.field_by_number(1) {

@@ -63,7 +63,10 @@ impl Done {
     pub(super) fn new() -> (Arc<Ack>, Self) {
         let (sender, receiver) = oneshot::channel();
         // A receiver that is gone does not want to know.
-        (Ack::new(move || drop(sender.send(()))), Self(receiver))
+        let tell = move || {
+            let _ = sender.send(());
+        };
+        (Ack::new(tell), Self(receiver))
     }
 
     pub(super) async fn wait(self) {

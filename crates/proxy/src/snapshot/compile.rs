@@ -69,9 +69,13 @@ pub struct ClusterUse {
 
 /// One resource's compilation.
 pub struct Compile<'a> {
+    /// What it stands on.
     pub env: &'a Environment,
+    /// Where names become numbers.
     pub slots: &'a mut Slots,
+    /// What was found wrong.
     pub problems: Vec<Problem>,
+    /// What must be there before the resource can serve.
     pub needs: Needs,
     /// Clusters that are referred to; judged when all is read.
     pub clusters: Vec<ClusterUse>,
@@ -95,6 +99,7 @@ impl fmt::Debug for Compile<'_> {
 }
 
 impl<'a> Compile<'a> {
+    /// Begins a resource's compilation.
     pub fn new(env: &'a Environment, slots: &'a mut Slots) -> Self {
         Self {
             env,
@@ -246,9 +251,4 @@ impl<'a> Compile<'a> {
 pub fn error_text(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
-}
-
-/// Names in a set, for messages.
-pub fn join(names: &BTreeSet<String>) -> String {
-    names.iter().cloned().collect::<Vec<_>>().join(", ")
 }

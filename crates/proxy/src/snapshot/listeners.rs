@@ -326,7 +326,7 @@ fn chain_match(
 ) -> Option<FilterChainMatch> {
     let port = message.destination_port.map(|port| port.value);
     let names = cx.each("server_names", &message.server_names, |cx, name| {
-        if name.contains('*') && !(name.starts_with("*.") && !name[1..].contains('*')) {
+        if name.strip_prefix("*.").unwrap_or(name).contains('*') {
             cx.problem("a `*` may only stand for the first labels, as in `*.example.com`");
             return None;
         }
