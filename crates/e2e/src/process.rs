@@ -47,6 +47,11 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Where its output goes.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// The end of what it has printed, for error messages.
     fn last_words(&self) -> String {
         let output = self.output();
