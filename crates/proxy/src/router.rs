@@ -123,7 +123,9 @@ impl Worker {
         };
         counters.inc(Stat::RQ_TOTAL);
         let answer = match route.action() {
-            Action::Route(action) if !allows_upgrade(&stream.request, &http.config, &action.policy) => {
+            Action::Route(action)
+                if !allows_upgrade(&stream.request, &http.config, &action.policy) =>
+            {
                 counters.inc(Stat::DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE);
                 Some(reply::upgrade_refused())
             }
@@ -429,13 +431,18 @@ const RETRY_HEADERS: [KnownName; 4] = [
 ];
 
 /// May this request pass as what it is? An upgrade must be allowed by the route, or else by the connection manager.
-fn allows_upgrade(request: &RequestHead, config: &HttpConnectionManager, policy: &RoutePolicy) -> bool {
+fn allows_upgrade(
+    request: &RequestHead,
+    config: &HttpConnectionManager,
+    policy: &RoutePolicy,
+) -> bool {
     if !request.is_upgrade {
         return true;
     }
     let asked = request.fields.get(names::UPGRADE).unwrap_or_default();
     let is_asked = |name: &str| name.as_bytes().eq_ignore_ascii_case(asked);
-    let by_route = policy.upgrades.iter().find(|(name, _)| is_asked(name)).map(|(_, enabled)| *enabled);
+    let by_route =
+        policy.upgrades.iter().find(|(name, _)| is_asked(name)).map(|(_, enabled)| *enabled);
     let by_manager = config.upgrades.iter().find(|upgrade| is_asked(&upgrade.upgrade_type));
     by_route.unwrap_or(by_manager.is_some_and(|upgrade| upgrade.enabled))
 }

@@ -226,7 +226,10 @@ mod tests {
     #[test]
     fn fires_at_its_time_on_every_level() {
         for start in [0, 17, 63, 64, 4_095, 1_000_003] {
-            for delay in [1, 2, 63, 64, 65, 127, 128, 4_095, 4_096, 4_097, 15_000, 300_000, 3_600_000, 20_000_000] {
+            for delay in [
+                1, 2, 63, 64, 65, 127, 128, 4_095, 4_096, 4_097, 15_000, 300_000, 3_600_000,
+                20_000_000,
+            ] {
                 let mut wheel = TimerWheel::new(start * MS);
                 let mut handle = TimerHandle::default();
                 wheel.arm(&mut handle, 7, (start + delay) * MS);

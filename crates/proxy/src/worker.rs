@@ -125,6 +125,7 @@ pub struct Worker {
     /// The stream whose head the next decode fills; it enters the arena once the head is whole.
     pub(crate) next_stream: Box<Stream>,
     /// Ended streams, for reuse.
+    #[expect(clippy::vec_box, reason = "a stream is large and moves between here and the arena")]
     pub(crate) idle_streams: Vec<Box<Stream>>,
     /// Response heads are decoded here and swapped into their stream.
     pub(crate) spare_response: ResponseHead,

@@ -145,9 +145,9 @@ fn a_request_that_passes_through_allocates_nothing() {
     let sinks = Sinks::new(BufferOptions::default(), registry.clone());
     let sink = sinks.open(&Destination::File(folder.path().join("access.log"))).unwrap();
     let layout = LogLayout::Text(Format::parse(LOG, &Environment::default()).unwrap());
-    let mut http = HttpConnectionManager::new("t", HttpBlocks::new(&registry, "l", "t"), routes(at));
-    http.access_loggers =
-        vec![Arc::new(Log { filter: None, layout, sink }), Arc::new(CountHere)];
+    let mut http =
+        HttpConnectionManager::new("t", HttpBlocks::new(&registry, "l", "t"), routes(at));
+    http.access_loggers = vec![Arc::new(Log { filter: None, layout, sink }), Arc::new(CountHere)];
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let config = listener(&registry, address, http);

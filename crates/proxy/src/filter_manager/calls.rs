@@ -110,7 +110,13 @@ impl Worker {
         }
     }
 
-    pub(super) fn set_filter_timer(&mut self, key: Key<Box<Stream>>, filter: usize, id: TimerId, after: Duration) {
+    pub(super) fn set_filter_timer(
+        &mut self,
+        key: Key<Box<Stream>>,
+        filter: usize,
+        id: TimerId,
+        after: Duration,
+    ) {
         let deadline_ns = self.clock.after(Some(after));
         if let Some(stream) = self.streams.get_mut(key) {
             stream.timers.push(FilterTimer { id, filter, deadline_ns });

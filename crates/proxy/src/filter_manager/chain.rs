@@ -19,6 +19,8 @@ impl std::fmt::Debug for ChainInstance {
 /// A worker's idle chain instances.
 #[derive(Debug, Default)]
 pub struct ChainPool {
+    // Lent and given back as boxes: moving an instance would cost more than the indirection.
+    #[expect(clippy::vec_box)]
     idle: Vec<Box<ChainInstance>>,
 }
 

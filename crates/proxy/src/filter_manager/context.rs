@@ -18,7 +18,6 @@ pub struct CallId(pub u64);
 pub struct TimerId(pub u32);
 
 /// The worker a filter runs on.
-
 pub struct WorkerContext {
     /// The worker's number, from 0.
     pub index: usize,

@@ -4,8 +4,8 @@
 //! count along the way: position 0 is the first filter that a direction meets.
 
 use super::{
-    Command, DataStatus, Direction, FilterContext, FilterEvent, HeadersStatus, HttpFilter, LocalReply,
-    Phases, TrailersStatus,
+    Command, DataStatus, Direction, FilterContext, FilterEvent, HeadersStatus, HttpFilter,
+    LocalReply, Phases, TrailersStatus,
 };
 use crate::arena::Key;
 use crate::buffer::Pending;
@@ -62,14 +62,24 @@ enum Answer {
 
 impl Worker {
     /// A head meets the filters from `from` on.
-    pub(crate) fn filter_head(&mut self, key: Key<Box<Stream>>, way: Direction, from: usize, end: bool) {
+    pub(crate) fn filter_head(
+        &mut self,
+        key: Key<Box<Stream>>,
+        way: Direction,
+        from: usize,
+        end: bool,
+    ) {
         let count = self.filter_count(key);
         if let Some(stream) = self.streams.get_mut(key) {
             let progress = stream.progress(way);
             (progress.head_ends, progress.head_stopped_at) = (end, None);
         }
         for position in from..count {
-            let Some(Answer::Head(status)) = self.call_filter(key, way, position, Step::Head { end }) else { return };
+            let Some(Answer::Head(status)) =
+                self.call_filter(key, way, position, Step::Head { end })
+            else {
+                return;
+            };
             if status == HeadersStatus::Continue {
                 continue;
             }
@@ -92,15 +102,26 @@ impl Worker {
     }
 
     /// Body bytes meet the filters from `from` on.
-    pub(crate) fn filter_data(&mut self, key: Key<Box<Stream>>, way: Direction, from: usize, data: &[u8], end: bool) {
+    pub(crate) fn filter_data(
+        &mut self,
+        key: Key<Box<Stream>>,
+        way: Direction,
+        from: usize,
+        data: &[u8],
+        end: bool,
+    ) {
         for position in from..self.filter_count(key) {
             let Some(stream) = self.streams.get_mut(key) else { return };
             let progress = stream.progress(way);
             let stops_here = progress.head_stopped_at == Some(position);
-            if (stops_here && progress.holds_all) || (progress.is_holding && progress.held_for == position) {
+            if (stops_here && progress.holds_all)
+                || (progress.is_holding && progress.held_for == position)
+            {
                 return self.hold(key, way, position, data, end);
             }
-            let Some(Answer::Data(status)) = self.call_filter(key, way, position, Step::Data { data, end }) else {
+            let Some(Answer::Data(status)) =
+                self.call_filter(key, way, position, Step::Data { data, end })
+            else {
                 return;
             };
             match status {
@@ -142,11 +163,17 @@ impl Worker {
             let Some(stream) = self.streams.get_mut(key) else { return };
             let progress = stream.progress(way);
             let stops_here = progress.head_stopped_at == Some(position);
-            if (stops_here && progress.holds_all) || (progress.is_holding && progress.held_for == position) {
+            if (stops_here && progress.holds_all)
+                || (progress.is_holding && progress.held_for == position)
+            {
                 progress.trailers_wait = true;
                 return;
             }
-            let Some(Answer::Trailers(status)) = self.call_filter(key, way, position, Step::Trailers) else { return };
+            let Some(Answer::Trailers(status)) =
+                self.call_filter(key, way, position, Step::Trailers)
+            else {
+                return;
+            };
             let waits = stops_here || self.is_holding_for(key, way, position + 1);
             if status == TrailersStatus::StopIteration || waits {
                 if let Some(stream) = self.streams.get_mut(key) {
@@ -181,9 +208,19 @@ impl Worker {
     }
 
     /// Keeps bytes that `position` has not seen. Beyond the limit a request is answered 413 and a response 500.
-    fn hold(&mut self, key: Key<Box<Stream>>, way: Direction, position: usize, data: &[u8], end: bool) {
+    fn hold(
+        &mut self,
+        key: Key<Box<Stream>>,
+        way: Direction,
+        position: usize,
+        data: &[u8],
+        end: bool,
+    ) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let limit = stream.downstream.and_then(|down| self.downs.get(down)).map_or(usize::MAX, |down| down.buffer_limit);
+        let limit = stream
+            .downstream
+            .and_then(|down| self.downs.get(down))
+            .map_or(usize::MAX, |down| down.buffer_limit);
         let progress = stream.progress(way);
         (progress.is_holding, progress.held_for) = (true, position);
         progress.held_end |= end;
@@ -243,11 +280,19 @@ impl Worker {
     }
 
     pub(super) fn filter_count(&self, key: Key<Box<Stream>>) -> usize {
-        self.streams.get(key).and_then(|stream| stream.chain.as_ref()).map_or(0, |chain| chain.filters.len())
+        self.streams
+            .get(key)
+            .and_then(|stream| stream.chain.as_ref())
+            .map_or(0, |chain| chain.filters.len())
     }
 
     /// Something that a filter waited for has happened. `index` counts as configured.
-    pub(crate) fn filter_event(&mut self, key: Key<Box<Stream>>, index: usize, event: FilterEvent<'_>) {
+    pub(crate) fn filter_event(
+        &mut self,
+        key: Key<Box<Stream>>,
+        index: usize,
+        event: FilterEvent<'_>,
+    ) {
         if self.call_index(key, index, Direction::Decode, Step::Event(event)).is_some() {
             // Which way it was stopped, the command says.
             self.run_commands(key, Direction::Decode, index);
@@ -263,7 +308,13 @@ impl Worker {
     }
 
     /// Calls the filter at a position, unless it has no use for the step. `None`: the stream took another turn.
-    fn call_filter(&mut self, key: Key<Box<Stream>>, way: Direction, position: usize, step: Step<'_>) -> Option<Answer> {
+    fn call_filter(
+        &mut self,
+        key: Key<Box<Stream>>,
+        way: Direction,
+        position: usize,
+        step: Step<'_>,
+    ) -> Option<Answer> {
         let index = self.index_of(key, way, position);
         let replies = self.streams.get(key)?.replies;
         let answer = self.call_index(key, index, way, step)?;
@@ -282,7 +333,13 @@ impl Worker {
         is_same.then_some(answer)
     }
 
-    fn call_index(&mut self, key: Key<Box<Stream>>, index: usize, way: Direction, step: Step<'_>) -> Option<Answer> {
+    fn call_index(
+        &mut self,
+        key: Key<Box<Stream>>,
+        index: usize,
+        way: Direction,
+        step: Step<'_>,
+    ) -> Option<Answer> {
         let stream = self.streams.get_mut(key)?;
         let mut chain = stream.chain.take()?;
         let mut cx = FilterContext {
@@ -290,13 +347,18 @@ impl Worker {
             request: &mut stream.request,
             response: &mut stream.response,
             request_trailers: stream.has_request_trailers.then_some(&mut stream.request_trailers),
-            response_trailers: stream.has_response_trailers.then_some(&mut stream.response_trailers),
+            response_trailers: stream
+                .has_response_trailers
+                .then_some(&mut stream.response_trailers),
             worker: &self.cx,
             now_ns: self.clock.now_ns(),
             commands: &mut self.commands,
             next_id: &mut self.next_call_id,
         };
-        let answer = chain.filters.get_mut(index).map(|(phases, filter)| dispatch(*phases, &mut **filter, &mut cx, way, step));
+        let answer = chain
+            .filters
+            .get_mut(index)
+            .map(|(phases, filter)| dispatch(*phases, &mut **filter, &mut cx, way, step));
         stream.chain = Some(chain);
         answer
     }
@@ -328,7 +390,9 @@ impl Worker {
                     self.go_on(key, Direction::Encode, position);
                 }
                 Command::ClearRouteCache => self.find_route(key),
-                Command::Call(id, cluster, request) => self.begin_call(key, index, id, cluster, *request),
+                Command::Call(id, cluster, request) => {
+                    self.begin_call(key, index, id, cluster, *request)
+                }
                 Command::CancelCall(id) => self.cancel_call(key, id),
                 Command::SetTimer(id, after) => self.set_filter_timer(key, index, id, after),
                 Command::CancelTimer(id) => {
@@ -353,14 +417,26 @@ fn dispatch(
 ) -> Answer {
     let decode = way == Direction::Decode;
     match step {
-        Step::Head { end } if decode && phases.decode_headers => Answer::Head(filter.decode_headers(cx, end)),
-        Step::Head { end } if !decode && phases.encode_headers => Answer::Head(filter.encode_headers(cx, end)),
+        Step::Head { end } if decode && phases.decode_headers => {
+            Answer::Head(filter.decode_headers(cx, end))
+        }
+        Step::Head { end } if !decode && phases.encode_headers => {
+            Answer::Head(filter.encode_headers(cx, end))
+        }
         Step::Head { .. } => Answer::Head(HeadersStatus::Continue),
-        Step::Data { data, end } if decode && phases.decode_body => Answer::Data(filter.decode_data(cx, data, end)),
-        Step::Data { data, end } if !decode && phases.encode_body => Answer::Data(filter.encode_data(cx, data, end)),
+        Step::Data { data, end } if decode && phases.decode_body => {
+            Answer::Data(filter.decode_data(cx, data, end))
+        }
+        Step::Data { data, end } if !decode && phases.encode_body => {
+            Answer::Data(filter.encode_data(cx, data, end))
+        }
         Step::Data { .. } => Answer::Data(DataStatus::Continue),
-        Step::Trailers if decode && phases.decode_body => Answer::Trailers(filter.decode_trailers(cx)),
-        Step::Trailers if !decode && phases.encode_body => Answer::Trailers(filter.encode_trailers(cx)),
+        Step::Trailers if decode && phases.decode_body => {
+            Answer::Trailers(filter.decode_trailers(cx))
+        }
+        Step::Trailers if !decode && phases.encode_body => {
+            Answer::Trailers(filter.encode_trailers(cx))
+        }
         Step::Trailers => Answer::Trailers(TrailersStatus::Continue),
         Step::Event(event) => {
             filter.on_event(cx, event);
@@ -390,4 +466,3 @@ impl Stream {
         }
     }
 }
-

@@ -343,7 +343,8 @@ impl Worker {
         let mut deadline =
             after(http.opened_ns, timeouts.max_connection_duration.filter(|_| !http.is_draining));
         if http.streams.is_empty() {
-            deadline = deadline.min(after(http.idle_since_ns, timeouts.idle)).min(http.rest_ends_ns);
+            deadline =
+                deadline.min(after(http.idle_since_ns, timeouts.idle)).min(http.rest_ends_ns);
             if http.head_since_ns != 0 {
                 deadline = deadline.min(after(http.head_since_ns, timeouts.request_headers));
                 deadline = deadline.min(after(http.head_since_ns, timeouts.request));

@@ -22,8 +22,17 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.info.response_code = stream.response.status;
         if let Some(route) = stream.info.route.take() {
-            let cx = MutationContext { worker: self.cx.index, now_ns: self.clock.now_ns(), info: &stream.info };
-            route.apply_response(&mut stream.response, Some(&stream.request), cx, &mut self.mutation_scratch);
+            let cx = MutationContext {
+                worker: self.cx.index,
+                now_ns: self.clock.now_ns(),
+                info: &stream.info,
+            };
+            route.apply_response(
+                &mut stream.response,
+                Some(&stream.request),
+                cx,
+                &mut self.mutation_scratch,
+            );
             stream.info.route = Some(route);
         }
         if stream.chain.is_some() {
@@ -95,7 +104,8 @@ impl Worker {
             down.codec.start_drain(out);
         }
         down.codec.encode_head(stream.id, &stream.response, end_stream, out);
-        let opens_tunnel = stream.request.is_upgrade || stream.request.method_kind() == Method::Connect;
+        let opens_tunnel =
+            stream.request.is_upgrade || stream.request.method_kind() == Method::Connect;
         if opens_tunnel && std::mem::take(&mut down.is_blocked) {
             // What the client sent ahead is the tunnel's.
             self.wake_downstream(down_key);

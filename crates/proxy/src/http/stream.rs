@@ -189,7 +189,9 @@ impl Worker {
     /// Step 8: nothing reads a head that has not been made safe.
     fn make_safe(&mut self, key: Key<Box<Stream>>) -> Result<(), Rejection> {
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
-        let (Some(http), Some(connection)) = (&stream.http, &stream.info.connection) else { return Ok(()) };
+        let (Some(http), Some(connection)) = (&stream.http, &stream.info.connection) else {
+            return Ok(());
+        };
         let table = match &http.config.routes {
             RouteSource::Inline(table) => Some(table),
             RouteSource::Slot(slot) => self.tables.get(*slot),
@@ -251,8 +253,9 @@ impl Worker {
             RouteSource::Slot(slot) => self.tables.get(*slot),
         };
         let tls = stream.info.connection.as_ref().and_then(|connection| connection.tls.as_deref());
-        let input = RouteInput { random: self.random.next(), tls };
-        stream.info.route = table.and_then(|table| table.route(&stream.request, input, &mut self.route_scratch));
+        let input = RouteInput { random: self.random.draw(), tls };
+        stream.info.route =
+            table.and_then(|table| table.route(&stream.request, input, &mut self.route_scratch));
     }
 
     /// Body bytes of the request, perhaps the last.

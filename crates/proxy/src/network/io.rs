@@ -164,7 +164,11 @@ impl Io {
 
     /// Reads.
     #[inline]
-    pub fn read<'s>(&mut self, scratch: &'s mut ReadScratch, pool: &mut BufferPool) -> ReadResult<'s> {
+    pub fn read<'s>(
+        &mut self,
+        scratch: &'s mut ReadScratch,
+        pool: &mut BufferPool,
+    ) -> ReadResult<'s> {
         if let Some(tls) = &self.tls
             && tls.session.peer_has_closed()
         {
@@ -203,7 +207,12 @@ impl Io {
     }
 
     /// Takes records apart.
-    fn open<'s>(&mut self, scratch: &'s mut ReadScratch, count: usize, pool: &mut BufferPool) -> ReadResult<'s> {
+    fn open<'s>(
+        &mut self,
+        scratch: &'s mut ReadScratch,
+        count: usize,
+        pool: &mut BufferPool,
+    ) -> ReadResult<'s> {
         let ReadScratch { socket, plaintext, replies } = scratch;
         let Some(tls) = &mut self.tls else { return ReadResult::Nothing };
         plaintext.clear();
@@ -254,7 +263,11 @@ impl Io {
                 other => return other,
             }
             if tls.session.is_handshaking() {
-                return if self.output.is_empty() { FlushResult::Done } else { FlushResult::Blocked };
+                return if self.output.is_empty() {
+                    FlushResult::Done
+                } else {
+                    FlushResult::Blocked
+                };
             }
             if self.output.is_empty() {
                 if !self.shutdown_after_flush || tls.has_said_goodbye {
@@ -277,7 +290,12 @@ impl Io {
     }
 
     /// Writes what is pending, then `body`, then `tail`, in one system call; what does not fit becomes pending.
-    pub fn write_through(&mut self, body: &[u8], tail: &[u8], pool: &mut BufferPool) -> FlushResult {
+    pub fn write_through(
+        &mut self,
+        body: &[u8],
+        tail: &[u8],
+        pool: &mut BufferPool,
+    ) -> FlushResult {
         if self.tls.is_some() {
             let writer = self.output.writer(pool);
             writer.extend_from_slice(body);
@@ -288,7 +306,8 @@ impl Io {
             let head = self.output.as_slice();
             let total = head.len() + body.len() + tail.len();
             let slices = [IoSlice::new(head), IoSlice::new(body), IoSlice::new(tail)];
-            let parts = if head.is_empty() && tail.is_empty() { &slices[1..2] } else { &slices[..] };
+            let parts =
+                if head.is_empty() && tail.is_empty() { &slices[1..2] } else { &slices[..] };
             match self.socket.write_vectored(parts) {
                 Ok(count) => {
                     self.writable = count == total;
@@ -299,7 +318,9 @@ impl Io {
                     return self.keep(&body[from_body..], &tail[from_tail..], pool);
                 }
                 Err(error) => {
-                    if let Some(FlushResult::Failed(error)) = write_failed(error, &mut self.writable) {
+                    if let Some(FlushResult::Failed(error)) =
+                        write_failed(error, &mut self.writable)
+                    {
                         return FlushResult::Failed(error);
                     }
                 }
@@ -344,7 +365,10 @@ fn seal_and_write(
     pool: &mut BufferPool,
 ) -> io::Result<()> {
     let mut records = pool.take_records(TlsSession::sealed_len(SEAL_AT_ONCE));
-    let sealed = tls.session.seal(plaintext, &mut records).map_err(|failure| io::Error::other(failure.to_string()));
+    let sealed = tls
+        .session
+        .seal(plaintext, &mut records)
+        .map_err(|failure| io::Error::other(failure.to_string()));
     let result = sealed.and_then(|len| {
         let mut written = 0;
         while *writable && written < len {
@@ -369,7 +393,12 @@ fn seal_and_write(
     result
 }
 
-fn write_pending(socket: &Socket, pending: &mut Pending, writable: &mut bool, pool: &mut BufferPool) -> FlushResult {
+fn write_pending(
+    socket: &Socket,
+    pending: &mut Pending,
+    writable: &mut bool,
+    pool: &mut BufferPool,
+) -> FlushResult {
     while !pending.is_empty() {
         if !*writable {
             return FlushResult::Blocked;

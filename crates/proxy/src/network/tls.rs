@@ -9,11 +9,11 @@ pub mod session;
 
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
-use identity::CertificateInfo;
 use crate::stream_info::AlpnList;
+use arc_swap::ArcSwapOption;
+use identity::CertificateInfo;
 use identity::tls::{self, Certificate, ClientOptions, Parameters, ServerOptions, Validation};
+use parking_lot::Mutex;
 
 pub use identity::tls::TlsError;
 

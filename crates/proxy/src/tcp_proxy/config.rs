@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use telemetry::stats::{Block, sets};
+
 use crate::stream_info::AccessLoggers;
 use crate::upstream::config::ClusterRef;
 
@@ -11,6 +13,8 @@ use crate::upstream::config::ClusterRef;
 pub struct Config {
     /// `tcp.<stat_prefix>.` names the stats.
     pub stat_prefix: Arc<str>,
+    /// Where its statistics are (`Scope::tcp(stat_prefix)`).
+    pub stats: Block<sets::TcpProxy>,
     /// Where connections go.
     pub destination: Destination,
     /// Close when no byte passed for so long (Envoy: 1 h); `None` is never.
@@ -72,7 +76,8 @@ mod tests {
     #[test]
     fn weights_share_the_range() {
         let cluster = |slot| ClusterRef { slot, generation: 0 };
-        let weighted = WeightedClusters::new(vec![(cluster(1), 1), (cluster(2), 3), (cluster(3), 0)]).unwrap();
+        let weighted =
+            WeightedClusters::new(vec![(cluster(1), 1), (cluster(2), 3), (cluster(3), 0)]).unwrap();
         let picks: Vec<u32> = (0..8).map(|n| weighted.pick(n).slot).collect();
         assert_eq!(picks, [1, 2, 2, 2, 1, 2, 2, 2]);
         assert!(WeightedClusters::new(vec![(cluster(1), 0)]).is_none());

@@ -150,15 +150,24 @@ impl Worker {
     pub(crate) fn tcp_check_end(&mut self, key: Key<Downstream>) {
         let Some(down) = self.downs.get(key) else { return };
         let Kind::Tcp(session) = &down.kind else { return };
-        let Some(upstream) = session.upstream.and_then(|upstream| self.tcp_ups.get(upstream)) else { return };
-        let is_over = |io: &crate::network::io::Io| io.eof && io.output.is_empty() && !io.has_records();
+        let Some(upstream) = session.upstream.and_then(|upstream| self.tcp_ups.get(upstream))
+        else {
+            return;
+        };
+        let is_over =
+            |io: &crate::network::io::Io| io.eof && io.output.is_empty() && !io.has_records();
         if is_over(&down.io) && is_over(&upstream.io) {
             self.close_downstream(key, CloseReason::Remote);
         }
     }
 
     /// The session cannot go on: the client hears of it by the end of its connection.
-    pub(super) fn fail_tcp(&mut self, key: Key<Downstream>, flags: ResponseFlags, details: &'static str) {
+    pub(super) fn fail_tcp(
+        &mut self,
+        key: Key<Downstream>,
+        flags: ResponseFlags,
+        details: &'static str,
+    ) {
         if let Some(session) = self.tcp_session(key) {
             session.info.flags.insert(flags);
             session.info.connection_termination_details = details;
@@ -167,9 +176,15 @@ impl Worker {
     }
 
     /// The client's connection is closed: the host's goes with it, and loggers hear of the session.
-    pub(crate) fn tcp_closed(&mut self, key: Key<Downstream>, mut session: TcpSession, reason: CloseReason) {
+    pub(crate) fn tcp_closed(
+        &mut self,
+        key: Key<Downstream>,
+        mut session: TcpSession,
+        reason: CloseReason,
+    ) {
         let now = self.clock.now_ns();
-        let was_reset = reason == CloseReason::Remote && self.downs.get(key).is_some_and(|down| !down.io.eof || down.io.is_broken);
+        let was_reset = reason == CloseReason::Remote
+            && self.downs.get(key).is_some_and(|down| !down.io.eof || down.io.is_broken);
         if let Some(upstream) = session.upstream.take() {
             self.close_tcp_upstream(upstream, was_reset);
         }
@@ -195,7 +210,11 @@ impl Worker {
         let Some(session) = self.tcp_session(key) else { return };
         if session.ends_at_ns <= now {
             session.state.cells.inc(Stat::MAX_DOWNSTREAM_CONNECTION_DURATION);
-            return self.fail_tcp(key, ResponseFlags::DURATION_TIMEOUT, "max_downstream_connection_duration");
+            return self.fail_tcp(
+                key,
+                ResponseFlags::DURATION_TIMEOUT,
+                "max_downstream_connection_duration",
+            );
         }
         if session.deadline() <= now {
             session.state.cells.inc(Stat::IDLE_TIMEOUT);
@@ -236,7 +255,12 @@ impl Worker {
     }
 
     /// A connect came to nothing: another host, or the end.
-    pub(super) fn tcp_connect_failed(&mut self, key: Key<Downstream>, reason: &str, attempts_left: bool) {
+    pub(super) fn tcp_connect_failed(
+        &mut self,
+        key: Key<Downstream>,
+        reason: &str,
+        attempts_left: bool,
+    ) {
         let Some(session) = self.tcp_session(key) else { return };
         session.upstream = None;
         session.info.upstream_transport_failure_reason = Some(reason.into());

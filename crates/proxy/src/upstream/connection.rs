@@ -480,9 +480,7 @@ impl Worker {
     /// A place has become free: who waits beyond what is being opened gets a connection of his own.
     fn open_for_waiting(&mut self, pool_key: Key<Pool>) {
         let Some(pool) = self.upstreams.pools.get(pool_key) else { return };
-        if !pool.is_draining
-            && pool.wants_connection()
-        {
+        if !pool.is_draining && pool.wants_connection() {
             self.connect_upstream(pool_key);
         }
     }

@@ -14,14 +14,16 @@ use telemetry::stats::{Registry, Scope};
 
 use super::{Change, ListenerId, Message, WorkerHandle, WorkerOptions, spawn};
 use crate::filter_manager::{
-    CallId, FilterChainFactory, FilterContext, FilterEvent, HeadersStatus, HttpFilter, HttpFilterFactory,
-    OutgoingRequest, Phases, WorkerContext,
+    CallId, FilterChainFactory, FilterContext, FilterEvent, HeadersStatus, HttpFilter,
+    HttpFilterFactory, OutgoingRequest, Phases, WorkerContext,
 };
 use crate::http::config::{CodecType, HttpConnectionManager, RouteSource};
 use crate::http::stats::HttpBlocks;
 use crate::listener::config::{FilterChain, ListenAddress, ListenerConfig, TerminalFilter};
 use crate::listener::filter_chain::FilterChainIndex;
-use crate::route_table::config::{Criteria, PathMatch, RouteConfig, TableConfig, VirtualHostConfig};
+use crate::route_table::config::{
+    Criteria, PathMatch, RouteConfig, TableConfig, VirtualHostConfig,
+};
 use crate::route_table::{Action, RouteAction, RouteTable, VirtualHost};
 use crate::router::config::{ClusterChoice, RetryOn, RetryPolicy, RoutePolicy};
 use crate::upstream::cluster::Cluster;
@@ -84,7 +86,10 @@ fn engine(host: SocketAddr) -> (WorkerHandle, Registry, SocketAddr) {
     config.http.protocol = UpstreamProtocol::Frames;
     let cluster = Arc::new(Cluster::new(config, ClusterBlocks::new(&registry, "c")));
     let host = Arc::new(Host::new(HostAddress::Tcp(host), HostOptions::default()));
-    let changes = [Change::Cluster(CLUSTER, Some(cluster)), Change::Hosts(CLUSTER, Arc::new(HostSet::new(vec![host])))];
+    let changes = [
+        Change::Cluster(CLUSTER, Some(cluster)),
+        Change::Hosts(CLUSTER, Arc::new(HostSet::new(vec![host]))),
+    ];
     worker.mailbox.send(Message::Commit { changes: changes.into(), ack: None });
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -118,7 +123,12 @@ fn engine(host: SocketAddr) -> (WorkerHandle, Registry, SocketAddr) {
         max_accepts_per_turn: 8,
     };
     let socket = Some(listener.into());
-    worker.mailbox.send(Message::AddListener { id: ListenerId(1), config: Arc::new(config), socket, ack: None });
+    worker.mailbox.send(Message::AddListener {
+        id: ListenerId(1),
+        config: Arc::new(config),
+        socket,
+        ack: None,
+    });
     (worker, registry, address)
 }
 
@@ -138,7 +148,9 @@ fn routes() -> RouteSource {
         routes: vec![RouteConfig::new(criteria, Action::Route(Box::new(action)))],
         ..VirtualHostConfig::default()
     });
-    RouteSource::Inline(Arc::new(RouteTable::new(TableConfig::default(), vec![host.unwrap()]).unwrap()))
+    RouteSource::Inline(Arc::new(
+        RouteTable::new(TableConfig::default(), vec![host.unwrap()]).unwrap(),
+    ))
 }
 
 /// What the host saw: a request by connection, stream and path, or a stream given up.
@@ -193,7 +205,9 @@ fn serve(number: usize, stream: TcpStream, tell: &Sender<Seen>, released: &Mutex
                 tell.send(Seen::Request(number, path.clone(), heard)).unwrap();
                 match path.as_str() {
                     "/stalled" | "/left" => {}
-                    "/flaky" if !std::mem::replace(&mut flaky_before, true) => codec.reset(stream, &mut out),
+                    "/flaky" if !std::mem::replace(&mut flaky_before, true) => {
+                        codec.reset(stream, &mut out)
+                    }
                     _ => answer(&mut codec, stream, &path, &mut out),
                 }
                 if path == "/release" {
@@ -257,7 +271,10 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr) -> Self {
-        Self { peer: Peer::new(TcpStream::connect(address).unwrap()), codec: frames::ClientCodec::new() }
+        Self {
+            peer: Peer::new(TcpStream::connect(address).unwrap()),
+            codec: frames::ClientCodec::new(),
+        }
     }
 
     fn get(&mut self, path: &str) -> StreamId {
@@ -294,7 +311,9 @@ impl Client {
                         return (stream, status);
                     }
                 }
-                Event::Data { stream, end_stream: true, .. } | Event::End { stream } => return (stream, status),
+                Event::Data { stream, end_stream: true, .. } | Event::End { stream } => {
+                    return (stream, status);
+                }
                 Event::Data { .. } => {}
                 other => panic!("{other:?}"),
             }

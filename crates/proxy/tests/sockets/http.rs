@@ -102,8 +102,7 @@ fn a_response_that_does_not_come_is_a_504() {
         gone.lock().unwrap().send(()).unwrap();
     });
     let cluster = engine.cluster(&[silent], None);
-    let policy =
-        RoutePolicy { timeout: Some(Duration::from_millis(20)), ..RoutePolicy::default() };
+    let policy = RoutePolicy { timeout: Some(Duration::from_millis(20)), ..RoutePolicy::default() };
     let address = engine.serve_http(route(cluster, policy), |_| {});
     let mut client = Client::new(address);
     let answer = client.get("/");
@@ -200,8 +199,7 @@ fn failing_hosts_are_ejected_and_tried_hosts_avoided() {
     let engine = Engine::start();
     let (bad, good) = (Backend::new(|_, _| Some(status(500))), Backend::echo());
     let mut config = ClusterConfig::new("c0");
-    config.outlier =
-        Some(OutlierConfig { max_ejection_percent: 50, ..OutlierConfig::default() });
+    config.outlier = Some(OutlierConfig { max_ejection_percent: 50, ..OutlierConfig::default() });
     config.healthy_panic_threshold = 0.0;
     let cluster = engine.cluster_of(config, &[bad.address, good.address], None);
     let address = engine.serve_http(route(cluster, RoutePolicy::default()), |_| {});

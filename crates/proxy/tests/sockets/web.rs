@@ -185,7 +185,8 @@ impl Backend {
     pub fn new(
         answer: impl Fn(usize, &Message1) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        let (connections, requests) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (connections, requests) =
+            (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let (connection_count, request_count) = (Arc::clone(&connections), Arc::clone(&requests));
         let address = crate::engine::backend(move |mut stream| {
             connection_count.fetch_add(1, Ordering::SeqCst);

@@ -28,7 +28,7 @@ pub fn write_uuid(random: &mut Random, out: &mut Vec<u8>) {
     const VERSION: u128 = 4 << 76;
     const VARIANT: u128 = 2 << 62;
 
-    let bits = u128::from(random.next()) << 64 | u128::from(random.next());
+    let bits = u128::from(random.draw()) << 64 | u128::from(random.draw());
     let bits = bits & !(0xf << 76) & !(3 << 62) | VERSION | VARIANT;
     let mut text = [b'-'; 36];
     let mut at = 0;

@@ -28,7 +28,9 @@ pub fn of(
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "",
         },
-        cipher: connection.negotiated_cipher_suite().map_or("", |suite| openssl_name(suite.suite())),
+        cipher: connection
+            .negotiated_cipher_suite()
+            .map_or("", |suite| openssl_name(suite.suite())),
         alpn: connection.alpn_protocol().unwrap_or_default().into(),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         // A handshake that is done has passed the verifier: with roots, that means validated.
@@ -75,7 +77,9 @@ fn openssl_name(suite: CipherSuite) -> &'static str {
         CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
         CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
         CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => {
+            "ECDHE-ECDSA-CHACHA20-POLY1305"
+        }
         CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
         CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
         CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
@@ -103,7 +107,8 @@ mod tests {
         let request = CertificateRequest::of_own_key(&key).unwrap();
         let id = SpiffeId::parse(ID).unwrap();
         let issued = ca.issue_workload(&request, &id, Duration::from_secs(60), now).unwrap();
-        let certificate = Certificate::from_pem(&issued.certificates.concat(), &key.to_pem()).unwrap();
+        let certificate =
+            Certificate::from_pem(&issued.certificates.concat(), &key.to_pem()).unwrap();
         let roots = Some(TrustRoots::from_pem(ca.root_pem()).unwrap());
         (certificate, Validation { roots, ..Validation::default() })
     }
@@ -130,14 +135,20 @@ mod tests {
     fn a_mutual_handshake_is_told() {
         let (certificate, validation) = workload();
         let context = DownstreamTls::new(DownstreamTlsSettings::default());
-        let secrets =
-            Secrets { certificates: vec![certificate.clone()], validation: Some(validation.clone()) };
+        let secrets = Secrets {
+            certificates: vec![certificate.clone()],
+            validation: Some(validation.clone()),
+        };
         let side = context.prepare(secrets).unwrap();
-        let client =
-            ClientOptions { certificate: Some(certificate), validation, ..ClientOptions::default() };
+        let client = ClientOptions {
+            certificate: Some(certificate),
+            validation,
+            ..ClientOptions::default()
+        };
         let client = identity::tls::client_config(&client).unwrap();
         let mut server = rustls::ServerConnection::new(Arc::clone(&side.config)).unwrap();
-        let mut client = rustls::ClientConnection::new(client, "a.example".try_into().unwrap()).unwrap();
+        let mut client =
+            rustls::ClientConnection::new(client, "a.example".try_into().unwrap()).unwrap();
         handshake(&mut server, &mut client);
 
         let info = of(&server, &side.secrets, side.secrets.presented(Some("a.example")));

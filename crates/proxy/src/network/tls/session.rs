@@ -8,7 +8,8 @@ use codec::tls_client_hello::ClientHelloParser;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    WriteTraffic,
 };
 use rustls::{ClientConfig, CommonState, ServerConfig};
 use rustls_pki_types::ServerName;
@@ -57,16 +58,31 @@ impl TlsSession {
     /// When rustls does not accept the configuration.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, TlsFailure> {
         let connection = UnbufferedServerConnection::new(config).map_err(failure)?;
-        Ok(Self { side: Side::Server(connection), pending: Vec::new(), peer_has_closed: false, server_name: None, hello: ClientHelloParser::new() })
+        Ok(Self {
+            side: Side::Server(connection),
+            pending: Vec::new(),
+            peer_has_closed: false,
+            server_name: None,
+            hello: ClientHelloParser::new(),
+        })
     }
 
     /// The client's end: `open` without input makes the `ClientHello`.
     ///
     /// # Errors
     /// When rustls does not accept the configuration for this name.
-    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsFailure> {
+    pub fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, TlsFailure> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(failure)?;
-        Ok(Self { side: Side::Client(connection), pending: Vec::new(), peer_has_closed: false, server_name: None, hello: ClientHelloParser::new() })
+        Ok(Self {
+            side: Side::Client(connection),
+            pending: Vec::new(),
+            peer_has_closed: false,
+            server_name: None,
+            hello: ClientHelloParser::new(),
+        })
     }
 
     /// Versions, suites, certificates; complete once the handshake is done.
@@ -137,8 +153,12 @@ impl TlsSession {
         loop {
             let rest = &mut records[done..];
             let step = match &mut self.side {
-                Side::Server(connection) => take(connection.process_tls_records(rest), plaintext, replies),
-                Side::Client(connection) => take(connection.process_tls_records(rest), plaintext, replies),
+                Side::Server(connection) => {
+                    take(connection.process_tls_records(rest), plaintext, replies)
+                }
+                Side::Client(connection) => {
+                    take(connection.process_tls_records(rest), plaintext, replies)
+                }
             };
             done += step.discard;
             match step.next {
@@ -254,10 +274,16 @@ fn take<Data>(
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
             let encoded = append(replies, |room| match data.encode(room) {
                 Ok(len) => Ok(len),
-                Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => Err(required_size),
+                Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                    Err(required_size)
+                }
                 Err(EncodeError::AlreadyEncoded) => Ok(0),
             });
-            if encoded { Next::Again } else { Next::Failed(TlsFailure("a message does not fit".into())) }
+            if encoded {
+                Next::Again
+            } else {
+                Next::Failed(TlsFailure("a message does not fit".into()))
+            }
         }
         Ok(ConnectionState::TransmitTlsData(transmit)) => {
             transmit.done();
@@ -265,7 +291,9 @@ fn take<Data>(
         }
         Ok(ConnectionState::PeerClosed) => Next::PeerHasClosed,
         // Early data is never offered, so it cannot be there to read.
-        Ok(ConnectionState::ReadEarlyData(_)) => Next::Failed(TlsFailure("unexpected early data".into())),
+        Ok(ConnectionState::ReadEarlyData(_)) => {
+            Next::Failed(TlsFailure("unexpected early data".into()))
+        }
         Ok(_) => Next::Rest,
     };
     Step { discard, next }
