@@ -43,6 +43,10 @@ pub(super) struct TypeState {
     refused: HashSet<(Arc<str>, Version), RandomState>,
 }
 
+/// Bytes of resources in one response; a single resource may be more. What is left follows when this much is answered.
+/// The transport keeps the room of a stream's biggest message for the stream's life, so this times proxies is memory.
+const RESPONSE_BYTES: usize = 128 << 10;
+
 /// How many refused versions a stream remembers before it forgets them all.
 const MAX_REFUSED: usize = 4096;
 
@@ -300,6 +304,23 @@ impl TypeState {
 
 /// Responses and answers.
 impl TypeState {
+    /// As many additions as fit into a response, by name; the others stay.
+    fn take_additions(&mut self) -> Vec<Resource> {
+        let mut resources: Vec<Resource> =
+            std::mem::take(&mut self.additions).into_values().collect();
+        resources.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        let mut bytes = 0;
+        let fitting = resources.iter().take_while(|resource| {
+            let first = bytes == 0;
+            bytes += resource.wire().len();
+            first || bytes <= RESPONSE_BYTES
+        });
+        let rest = resources.split_off(fitting.count());
+        let rest = rest.into_iter().map(|resource| (resource.name().clone(), resource));
+        self.additions = rest.collect();
+        resources
+    }
+
     pub(super) fn respond(
         &mut self,
         kind: ResourceType,
@@ -307,19 +328,18 @@ impl TypeState {
         with_removals: bool,
     ) -> DeltaResponse {
         self.owes_answer = false;
-        let mut removed: Vec<Arc<str>> = self.absences.drain().collect();
+        // Taken whole, not drained: a table that once held everything would keep its room for the stream's life.
+        let mut removed: Vec<Arc<str>> = std::mem::take(&mut self.absences).into_iter().collect();
         for name in &removed {
             if let Some(entry) = self.entries.get_mut(name) {
                 entry.told_absent = true;
             }
         }
         if with_removals {
-            removed.extend(self.removals.drain());
+            removed.extend(std::mem::take(&mut self.removals));
         }
         removed.sort_unstable();
-        let mut resources: Vec<Resource> =
-            self.additions.drain().map(|(_, resource)| resource).collect();
-        resources.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        let resources = self.take_additions();
 
         let response = DeltaResponse {
             system_version_info: String::new(),
