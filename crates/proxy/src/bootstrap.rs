@@ -41,6 +41,8 @@ pub struct Bootstrap {
     sources: Sources,
     /// What reading has found wrong.
     problems: Vec<Problem>,
+    /// The whole message, encoded, once [`Bootstrap::shrink`] has let go of its parts.
+    encoded: Option<Bytes>,
 }
 
 /// Everything that is wrong with a configuration.
@@ -89,7 +91,7 @@ impl Bootstrap {
             tracing::warn!("{path} is deprecated");
         }
         match Message::decode(bytes.as_slice()) {
-            Ok(message) => Ok(Self { message, spans, sources, problems }),
+            Ok(message) => Ok(Self { message, spans, sources, problems, encoded: None }),
             Err(error) => {
                 problems.push(Problem::new("", error.to_string()));
                 Err(ConfigError::new(problems, sources))
@@ -115,7 +117,13 @@ impl Bootstrap {
             })
             .unwrap_or_default();
         if report.problems.is_empty() {
-            Ok(Self { message, spans: Spans::default(), sources, problems: Vec::new() })
+            Ok(Self {
+                message,
+                spans: Spans::default(),
+                sources,
+                problems: Vec::new(),
+                encoded: None,
+            })
         } else {
             Err(ConfigError::new(report.problems, sources))
         }
@@ -167,7 +175,7 @@ impl Bootstrap {
         StaticResource {
             name: String::new(),
             type_url: "type.googleapis.com/envoy.config.bootstrap.v3.Bootstrap",
-            bytes: self.message.encode_to_vec().into(),
+            bytes: self.encoded.clone().unwrap_or_else(|| self.message.encode_to_vec().into()),
             updated,
         }
     }
@@ -321,8 +329,11 @@ impl Bootstrap {
         ConfigError::new(problems, self.sources.clone())
     }
 
-    /// Lets go of the text and the places in it: they are of use only until everything static is loaded.
-    pub fn forget_text(&mut self) {
+    /// Lets go of what is of use only until everything static is loaded: the text, the places in it, and the decoded
+    /// resources, which take many times the room of their encoding.
+    pub fn shrink(&mut self) {
+        self.encoded = Some(self.message.encode_to_vec().into());
+        self.message.static_resources = None;
         self.spans = Spans::default();
         self.sources = Sources::default();
     }

@@ -170,7 +170,7 @@ pub async fn start(
     let mut snapshot = Snapshot::new(env);
     let mut sockets = sockets::Sockets::new(options.concurrency);
     bootstrap.load(&mut snapshot, &mut sockets, Instant::now())?;
-    bootstrap.forget_text();
+    bootstrap.shrink();
     let workers = spawn_workers(options.concurrency, &registry)?;
     let mailboxes = workers.iter().map(|worker| worker.mailbox.clone()).collect();
     let gauges = workers.iter().map(|worker| Arc::clone(&worker.gauges)).collect();
