@@ -1,5 +1,9 @@
 //! Envoy's own example bootstraps: each is accepted, or refused for exact reasons. `docs/compat/envoy-examples.md` is
 //! the table; `OUTRIGGER_BLESS=1` writes it anew.
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which the exemption in clippy.toml does not reach"
+)]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -133,7 +133,7 @@ fn a_cluster_serves_once_its_endpoints_are_there() {
 fn hosts_keep_their_identity_across_updates() {
     let mut fixture = Fixture::new();
     fixture.apply(ResourceKind::Cluster, &[("c", EDS)]);
-    let mut hosts = |fixture: &mut Fixture, ports: &[u16]| {
+    let hosts = |fixture: &mut Fixture, ports: &[u16]| {
         fixture.apply(ResourceKind::Endpoints, &[("c", &endpoints(ports))]);
         let effects = fixture.snapshot.settle(fixture.now);
         let hosts = effects.changes.iter().find_map(|change| match change {
