@@ -335,8 +335,8 @@ fn weighted_clusters(
             &entry.response_headers_to_remove,
         );
         let host_rewrite = entry.host_rewrite_specifier.as_ref();
-        let host_rewrite = host_rewrite
-            .map(|HostRewriteSpecifier::HostRewriteLiteral(host)| host.as_str().into());
+        let host_rewrite =
+            host_rewrite.map(|HostRewriteSpecifier::HostRewriteLiteral(host)| host.as_str().into());
         let weight = entry.weight.map_or(0, |weight| weight.value);
         let changes = WeightedEntry {
             request_headers,

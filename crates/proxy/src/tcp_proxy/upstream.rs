@@ -9,8 +9,8 @@ use mio::Token;
 use mio::event::Event;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes};
 
-use super::session::attempts_left;
 use super::session::TcpSession;
+use super::session::attempts_left;
 use crate::arena::Key;
 use crate::network::downstream::Downstream;
 use crate::network::io::{FlushResult, Io, ReadResult};
