@@ -111,6 +111,14 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Ends it at once, for a program that has nothing to clean up.
+    pub fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
@@ -118,8 +126,7 @@ impl Drop for Process {
         }
         self.signal(Signal::TERM).ok();
         if self.wait_for_end(STOP_WITHIN).is_err() {
-            self.child.kill().ok();
-            self.child.wait().ok();
+            self.kill();
         }
     }
 }

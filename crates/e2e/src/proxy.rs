@@ -155,6 +155,13 @@ impl Proxy {
     }
 }
 
+impl Drop for Proxy {
+    /// A drain is for tests about drains; the others need not wait for one.
+    fn drop(&mut self) {
+        self.process.kill();
+    }
+}
+
 /// Runs `--mode validate` over a bootstrap, to its end.
 ///
 /// # Errors

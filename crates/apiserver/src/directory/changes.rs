@@ -6,7 +6,7 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::files::{Fingerprint, fingerprint};
 
@@ -30,7 +30,17 @@ pub struct Changes {
     path: PathBuf,
     events: mpsc::UnboundedReceiver<()>,
     seen: Fingerprint,
+    /// Since something stirred, by an event or by the clock: when quiet will have lasted, and when to look at the latest.
+    stirred: Option<Stir>,
+    /// When the clock wants the next look.
+    next_look: Instant,
     _watcher: RecommendedWatcher,
+}
+
+#[derive(Clone, Copy)]
+struct Stir {
+    quiet: Instant,
+    latest: Instant,
 }
 
 impl Changes {
@@ -48,19 +58,33 @@ impl Changes {
             .map_err(failed)?;
         watcher.watch(path, RecursiveMode::NonRecursive).map_err(failed)?;
         let seen = fingerprint(path).unwrap_or_default();
-        Ok(Self { path: path.to_owned(), events, seen, _watcher: watcher })
+        Ok(Self {
+            path: path.to_owned(),
+            events,
+            seen,
+            stirred: None,
+            next_look: Instant::now() + LOOK,
+            _watcher: watcher,
+        })
     }
 
-    /// Waits until files changed and came to rest.
+    /// Waits until files changed and came to rest. Cancel-safe: an event that one call heard is not forgotten by the
+    /// next, and calls that never last long still come to their look by the clock.
     pub async fn settled(&mut self) {
         loop {
-            // An event or time for a look; both lead to one.
-            let _ = timeout(LOOK, self.events.recv()).await;
-            let latest = Instant::now() + LONGEST;
-            while let Ok(Some(())) =
-                timeout_at(latest.min(Instant::now() + QUIET), self.events.recv()).await
+            let Some(stir) = self.stirred else {
+                let _ = timeout_at(self.next_look, self.events.recv()).await;
+                let now = Instant::now();
+                self.stirred = Some(Stir { quiet: now + QUIET, latest: now + LONGEST });
+                continue;
+            };
+            if let Ok(Some(())) = timeout_at(stir.quiet.min(stir.latest), self.events.recv()).await
             {
+                self.stirred = Some(Stir { quiet: Instant::now() + QUIET, ..stir });
+                continue;
             }
+            self.stirred = None;
+            self.next_look = Instant::now() + LOOK;
             let now = fingerprint(&self.path).unwrap_or_default();
             if now != self.seen {
                 self.seen = now;

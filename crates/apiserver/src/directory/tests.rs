@@ -221,6 +221,17 @@ async fn workload_rows_are_checked() {
 }
 
 #[tokio::test]
+async fn a_change_is_noticed_by_calls_that_are_given_up_again_and_again() {
+    let world = World::new();
+    let mut changes = Changes::watch(world.directory.path()).unwrap();
+    world.write("a.yaml", "a: 1");
+    // As in a loop that waits for several things: none of these calls lasts until the files are at rest.
+    let brief = std::time::Duration::from_millis(7);
+    let noticed = async { while tokio::time::timeout(brief, changes.settled()).await.is_err() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), noticed).await.unwrap();
+}
+
+#[tokio::test]
 async fn changes_are_noticed_when_they_are_done() {
     let world = World::new();
     let mut changes = Changes::watch(world.directory.path()).unwrap();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use e2e::mesh::{Mesh, Plan};
 use e2e::{Load, Process, binaries, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,14 +43,10 @@ fn endpoints_come_and_go_without_a_failed_request() -> Result<()> {
     let three = "run: [bookinfo, details]\n  replicas: 3\n";
     for _ in 0..2 {
         mesh.edit("workloads.yaml", one, three)?;
-        wait_until("three endpoints of details", || {
-            Ok((details_endpoints(&mesh)? == 3).then_some(()))
-        })?;
+        wait_for_details(&mesh, 3)?;
         load.wait_for_more(20)?;
         mesh.edit("workloads.yaml", three, one)?;
-        wait_until("one endpoint of details", || {
-            Ok((details_endpoints(&mesh)? == 1).then_some(()))
-        })?;
+        wait_for_details(&mesh, 1)?;
         load.wait_for_more(20)?;
     }
     let outcome = load.stop();
@@ -158,12 +154,16 @@ fn serial(mesh: &Mesh, workload: &str) -> Result<String> {
     serial.map(str::to_owned).with_context(|| format!("no serial number: {certificates}"))
 }
 
-/// How many healthy endpoints of `details` the product page's sidecar knows.
-fn details_endpoints(mesh: &Mesh) -> Result<usize> {
-    let clusters = mesh.admin("productpage-v1", "/clusters")?.text();
-    let prefix = "outbound|9080||details.default.svc.cluster.local::";
-    let endpoints = clusters.lines().filter(|line| line.starts_with(prefix));
-    Ok(endpoints.filter(|line| line.contains("::health_flags::healthy")).count())
+/// Waits until the product page's sidecar knows so many healthy endpoints of `details`.
+fn wait_for_details(mesh: &Mesh, count: usize) -> Result<()> {
+    wait_until(&format!("{count} endpoints of details"), || {
+        let clusters = mesh.admin("productpage-v1", "/clusters")?.text();
+        let prefix = "outbound|9080||details.default.svc.cluster.local::";
+        let lines: Vec<&str> = clusters.lines().filter(|line| line.starts_with(prefix)).collect();
+        let healthy = lines.iter().filter(|line| line.contains("::health_flags::healthy")).count();
+        ensure!(healthy == count, "{}\n{}", lines.join("\n"), mesh.status()?["workloads"]);
+        Ok(Some(()))
+    })
 }
 
 /// Where the sidecar of an `outrigger run` listens, as it says itself.
