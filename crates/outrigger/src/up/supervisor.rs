@@ -59,6 +59,13 @@ struct Running {
     orders: watch::Sender<Order>,
 }
 
+impl Running {
+    /// Whether it runs as `spec` says and will go on: one that was told to stop does not, even if its row came back.
+    fn goes_on_as(&self, spec: &Spec) -> bool {
+        self.spec == *spec && *self.orders.borrow() == Order::Run
+    }
+}
+
 /// Runs workloads. Its futures must be polled on a thread that lives as long as the process: see [`Child::start`].
 pub struct Supervisor {
     surroundings: Arc<Surroundings>,
@@ -100,7 +107,7 @@ impl Supervisor {
         self.next.retain(|name, _| wanted.contains_key(name));
         for (name, running) in &self.running {
             let what = match wanted.get(name) {
-                Some(spec) if *spec == running.spec => {
+                Some(spec) if running.goes_on_as(spec) => {
                     self.next.remove(name);
                     continue;
                 }
@@ -115,8 +122,8 @@ impl Supervisor {
         for (name, spec) in wanted {
             match self.running.get(&name) {
                 None => self.start(spec),
-                Some(running) if running.spec != spec => drop(self.next.insert(name, spec)),
-                Some(_) => {}
+                Some(running) if running.goes_on_as(&spec) => {}
+                Some(_) => drop(self.next.insert(name, spec)),
             }
         }
     }
