@@ -7,4 +7,4 @@ pub mod config;
 pub mod session;
 pub mod upstream;
 
-pub use config::{Config, Destination, WeightedClusters};
+pub use config::{Config, Destination};

@@ -335,8 +335,8 @@ impl Worker {
         match std::mem::replace(&mut down.kind, Kind::Lingering) {
             Kind::Http(http) => self.http_closed(key, http, reason),
             Kind::Tcp(session) => self.tcp_closed(key, *session, reason),
-            Kind::Inspecting(_) => self.inspection_closed(key, reason),
-            Kind::Handshaking(handshake) => self.handshake_closed(key, &handshake, reason),
+            Kind::Inspecting(_) => self.inspection_closed(key),
+            Kind::Handshaking(_) => self.handshake_closed(key),
             Kind::Lingering => {}
         }
     }

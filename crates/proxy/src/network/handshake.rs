@@ -83,11 +83,11 @@ impl Worker {
     fn leave_inspection(&mut self, key: Key<Downstream>) {
         let Some(down) = self.downs.get_mut(key) else { return };
         down.kind = Kind::Lingering;
-        self.inspection_closed(key, CloseReason::Local);
+        self.inspection_closed(key);
     }
 
     /// No listener filter looks at the connection any more.
-    pub(super) fn inspection_closed(&mut self, key: Key<Downstream>, _: CloseReason) {
+    pub(super) fn inspection_closed(&mut self, key: Key<Downstream>) {
         if let Some(down) = self.downs.get(key)
             && let Some(listener) = self.listeners.get(down.listener)
         {
@@ -197,7 +197,7 @@ impl Worker {
     }
 
     /// The connection ends in its handshake.
-    pub(super) fn handshake_closed(&mut self, key: Key<Downstream>, _: &Handshake, _: CloseReason) {
+    pub(super) fn handshake_closed(&mut self, key: Key<Downstream>) {
         let Some(down) = self.downs.get(key) else { return };
         if let Some(failure) = down.io.tls_failure() {
             tracing::debug!(peer = ?down.info.remote_address, %failure, "TLS handshake failed");

@@ -10,10 +10,10 @@ use crate::access_log::Environment;
 use crate::http::header_mutation::{
     AppendAction, HeaderMutations, MutationContext, MutationScratch,
 };
-use crate::router::config::{ClusterChoice, WeightedChoice};
+use crate::router::config::ClusterChoice;
 use crate::stream_info::{StreamInfo, TlsInfo};
 use crate::string_matcher::{StringMatcher, StringPattern};
-use crate::upstream::config::ClusterRef;
+use crate::upstream::config::{ClusterRef, WeightedClusters};
 
 mod differential;
 
@@ -265,7 +265,7 @@ fn connect_goes_only_where_it_is_asked_for() {
 
 #[test]
 fn weights_choose_clusters() {
-    let choice = WeightedChoice::new(vec![(cluster(1), 92), (cluster(2), 8)]).unwrap();
+    let choice = WeightedClusters::new(vec![(cluster(1), 92), (cluster(2), 8)]).unwrap();
     let table = one_host(vec![RouteConfig::new(
         Criteria::path(prefix("/")),
         Action::Route(Box::new(RouteAction::new(ClusterChoice::Weighted(choice)))),
@@ -409,7 +409,7 @@ fn header_changes_of_every_level() {
         host_rewrite: Some("w.com".into()),
         ..WeightedEntry::default()
     };
-    let choice = WeightedChoice::new(vec![(cluster(1), 1)]).unwrap();
+    let choice = WeightedClusters::new(vec![(cluster(1), 1)]).unwrap();
     for (most_specific_wins, has_weighted, expected) in
         [(false, true, "table"), (true, true, "weighted"), (true, false, "route")]
     {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::upstream::config::ClusterRef;
+use crate::upstream::config::{ClusterRef, WeightedClusters};
 
 /// Options of `envoy.filters.http.router`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,42 +20,9 @@ pub enum ClusterChoice {
     /// Always this one.
     Cluster(ClusterRef),
     /// One of several by weight; the index of the entry tells its header changes apart.
-    Weighted(WeightedChoice),
+    Weighted(WeightedClusters),
     /// Named by a request header; resolved through the view's names.
     Header(Arc<str>),
-}
-
-/// Weighted clusters of a route.
-#[derive(Debug, Clone)]
-pub struct WeightedChoice {
-    entries: Vec<(ClusterRef, u32)>,
-    total: u64,
-}
-
-impl WeightedChoice {
-    /// Clusters with their weights; `None` when they add up to nothing.
-    pub fn new(entries: Vec<(ClusterRef, u32)>) -> Option<Self> {
-        let total = entries.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        (total > 0).then_some(Self { entries, total })
-    }
-
-    /// The index of the entry at `random`, any number.
-    pub fn pick(&self, random: u64) -> usize {
-        let mut point = random % self.total;
-        for (index, (_, weight)) in self.entries.iter().enumerate() {
-            let weight = u64::from(*weight);
-            if point < weight {
-                return index;
-            }
-            point -= weight;
-        }
-        0
-    }
-
-    /// Every entry.
-    pub fn entries(&self) -> &[(ClusterRef, u32)] {
-        &self.entries
-    }
 }
 
 /// The part of `RouteAction` that the router itself carries out (rewrites and header changes are the table's).

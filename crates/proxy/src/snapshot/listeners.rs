@@ -362,7 +362,8 @@ fn chain_match(
 }
 
 fn tcp_proxy(cx: &mut Compile<'_>, bytes: &[u8]) -> Option<tcp_proxy::Config> {
-    use crate::tcp_proxy::config::{Destination, WeightedClusters};
+    use crate::tcp_proxy::config::Destination;
+    use crate::upstream::config::WeightedClusters;
     let message: tcp::TcpProxy = cx.decode(bytes)?;
     let before = cx.problems.len();
     // A missing cluster passes, as in Envoy: connections are closed until it comes.

@@ -24,8 +24,9 @@ use crate::route_table::config::{
     QueryMatcher, Redirect, RedirectPath, RequireTls, RouteAction, RouteConfig, Substitution,
     TableConfig, ValueMatch, VirtualHostConfig, WeightedEntry,
 };
-use crate::router::config::{ClusterChoice, RetryOn, RetryPolicy, RoutePolicy, WeightedChoice};
+use crate::router::config::{ClusterChoice, RetryOn, RetryPolicy, RoutePolicy};
 use crate::string_matcher::{StringMatcher, StringPattern};
+use crate::upstream::config::WeightedClusters;
 
 /// Envoy's `max_direct_response_body_size_bytes`.
 const MAX_DIRECT_RESPONSE: usize = 4096;
@@ -357,7 +358,7 @@ fn weighted_clusters(
             );
         }
     }
-    match WeightedChoice::new(weights) {
+    match WeightedClusters::new(weights) {
         Some(choice) => Some((ClusterChoice::Weighted(choice), changes)),
         None => {
             cx.problem_at("clusters", "the weights add up to nothing");

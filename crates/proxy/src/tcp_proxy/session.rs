@@ -50,7 +50,9 @@ impl Worker {
         let Some(down) = self.downs.get_mut(key) else { return };
         let cluster = match &state.config.destination {
             Destination::Cluster(cluster) => *cluster,
-            Destination::Weighted(clusters) => clusters.pick(self.random.next_u64()),
+            Destination::Weighted(clusters) => {
+                clusters.entries()[clusters.pick(self.random.next_u64())].0
+            }
         };
         state.cells.inc(Stat::DOWNSTREAM_CX_TOTAL);
         let mut session = TcpSession {

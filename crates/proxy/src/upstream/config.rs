@@ -21,6 +21,39 @@ impl ClusterRef {
     pub const NONE: Self = Self { slot: u32::MAX, generation: u32::MAX };
 }
 
+/// Clusters of which one is chosen by weight: a route's, or an L4 session's.
+#[derive(Debug, Clone)]
+pub struct WeightedClusters {
+    entries: Vec<(ClusterRef, u32)>,
+    total: u64,
+}
+
+impl WeightedClusters {
+    /// Clusters with their weights; `None` when they add up to nothing.
+    pub fn new(entries: Vec<(ClusterRef, u32)>) -> Option<Self> {
+        let total = entries.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        (total > 0).then_some(Self { entries, total })
+    }
+
+    /// The index of the entry at `random`, any number.
+    pub fn pick(&self, random: u64) -> usize {
+        let mut point = random % self.total;
+        for (index, (_, weight)) in self.entries.iter().enumerate() {
+            let weight = u64::from(*weight);
+            if point < weight {
+                return index;
+            }
+            point -= weight;
+        }
+        0
+    }
+
+    /// Every entry.
+    pub fn entries(&self) -> &[(ClusterRef, u32)] {
+        &self.entries
+    }
+}
+
 /// One compiled cluster, without its endpoints.
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
@@ -251,4 +284,19 @@ pub struct TcpKeepalive {
     pub time: Option<Duration>,
     /// Between probes.
     pub interval: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_share_the_range() {
+        let cluster = |slot| ClusterRef { slot, generation: 0 };
+        let weighted =
+            WeightedClusters::new(vec![(cluster(1), 1), (cluster(2), 3), (cluster(3), 0)]).unwrap();
+        let picks: Vec<u32> = (0..8).map(|n| weighted.entries()[weighted.pick(n)].0.slot).collect();
+        assert_eq!(picks, [1, 2, 2, 2, 1, 2, 2, 2]);
+        assert!(WeightedClusters::new(vec![(cluster(1), 0)]).is_none());
+    }
 }

@@ -74,7 +74,7 @@ impl Worker {
     /// Opens another connection of a pool.
     pub(crate) fn connect_upstream(&mut self, pool_key: Key<Pool>) {
         let Some(pool) = self.upstreams.pools.get_mut(pool_key) else { return };
-        let (cluster, host) = (Arc::clone(&pool.cluster), Arc::clone(&pool.host));
+        let (at, cluster, host) = (pool.at, Arc::clone(&pool.cluster), Arc::clone(&pool.host));
         let key = self.ups.next_key();
         let registry = self.poll.registry();
         let socket = Socket::connect(&host.address, cluster.config.tcp_keepalive.as_ref())
@@ -82,9 +82,7 @@ impl Worker {
                 socket.register(registry, Token(Owner::Upstream(key).token() as usize))?;
                 Ok(socket)
             });
-        if let Some(worker_cluster) = self.upstreams.get(
-            self.upstreams.pools.get(pool_key).map_or(super::config::ClusterRef::NONE, |p| p.at),
-        ) {
+        if let Some(worker_cluster) = self.upstreams.get(at) {
             let counters = &worker_cluster.cells.counters;
             counters.inc(ClusterStat::UPSTREAM_CX_TOTAL);
             counters.inc(ClusterStat::UPSTREAM_CX_HTTP1_TOTAL);

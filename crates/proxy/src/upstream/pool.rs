@@ -110,11 +110,8 @@ impl Worker {
         stream.router.attempt = Attempt::Waiting(pool_key);
         let may_open =
             pool.connections == 0 || !breakers.connections.is_exhausted(thresholds.max_connections);
-        let wants_one = pool.wants_connection();
-        if let Some(cluster) = self
-            .upstreams
-            .get(self.upstreams.pools.get(pool_key).map_or(ClusterRef::NONE, |p| p.at))
-        {
+        let (at, wants_one) = (pool.at, pool.wants_connection());
+        if let Some(cluster) = self.upstreams.get(at) {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_PENDING_TOTAL);
             cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_PENDING_ACTIVE, 1);
             if !may_open {
