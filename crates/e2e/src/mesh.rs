@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::binaries;
 use crate::http1::{self, Response};
 use crate::process::Process;
+use crate::wait::wait_until;
 
 /// A running mesh. Dropping it ends it.
 pub struct Mesh {
@@ -217,11 +218,15 @@ impl Mesh {
         serde_json::from_slice(&done.stdout).context("the status is not JSON")
     }
 
-    /// The workload of that name.
+    /// The workload of that name, once it has an address: a page can be served before all that it could ask is there.
     ///
     /// # Errors
-    /// If there is none, or it has no address yet.
+    /// If there is none, or it gets no address.
     pub fn workload(&self, name: &str) -> Result<Workload> {
+        wait_until(&format!("{name} and its address"), || self.workload_now(name).map(Some))
+    }
+
+    fn workload_now(&self, name: &str) -> Result<Workload> {
         let status = self.status()?;
         let all = status["workloads"].as_array().context("no workloads")?;
         let raw = all.iter().find(|workload| workload["name"] == name);

@@ -93,8 +93,10 @@ fn metrics_are_istios_and_promtool_reads_them() -> Result<()> {
     let _alone = one_mesh_at_a_time();
     let mut mesh = Plan::bookinfo()?.start()?;
     mesh.wait_for_page(PAGE, "served by reviews")?;
+    // The page can do without details, which may still be coming up: it counts once a page has asked it.
     let address = SocketAddr::new(mesh.workload("details-v1")?.address, 15020);
     let metrics = wait_until("istio_requests_total", || {
+        mesh.wait_for_page(PAGE, "served by reviews")?;
         let text = e2e::http1::get(address, "localhost", "/stats/prometheus")?.text();
         Ok(text.contains("istio_requests_total{").then_some(text))
     })?;
