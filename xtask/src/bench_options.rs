@@ -36,7 +36,7 @@ pub fn run_optimised(root: &std::path::Path) -> anyhow::Result<()> {
     use crate::setup::{self, succeed};
     use std::process::Command;
 
-    setup::run(root)?;
+    setup::for_bench(root)?;
     let cargo =
         |arguments: &[&str]| succeed(Command::new("cargo").args(arguments).current_dir(root));
     cargo(&["build", "--quiet", "--release", "--package", "outrigger"])?;

@@ -78,7 +78,10 @@ fn run(command: Command) -> Result<()> {
         Command::Bookinfo { arguments } => bookinfo::run(root, &arguments),
         #[cfg(feature = "generate")]
         Command::Generate { check } => generate::run(root, check),
-        Command::Setup => setup::run(root),
+        Command::Setup => {
+            setup::for_tests(root)?;
+            setup::for_bench(root)
+        }
         Command::Test => test::run(root),
         Command::Tidy { only } => tidy::run(root, only.as_deref()),
     }

@@ -24,13 +24,22 @@ pub struct Package {
 
 impl Workspace {
     pub fn open(root: &Path) -> Result<Self> {
+        // The folder may be somebody else's, as in a container; listing its files runs nothing of it.
         let listed = output(
             Command::new("git")
+                .args(["-c", "safe.directory=*"])
                 .args(["ls-files", "--cached", "--others", "--exclude-standard"])
                 .current_dir(root),
-        )?;
-        let mut files: Vec<String> =
-            listed.lines().filter(|file| root.join(file).is_file()).map(str::to_owned).collect();
+        );
+        let mut files: Vec<String> = match listed {
+            Ok(listed) => {
+                listed.lines().filter(|file| root.join(file).is_file()).map(str::to_owned).collect()
+            }
+            Err(error) => {
+                println!("not a clone ({error:#}): every file counts");
+                files_under(root, root)?
+            }
+        };
         files.sort();
         files.dedup();
         Ok(Self { root: root.to_owned(), files })
@@ -57,7 +66,7 @@ impl Workspace {
     pub fn compiled_crates(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let tree = output(
             Command::new("cargo")
-                .args(["tree", "--workspace", "--all-features", "--locked", "--offline"])
+                .args(["tree", "--workspace", "--all-features", "--locked"])
                 .args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
                 .current_dir(&self.root),
         )?;
@@ -106,6 +115,26 @@ impl From<MetadataPackage> for Package {
         let dependencies = package.dependencies.into_iter().map(|d| d.name).collect();
         Self { name: package.name, dependencies }
     }
+}
+
+/// Every file of an unpacked archive but what builds leave behind, relative to `root`.
+fn files_under(root: &Path, folder: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("{}", folder.display()))? {
+        let path = entry?.path();
+        let relative = path.strip_prefix(root)?.to_string_lossy().into_owned();
+        let is_left_over =
+            relative.starts_with("target") || matches!(&*relative, ".git" | "bench-results");
+        if is_left_over {
+            continue;
+        }
+        if path.is_dir() {
+            files.extend(files_under(root, &path)?);
+        } else {
+            files.push(relative);
+        }
+    }
+    Ok(files)
 }
 
 /// Runs a command to its end and gives its standard output; an error if it fails.

@@ -151,7 +151,9 @@ impl Peer {
                 command.arg("-c").arg(file);
             }
             Self::Envoy => {
-                command = Command::new(setup::envoy(root)?);
+                command = Command::new(
+                    setup::envoy(root).context("envoy is not installed: cargo xtask setup")?,
+                );
                 command
                     .args([
                         "--concurrency",
