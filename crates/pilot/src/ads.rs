@@ -1,18 +1,18 @@
-//! One proxy's delta stream: requests in, the newest resources out.
+//! One proxy's stream, in either form of the protocol: requests in, the newest resources out.
 
 pub mod authenticate;
+pub mod form;
 pub mod node;
 pub mod service;
 
 use std::sync::Arc;
 
-use api::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use api::google::rpc::Status as RpcStatus;
+use form::Form;
 use node::NodeError;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
-use xds::server::RequestOutcome;
-use xds::wire::DeltaResponse;
-use xds::{DeltaServer, ResourceType};
+use xds::ResourceType;
 
 use crate::plane::Plane;
 use crate::proxy::{Peer, Proxy};
@@ -27,21 +27,21 @@ const LEAVING_CODE: i32 = 1;
 pub const RESPONSES_IN_FLIGHT: usize = 4;
 
 /// One stream, from its first request to its end.
-pub struct Stream {
+pub struct Stream<F: Form> {
     plane: Arc<Plane>,
     peer: Option<Peer>,
-    requests: Streaming<DeltaDiscoveryRequest>,
-    responses: mpsc::Sender<Result<DeltaResponse, Status>>,
+    requests: Streaming<F::Request>,
+    responses: mpsc::Sender<Result<F::Response, Status>>,
 }
 
-impl Stream {
+impl<F: Form> Stream<F> {
     /// A stream of whom the credential names; `None` on the plaintext port.
     pub fn new(
         plane: Arc<Plane>,
         peer: Option<Peer>,
-        requests: Streaming<DeltaDiscoveryRequest>,
-        responses: mpsc::Sender<Result<DeltaResponse, Status>>,
-    ) -> Stream {
+        requests: Streaming<F::Request>,
+        responses: mpsc::Sender<Result<F::Response, Status>>,
+    ) -> Stream<F> {
         Stream { plane, peer, requests, responses }
     }
 
@@ -58,17 +58,18 @@ impl Stream {
             return Err(stopping());
         }
         let Some(first) = self.requests.message().await? else { return Ok(()) };
-        let node = first.node.as_ref().ok_or_else(|| invalid(NodeError::Missing))?;
+        let node = F::parts(&first).node.ok_or_else(|| invalid(NodeError::Missing))?;
         let mut proxy = node::read(node, self.peer.as_ref()).map_err(invalid)?;
         let registered = self.register(&mut proxy).await?;
         let client = self.plane.connect(proxy, self.peer.as_ref()).await;
         tracing::info!(id = client.proxy.id, peer = ?self.peer, "a proxy connected");
-        let mut session = Session {
+        let mut session = Session::<F> {
             plane: &self.plane,
             client: &client,
             registered: registered.as_ref(),
             responses: &self.responses,
-            server: DeltaServer::new(),
+            server: F::default(),
+            number: client.told(),
             left: false,
         };
         let result = session.run(first, &mut self.requests).await;
@@ -108,21 +109,23 @@ fn invalid(error: NodeError) -> Status {
 }
 
 /// A stream whose proxy is known.
-struct Session<'a> {
+struct Session<'a, F: Form> {
     plane: &'a Plane,
     client: &'a Client,
     registered: Option<&'a Registered>,
-    responses: &'a mpsc::Sender<Result<DeltaResponse, Status>>,
-    server: DeltaServer,
+    responses: &'a mpsc::Sender<Result<F::Response, Status>>,
+    server: F,
+    /// The context that the server knows of.
+    number: u64,
     /// Whether the workload said good-bye.
     left: bool,
 }
 
-impl Session<'_> {
+impl<F: Form> Session<'_, F> {
     async fn run(
         &mut self,
-        first: DeltaDiscoveryRequest,
-        requests: &mut Streaming<DeltaDiscoveryRequest>,
+        first: F::Request,
+        requests: &mut Streaming<F::Request>,
     ) -> Result<(), Status> {
         self.take(first).await?;
         loop {
@@ -140,36 +143,45 @@ impl Session<'_> {
         }
     }
 
-    async fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
-        if request.type_url == HEALTH_TYPE_URL {
-            return self.take_health(&request).await;
+    async fn take(&mut self, request: F::Request) -> Result<(), Status> {
+        let parts = F::parts(&request);
+        if parts.type_url == HEALTH_TYPE_URL {
+            return self.take_health(parts.error).await;
         }
-        let outcome = self
+        let rejected = self
             .server
-            .on_request(request)
+            .take(request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if let RequestOutcome::Rejected(answered, rejections) = &outcome {
-            self.plane.counters.rejected(answered.kind);
-            for rejection in rejections {
+        if let Some(rejected) = rejected {
+            let kind = rejected.kind;
+            self.plane.counters.rejected(kind);
+            for rejection in &rejected.resources {
                 tracing::warn!(
-                    id = self.client.proxy.id, kind = %answered.kind, ?rejection, "a proxy rejected a resource"
+                    id = self.client.proxy.id, %kind, ?rejection, "a proxy rejected a resource"
                 );
             }
-            self.plane.board.rejected(self.client.id, answered.kind, rejections);
+            self.plane.board.rejected(self.client.id, kind, &rejected.resources);
+            self.plane.keeper.proxies_changed();
         }
         self.plane.board.progress(self.client.id, &self.server);
         Ok(())
     }
 
-    async fn take_health(&mut self, request: &DeltaDiscoveryRequest) -> Result<(), Status> {
+    /// Whoever has nothing to answer has answered everything.
+    fn note_answered(&self) {
+        if self.server.is_settled() {
+            self.client.note_answered(self.number);
+            self.plane.keeper.answered();
+        }
+    }
+
+    async fn take_health(&mut self, unwell: Option<&RpcStatus>) -> Result<(), Status> {
         let Some(registered) = self.registered else { return Ok(()) };
-        let unwell = request.error_detail.as_ref();
         if unwell.is_some_and(|status| status.code == LEAVING_CODE) {
             self.left = true;
             self.plane.registrations.leave(registered).await;
             self.plane.wait_until_gone(&registered.entry).await;
-            let done = DeltaResponse { type_url: HEALTH_TYPE_URL.to_owned(), ..Default::default() };
-            return self.send(done).await;
+            return self.send(F::empty_response(HEALTH_TYPE_URL)).await;
         }
         if let Err(error) =
             self.plane.registrations.report_health(registered, unwell.is_none()).await
@@ -183,6 +195,7 @@ impl Session<'_> {
         if dirty.retired {
             return Err(Status::unavailable("the registry knows this workload now: connect again"));
         }
+        self.number = self.number.max(dirty.number);
         if dirty.everything {
             ResourceType::ALL.into_iter().for_each(|kind| self.server.changed_all(kind));
         }
@@ -196,9 +209,8 @@ impl Session<'_> {
 
     async fn respond(&mut self) -> Result<(), Status> {
         let mut sent = false;
-        while let Some(response) = self.server.next_response(&mut Source(self.client)) {
-            let kind = ResourceType::from_type_url(&response.type_url);
-            let bytes: usize = response.resources.iter().map(bytes::Bytes::len).sum();
+        while let Some(response) = self.server.next(&mut Source(self.client)) {
+            let (kind, bytes) = F::weight(&response);
             self.plane.counters.pushed(kind, bytes);
             self.send(response).await?;
             sent = true;
@@ -206,10 +218,11 @@ impl Session<'_> {
         if sent {
             self.plane.board.progress(self.client.id, &self.server);
         }
+        self.note_answered();
         Ok(())
     }
 
-    async fn send(&self, response: DeltaResponse) -> Result<(), Status> {
+    async fn send(&self, response: F::Response) -> Result<(), Status> {
         self.responses.send(Ok(response)).await.map_err(|_| Status::cancelled("the client is gone"))
     }
 }

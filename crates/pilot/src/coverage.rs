@@ -4,9 +4,8 @@ use resources::field::{FieldPath, Finding, Reason};
 use resources::kinds::networking::destination_rule::DestinationRule;
 use resources::kinds::networking::gateway::Gateway;
 use resources::kinds::networking::sidecar::{CaptureMode, Sidecar};
-use resources::kinds::networking::virtual_service::{
-    HttpAction, HttpMatch, HttpRoute, VirtualService,
-};
+use resources::kinds::networking::virtual_service::{HttpMatch, HttpRoute, VirtualService};
+use resources::kinds::security::peer_authentication::PeerAuthentication;
 use resources::kinds::{Kind, KindInfo};
 use resources::object::Object;
 use resources::terms::server_tls::{ServerTls, ServerTlsMode};
@@ -16,29 +15,51 @@ use resources::terms::traffic_policy::{
 
 use crate::networking::route_match::CLAIMS_PREFIX;
 
+/// A kind that knows what of it has no effect.
+pub trait Coverage {
+    /// Every field that is understood but has no effect yet.
+    fn not_translated(&self) -> Vec<Finding>;
+}
+
 /// Every field of an object that is understood but has no effect yet. Empty for an object that is not valid: that has
 /// errors of its own.
 pub fn not_translated(object: &Object) -> Vec<Finding> {
-    let mut found = Findings(Vec::new());
-    let spec = FieldPath::of("spec");
-    if is::<VirtualService>(object) {
-        if let Ok(parsed) = VirtualService::parse(object) {
-            virtual_service(&parsed.view, &spec, &mut found);
-        }
-    } else if is::<DestinationRule>(object) {
-        if let Ok(parsed) = DestinationRule::parse(object) {
-            destination_rule(&parsed.view, &spec, &mut found);
-        }
-    } else if is::<Gateway>(object) {
-        if let Ok(parsed) = Gateway::parse(object) {
-            gateway(&parsed.view, &spec, &mut found);
-        }
-    } else if is::<Sidecar>(object)
-        && let Ok(parsed) = Sidecar::parse(object)
-    {
-        sidecar(&parsed.view, &spec, &mut found);
+    of::<VirtualService>(object)
+        .or_else(|| of::<DestinationRule>(object))
+        .or_else(|| of::<Gateway>(object))
+        .or_else(|| of::<Sidecar>(object))
+        .unwrap_or_default()
+}
+
+/// `None` for an object of another kind.
+fn of<T: Kind + Coverage>(object: &Object) -> Option<Vec<Finding>> {
+    is::<T>(object)
+        .then(|| T::parse(object).map(|parsed| parsed.view.not_translated()).unwrap_or_default())
+}
+
+macro_rules! covered {
+    ($($kind:ident by $function:ident),*) => {
+        $(impl Coverage for $kind {
+            fn not_translated(&self) -> Vec<Finding> {
+                let mut found = Findings(Vec::new());
+                $function(self, &FieldPath::of("spec"), &mut found);
+                found.0
+            }
+        })*
+    };
+}
+
+covered!(
+    VirtualService by virtual_service,
+    DestinationRule by destination_rule,
+    Gateway by gateway,
+    Sidecar by sidecar
+);
+
+impl Coverage for PeerAuthentication {
+    fn not_translated(&self) -> Vec<Finding> {
+        Vec::new()
     }
-    found.0
 }
 
 fn is<T: Kind>(object: &Object) -> bool {
@@ -85,9 +106,6 @@ fn virtual_service(view: &VirtualService, spec: &FieldPath, found: &mut Findings
 }
 
 fn http_route(route: &HttpRoute, path: &FieldPath, found: &mut Findings) {
-    if matches!(route.action, HttpAction::Delegate { .. }) {
-        found.add(path, "delegate", "the route is left out");
-    }
     if let Some(fault) = &route.fault {
         let path = path.clone().field("fault");
         found.add_if(fault.delay.is_some(), &path, "delay");

@@ -8,13 +8,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::counters::Counters;
+use crate::model::interned::Interned;
+use crate::model::mesh::MeshConfig;
 use crate::model::objects::{ChangeSet, Name};
 use crate::model::registration::GROUP_ANNOTATION;
 use crate::model::registry::entry_labels;
 use crate::proxy::{Peer, Proxy};
 use crate::push::{Client, Discovery, ProxyId, PushReport};
 use crate::registration::Registrations;
-use crate::status::{MeshStatus, StatusBoard};
+use crate::status::{Keeper, MeshStatus, StatusBoard};
 
 /// How long a good-bye waits for its effect.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -37,6 +39,8 @@ pub struct Plane {
     pub registrations: Arc<Registrations>,
     /// Connected proxies.
     pub board: StatusBoard,
+    /// How objects fare.
+    pub keeper: Keeper,
     /// What was pushed and rejected.
     pub counters: Counters,
     phase: watch::Sender<Phase>,
@@ -49,6 +53,7 @@ impl Plane {
             discovery: Mutex::new(discovery),
             registrations,
             board: StatusBoard::default(),
+            keeper: Keeper::default(),
             counters: Counters::default(),
             phase: watch::Sender::new(Phase::default()),
         })
@@ -69,6 +74,7 @@ impl Plane {
                 .for_each(|client| client.retire());
         }
         drop(discovery);
+        self.keeper.changed(&changes, report.number);
         self.phase.send_modify(|phase| phase.number = report.number);
         tracing::debug!(objects = changes.len(), ?report, "took a change in");
         report
@@ -136,6 +142,7 @@ impl Plane {
             Err(_) => self.discovery.lock().connect(for_board.clone()),
         };
         self.board.connected(client.id, &for_board, peer);
+        self.keeper.proxies_changed();
         client
     }
 
@@ -143,6 +150,7 @@ impl Plane {
     pub fn disconnect(&self, id: ProxyId) {
         self.board.disconnected(id);
         self.discovery.lock().disconnect(id);
+        self.keeper.proxies_changed();
     }
 
     /// Gives a proxy that does not register itself the labels of its entry or pod, if the registry has one at its
@@ -154,10 +162,20 @@ impl Plane {
         }
     }
 
+    /// The mesh's own configuration at this moment.
+    pub fn mesh(&self) -> Interned<MeshConfig> {
+        self.discovery.lock().context().mesh.clone()
+    }
+
     /// The whole mesh at this moment.
     pub fn status(&self) -> MeshStatus {
         let phase = self.phase();
-        MeshStatus { ready: phase.ready, changes: phase.number, proxies: self.board.proxies() }
+        MeshStatus {
+            ready: phase.ready,
+            changes: phase.number,
+            proxies: self.board.proxies(),
+            objects: self.keeper.latest(),
+        }
     }
 
     /// Reads the discovery.

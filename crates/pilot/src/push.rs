@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::RandomState;
 use parking_lot::{Mutex, RwLock};
@@ -9,7 +10,8 @@ use tokio::sync::Notify;
 use xds::{Resource, ResourceSource, ResourceType};
 
 use crate::discovery::listener::services_of;
-use crate::discovery::view::{Delta, ResourceSet, View, ViewKey};
+use crate::discovery::origin::Origin;
+use crate::discovery::view::{Delta, ResourceId, ResourceSet, View, ViewKey};
 use crate::discovery::{Caches, GENERATORS};
 use crate::model::objects::ChangeSet;
 use crate::model::{Aspect, PushContext, Touched};
@@ -52,6 +54,10 @@ pub struct Client {
     state: RwLock<ClientState>,
     dirty: Mutex<Dirty>,
     wake: Notify,
+    /// The newest context that it was told of.
+    told: AtomicU64,
+    /// The newest context of which it has answered everything that it was told.
+    answered: AtomicU64,
 }
 
 struct ClientState {
@@ -91,6 +97,22 @@ impl Client {
         self.wake.notified().await;
     }
 
+    /// Notes that the proxy has answered everything that it was told up to a context.
+    pub fn note_answered(&self, number: u64) {
+        self.answered.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// The newest context that the proxy was told of.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// Whether the proxy has answered what a context, and all before it, changed for it.
+    pub fn is_past(&self, number: u64) -> bool {
+        let answered = self.answered.load(Ordering::Relaxed);
+        answered >= number || answered >= self.told()
+    }
+
     fn mark(&self, lists: &[(ResourceType, Arc<[Arc<str>]>)], number: u64) {
         {
             let mut dirty = self.dirty.lock();
@@ -102,6 +124,7 @@ impl Client {
                 dirty.names = Default::default();
             }
             dirty.number = number;
+            self.told.fetch_max(number, Ordering::Relaxed);
         }
         self.wake.notify_one();
     }
@@ -117,6 +140,7 @@ impl Client {
             let mut dirty = self.dirty.lock();
             *dirty =
                 Dirty { everything: true, number, retired: dirty.retired, ..Default::default() };
+            self.told.fetch_max(number, Ordering::Relaxed);
         }
         self.wake.notify_one();
     }
@@ -186,6 +210,24 @@ impl Discovery {
         self.clients.values()
     }
 
+    /// The proxies whose configuration is made of an object, each with what of it is.
+    pub fn users_of(&self, origin: &Origin) -> Vec<(Arc<Client>, Vec<ResourceId>)> {
+        let by_view: Vec<(&Arc<RwLock<View>>, Vec<ResourceId>)> = self
+            .views
+            .values()
+            .map(|view| (view, view.read().made_of(origin).to_vec()))
+            .filter(|(_, made)| !made.is_empty())
+            .collect();
+        let of_client = |client: &Arc<Client>| {
+            let state = client.state.read();
+            let seen = by_view.iter().find(|(view, _)| Arc::ptr_eq(view, &state.view));
+            let mut made = seen.map(|(_, made)| made.clone()).unwrap_or_default();
+            made.extend(state.own.made_of(origin).iter().cloned());
+            (!made.is_empty()).then(|| (Arc::clone(client), made))
+        };
+        self.clients.values().filter_map(of_client).collect()
+    }
+
     /// Adds a proxy. Its stream reads from the answer until [`Discovery::disconnect`].
     pub fn connect(&mut self, proxy: Proxy) -> Arc<Client> {
         self.next_id += 1;
@@ -199,6 +241,8 @@ impl Discovery {
             state: RwLock::new(ClientState { key, view, own }),
             dirty: Mutex::new(Dirty { number: self.context.number, ..Default::default() }),
             wake: Notify::new(),
+            told: AtomicU64::new(self.context.number),
+            answered: AtomicU64::new(0),
         });
         self.clients.insert(client.id, Arc::clone(&client));
         client

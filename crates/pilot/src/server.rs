@@ -7,7 +7,10 @@ use std::time::Duration;
 use identity::TrustDomain;
 use identity::chain::TrustRoots;
 use identity::token::TokenVerifier;
-use resources::store::Store;
+use resources::kinds::Kind;
+use resources::kinds::core::config_map::ConfigMap;
+use resources::object::ObjectKey;
+use resources::store::{Store, StoreError};
 use tokio::io;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -18,7 +21,7 @@ use crate::ca::{AuthorityError, CertificateService, load_or_create};
 use crate::certificate::ServerCertificate;
 use crate::ingest::Ingest;
 use crate::model::PushContext;
-use crate::model::mesh::MeshConfig;
+use crate::model::mesh::{CONFIG_MAP, CONTROL_PLANE_NAMESPACE, MeshConfig};
 use crate::monitoring;
 use crate::plane::Plane;
 use crate::push::Discovery;
@@ -61,6 +64,9 @@ pub enum StartError {
     /// There is no authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The mesh's configuration cannot be read.
+    #[error("the mesh's configuration: {0}")]
+    Mesh(String),
     /// The control plane's own certificate cannot be made.
     #[error("the control plane's certificate: {0}")]
     Certificate(String),
@@ -78,20 +84,21 @@ pub struct Pilot {
 
 /// Starts a control plane. It listens when this returns, and answers when every kind has been read.
 pub async fn start(options: Options) -> Result<Pilot, StartError> {
-    let mesh = MeshConfig::default();
+    let mesh = read_mesh(&*options.store).await?;
     let listener = bind(options.listen, "xDS and certificates over TLS").await?;
     let plaintext = match options.plaintext_listen {
         Some(address) => Some(bind(address, "xDS in plaintext").await?),
         None => None,
     };
     let monitoring = bind(options.monitoring_listen, "monitoring").await?;
-    let authority =
-        Arc::new(load_or_create(&*options.store, &mesh.root_namespace, &mesh.trust_domain).await?);
+    let authority = Arc::new(
+        load_or_create(&*options.store, CONTROL_PLANE_NAMESPACE, &mesh.trust_domain).await?,
+    );
     let registrations = Registrations::new(Arc::clone(&options.store), options.disconnect_grace);
-    let plane = Plane::new(Discovery::new(PushContext::empty()), registrations);
     let trust_domain: TrustDomain = mesh.trust_domain.parse().map_err(certificate_error)?;
+    let plane = Plane::new(Discovery::new(PushContext::of_mesh(mesh)), registrations);
     let roots = TrustRoots::from_pem(authority.root_pem()).map_err(certificate_error)?;
-    let authenticator = Authenticator::new(roots.clone(), &mesh.trust_domain, options.tokens);
+    let authenticator = Authenticator::new(roots.clone(), options.tokens, Arc::clone(&plane));
     let certificates = Arc::new(
         ServerCertificate::new(Arc::clone(&authority), roots, &options.server_names)
             .map_err(StartError::Certificate)?,
@@ -118,6 +125,7 @@ pub async fn start(options: Options) -> Result<Pilot, StartError> {
     tasks.spawn(read(Arc::clone(&plane), Ingest::start(&options.store)));
     let renewing = Arc::clone(&certificates).renew();
     tasks.spawn(until_stopped(Arc::clone(&plane), renewing));
+    tasks.spawn(keep_status(Arc::clone(&plane), Arc::clone(&options.store)));
     tasks.spawn(serve_tls(
         Arc::clone(&plane),
         listener,
@@ -153,6 +161,11 @@ impl Pilot {
         &self.root
     }
 
+    /// Whose identities the mesh's are.
+    pub fn trust_domain(&self) -> String {
+        self.plane.mesh().trust_domain.clone()
+    }
+
     /// Whether every kind has been read, so that streams are answered.
     pub fn is_ready(&self) -> bool {
         self.plane.phase().ready
@@ -183,6 +196,21 @@ impl Pilot {
     }
 }
 
+/// The mesh's configuration as it is at the start: whose identities this control plane will certify.
+async fn read_mesh(store: &dyn Store) -> Result<MeshConfig, StartError> {
+    let collection = ConfigMap::INFO.collection.clone();
+    let key = ObjectKey::new(collection, CONTROL_PLANE_NAMESPACE, CONFIG_MAP);
+    let problem = |error: String| StartError::Mesh(format!("{key}: {error}"));
+    let written = match store.get(&key).await {
+        Ok(object) => {
+            Some(ConfigMap::parse(&object).map_err(|errors| problem(errors.to_string()))?.view)
+        }
+        Err(StoreError::NotFound(_)) => None,
+        Err(error) => return Err(problem(error.to_string())),
+    };
+    MeshConfig::read(written.as_ref()).ok_or_else(|| problem("data.mesh is not valid".to_owned()))
+}
+
 async fn bind(address: SocketAddr, what: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, what, error })
 }
@@ -197,6 +225,12 @@ async fn until_stopped(plane: Arc<Plane>, task: impl Future<Output = ()>) {
         () = task => {}
         () = plane.stopping() => {}
     }
+}
+
+/// Writes on objects how they fare.
+async fn keep_status(plane: Arc<Plane>, store: Arc<dyn Store>) {
+    let keeping = plane.keeper.run(&plane, &*store);
+    until_stopped(Arc::clone(&plane), keeping).await;
 }
 
 /// Reads the store for ever. Pushing is plain computing, so it has a thread that may be blocked.

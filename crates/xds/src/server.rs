@@ -180,6 +180,12 @@ impl DeltaServer {
             .all(|state| state.is_quiet() && !state.has_removals() && state.rejected_count() == 0)
     }
 
+    /// Whether the client has answered everything that it may have, be it by a rejection: nothing to send, nothing
+    /// unanswered.
+    pub fn is_settled(&self) -> bool {
+        self.types.iter().all(TypeState::is_quiet)
+    }
+
     /// Whether a client subscribed to this type at all, and has accepted all of it. `None` if it never asked.
     pub fn is_type_synced(&self, kind: ResourceType) -> Option<bool> {
         let state = &self.types[kind as usize];

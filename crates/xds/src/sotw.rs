@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use api::envoy::service::discovery::v3::DiscoveryRequest;
 
+use crate::nack::{self, Rejection};
 use crate::resource::{Resource, Version};
 use crate::resource_type::ResourceType;
 use crate::server::{MAX_NAMES, RequestError, ResourceSource};
@@ -30,7 +31,10 @@ struct TypeState {
     in_flight: bool,
     /// The set that was sent last, by the hash of its names and versions.
     sent: Option<Version>,
+    sent_names: Vec<Arc<str>>,
     rejected: Option<Version>,
+    /// What of the set that was rejected the client named; all of it if it named nothing.
+    rejections: Vec<Rejection>,
 }
 
 /// What a request told the server.
@@ -72,6 +76,28 @@ impl SotwServer {
         state.dirty |= state.introduced;
     }
 
+    /// Whether the client has answered everything that it may have, be it by a rejection.
+    pub fn is_settled(&self) -> bool {
+        self.types.iter().all(|state| !state.dirty && !state.in_flight)
+    }
+
+    /// Whether a client subscribed to this type at all, and has accepted all of it. `None` if it never asked.
+    pub fn is_type_synced(&self, kind: ResourceType) -> Option<bool> {
+        let state = &self.types[kind as usize];
+        let at_rest = !state.dirty && !state.in_flight && state.rejections.is_empty();
+        state.introduced.then_some(at_rest)
+    }
+
+    /// How many resources of a type the last response had.
+    pub fn sent_count(&self, kind: ResourceType) -> usize {
+        self.types[kind as usize].sent_names.len()
+    }
+
+    /// What of a type's last response the client rejected.
+    pub fn rejections(&self, kind: ResourceType) -> &[Rejection] {
+        &self.types[kind as usize].rejections
+    }
+
     /// The next response to send, if anything changed that this client asked for.
     pub fn next_response(&mut self, source: &mut dyn ResourceSource) -> Option<SotwResponse> {
         for kind in ResourceType::ALL {
@@ -109,9 +135,13 @@ impl TypeState {
             return SotwOutcome::Subscribed(kind);
         }
         match request.error_detail {
-            None => SotwOutcome::Accepted(kind),
+            None => {
+                self.rejections.clear();
+                SotwOutcome::Accepted(kind)
+            }
             Some(status) => {
                 self.rejected = self.sent;
+                self.rejections = nack::from_status(&status, self.sent_names.iter());
                 SotwOutcome::Rejected(kind, status.message)
             }
         }
@@ -145,6 +175,7 @@ impl TypeState {
         }
         self.owes_answer = false;
         self.sent = Some(version);
+        self.sent_names = resources.iter().map(|resource| Arc::clone(resource.name())).collect();
         self.in_flight = true;
         self.nonce = nonce.to_string();
         Some(SotwResponse {

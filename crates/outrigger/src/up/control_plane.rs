@@ -41,8 +41,7 @@ impl ControlPlane {
         board: &Arc<Board>,
     ) -> anyhow::Result<Result<(Self, Pass), Pass>> {
         let store = Arc::new(storage::open(state)?);
-        let defaults = MeshConfig::default();
-        let root_namespace = defaults.root_namespace;
+        let root_namespace = MeshConfig::default().root_namespace;
         gateway::make_objects(&store, &root_namespace, options.gateway.is_some()).await?;
         // What the control plane does not do yet is told with the place where it was asked for.
         let directory =
@@ -67,7 +66,7 @@ impl ControlPlane {
         pilot.ready().await;
         let mesh = MeshInfo {
             mesh: options.mesh.clone(),
-            trust_domain: defaults.trust_domain,
+            trust_domain: pilot.trust_domain(),
             root_namespace: root_namespace.clone(),
             root_certificate: pilot.root_certificate().to_owned(),
             xds_address: pilot.address().to_string(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use identity::SpiffeId;
-use identity::chain::{TrustRoots, verify_workload};
+use identity::chain::{ChainError, TrustRoots, verify_workload};
 use identity::token::{CONTROL_PLANE_AUDIENCE, TokenVerifier};
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
@@ -12,6 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Extensions, Status};
 
+use crate::plane::Plane;
 use crate::proxy::Peer;
 
 /// What a connection over TLS knows of its client.
@@ -20,8 +21,9 @@ type TlsInfo = TlsConnectInfo<<TcpStream as tonic::transport::server::Connected>
 /// Judges callers.
 pub struct Authenticator {
     roots: TrustRoots,
-    trust_domain: String,
     tokens: TokenVerifier,
+    /// Knows whose certificates count: the mesh's trust domain and, as the mesh configuration has them now, its aliases.
+    plane: Arc<Plane>,
 }
 
 /// Why a caller is not believed. What exactly was wrong is for the log of the control plane, not for a stranger.
@@ -40,8 +42,8 @@ pub enum AuthenticationError {
 
 impl Authenticator {
     /// Believes certificates that these roots sign, and tokens.
-    pub fn new(roots: TrustRoots, trust_domain: &str, tokens: TokenVerifier) -> Arc<Self> {
-        Arc::new(Self { roots, trust_domain: trust_domain.to_owned(), tokens })
+    pub fn new(roots: TrustRoots, tokens: TokenVerifier, plane: Arc<Plane>) -> Arc<Self> {
+        Arc::new(Self { roots, tokens, plane })
     }
 
     /// The caller of a request over TLS.
@@ -71,13 +73,26 @@ impl Authenticator {
         &self,
         certificates: &[CertificateDer<'_>],
     ) -> Result<Peer, AuthenticationError> {
-        let id: SpiffeId =
-            verify_workload(certificates, &self.roots, &self.trust_domain, SystemTime::now())
-                .map_err(|error| AuthenticationError::Certificate(error.to_string()))?;
+        let id: SpiffeId = self
+            .verify(certificates)
+            .map_err(|error| AuthenticationError::Certificate(error.to_string()))?;
         let (namespace, service_account) = id.service_account().ok_or_else(|| {
             AuthenticationError::Certificate(format!("{id} is no service account"))
         })?;
         Ok(Peer { namespace: namespace.to_owned(), service_account: service_account.to_owned() })
+    }
+
+    /// The identity of a chain, of whichever trust domain the mesh accepts.
+    fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<SpiffeId, ChainError> {
+        let mesh = self.plane.mesh();
+        let now = SystemTime::now();
+        let mut verdict = verify_workload(certificates, &self.roots, &mesh.trust_domain, now);
+        for alias in &mesh.trust_domain_aliases {
+            if matches!(verdict, Err(ChainError::NotOfTrustDomain(_))) {
+                verdict = verify_workload(certificates, &self.roots, alias, now);
+            }
+        }
+        verdict
     }
 }
 

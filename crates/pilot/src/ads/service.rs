@@ -1,11 +1,11 @@
 //! The gRPC services on their sockets.
 
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use api::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use api::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use tokio::io;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,9 +19,11 @@ use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
-use xds::wire::DeltaResponse;
+use xds::DeltaServer;
+use xds::sotw::SotwServer;
 
 use super::authenticate::Authenticator;
+use super::form::Form;
 use super::{RESPONSES_IN_FLIGHT, Stream};
 use crate::ca::CertificateService;
 use crate::certificate::ServerCertificate;
@@ -104,7 +106,7 @@ pub async fn serve_plaintext(plane: Arc<Plane>, listener: TcpListener) {
     }
 }
 
-/// `envoy.service.discovery.v3.AggregatedDiscoveryService`, with responses whose resources are shared bytes.
+/// `envoy.service.discovery.v3.AggregatedDiscoveryService` in both forms, with responses whose resources are shared bytes.
 #[derive(Clone)]
 struct Streams {
     plane: Arc<Plane>,
@@ -115,9 +117,6 @@ struct Streams {
 impl NamedService for Streams {
     const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 }
-
-const DELTA_METHOD: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 type Answer =
     Pin<Box<dyn Future<Output = Result<http::Response<Body>, std::convert::Infallible>> + Send>>;
@@ -134,26 +133,40 @@ impl Service<http::Request<Body>> for Streams {
     fn call(&mut self, request: http::Request<Body>) -> Answer {
         let streams = self.clone();
         Box::pin(async move {
-            if request.uri().path() != DELTA_METHOD {
-                return Ok(
-                    Status::unimplemented("only DeltaAggregatedResources is served").into_http()
-                );
-            }
-            let codec = ProstCodec::<DeltaResponse, DeltaDiscoveryRequest>::default();
-            let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST_BYTES);
-            Ok(grpc.streaming(streams, request).await)
+            let method = request.uri().path().strip_prefix('/').and_then(|path| {
+                path.strip_prefix(Streams::NAME).and_then(|path| path.strip_prefix('/'))
+            });
+            Ok(match method {
+                Some(DeltaServer::METHOD) => streams.serve::<DeltaServer>(request).await,
+                Some(SotwServer::METHOD) => streams.serve::<SotwServer>(request).await,
+                _ => Status::unimplemented("this service has no such method").into_http(),
+            })
         })
     }
 }
 
-impl StreamingService<DeltaDiscoveryRequest> for Streams {
-    type Response = DeltaResponse;
-    type ResponseStream = ReceiverStream<Result<DeltaResponse, Status>>;
+impl Streams {
+    async fn serve<F: Form>(self, request: http::Request<Body>) -> http::Response<Body> {
+        let codec = ProstCodec::<F::Response, F::Request>::default();
+        let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST_BYTES);
+        grpc.streaming(FormStreams { streams: self, form: PhantomData::<F> }, request).await
+    }
+}
+
+/// The streams of one form of the protocol.
+struct FormStreams<F> {
+    streams: Streams,
+    form: PhantomData<F>,
+}
+
+impl<F: Form> StreamingService<F::Request> for FormStreams<F> {
+    type Response = F::Response;
+    type ResponseStream = ReceiverStream<Result<F::Response, Status>>;
     type Future =
         Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
-    fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
-        let streams = self.clone();
+    fn call(&mut self, request: Request<Streaming<F::Request>>) -> Self::Future {
+        let streams = self.streams.clone();
         Box::pin(async move {
             let peer = match &streams.authenticator {
                 Some(authenticator) => {
@@ -162,7 +175,7 @@ impl StreamingService<DeltaDiscoveryRequest> for Streams {
                 None => None,
             };
             let (sender, responses) = mpsc::channel(RESPONSES_IN_FLIGHT);
-            let stream = Stream::new(streams.plane, peer, request.into_inner(), sender);
+            let stream = Stream::<F>::new(streams.plane, peer, request.into_inner(), sender);
             tokio::spawn(stream.serve());
             Ok(Response::new(ReceiverStream::new(responses)))
         })

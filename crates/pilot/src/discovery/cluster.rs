@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use xds::{Resource, ResourceType};
+use xds::ResourceType;
 
 use super::listener::inbound_ports;
+use super::origin::Translated;
 use super::view::{View, ViewKey};
 use super::{Caches, Generator};
 use crate::model::registry::Row;
@@ -58,7 +59,7 @@ fn of_host(
     context: &PushContext,
     view: &ViewKey,
     host: &Host,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     let Some(row) = context.service(host) else { return Vec::new() };
     let keys = keys(context, view, row);
     keys.into_iter()
@@ -68,7 +69,7 @@ fn of_host(
         .collect()
 }
 
-fn of_view(caches: &mut Caches, _: &PushContext, _: &View) -> Vec<Resource> {
+fn of_view(caches: &mut Caches, _: &PushContext, _: &View) -> Vec<Translated> {
     let black_hole = caches.black_hole.resource((), |()| {
         let cluster = cluster::black_hole();
         Some((cluster.name.as_str().into(), cluster))
@@ -81,7 +82,7 @@ fn of_proxy(
     context: &PushContext,
     proxy: &Proxy,
     view: &ViewKey,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     if proxy.kind != ProxyKind::Sidecar {
         return Vec::new();
     }

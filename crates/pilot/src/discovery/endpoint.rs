@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use xds::{Resource, ResourceType};
+use xds::ResourceType;
 
+use super::origin::Translated;
 use super::view::ViewKey;
 use super::{Caches, Generator, nothing_of_proxy, nothing_of_view};
 use crate::model::instance::Locality;
@@ -26,7 +27,7 @@ fn of_host(
     context: &PushContext,
     view: &ViewKey,
     host: &Host,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     let Some(row) =
         context.service(host).filter(|row| row.service.resolution == Resolution::Endpoints)
     else {

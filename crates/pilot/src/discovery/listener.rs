@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use resources::kinds::networking::sidecar::{DefaultEndpoint, IngressListener};
 use resources::terms::gateway_ref::GatewayRef;
-use xds::{Resource, ResourceType};
+use xds::ResourceType;
 
+use super::origin::Translated;
 use super::view::ViewKey;
 use super::virtual_host::destination_services;
 use super::{Caches, Generator, gateway_routes, nothing_of_host, nothing_of_view};
@@ -41,7 +42,7 @@ fn of_proxy(
     context: &PushContext,
     proxy: &Proxy,
     view: &ViewKey,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     if proxy.kind == ProxyKind::Router {
         return gateway_listeners(caches, context, proxy);
     }
@@ -155,7 +156,7 @@ fn inbound_listeners(
     proxy: &Proxy,
     view: &ViewKey,
     taken: &mut BTreeSet<(IpAddr, u16)>,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     let mut all = Vec::new();
     for port in inbound_ports(context, proxy, view) {
         taken.insert((port.bind, port.port));
@@ -183,7 +184,7 @@ fn outbound_listeners(
     proxy: &Proxy,
     view: &ViewKey,
     taken: &mut BTreeSet<(IpAddr, u16)>,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     let mut http: Vec<(IpAddr, u16, String)> = Vec::new();
     let mut tcp: Vec<TcpKey> = Vec::new();
     let written = view.egress().listeners();
@@ -307,10 +308,17 @@ fn tcp_key(
         )
     });
     let whole = || vec![(naming::outbound_cluster(port, "", &service.host), 1)];
-    TcpKey { bind, port, clusters: routed.unwrap_or_else(whole), mesh: context.mesh.clone() }
+    TcpKey {
+        bind,
+        port,
+        virtual_service: rule.filter(|_| routed.is_some()).cloned(),
+        clusters: routed.unwrap_or_else(whole),
+        capabilities: view.capabilities,
+        mesh: context.mesh.clone(),
+    }
 }
 
-fn gateway_listeners(caches: &mut Caches, context: &PushContext, proxy: &Proxy) -> Vec<Resource> {
+fn gateway_listeners(caches: &mut Caches, context: &PushContext, proxy: &Proxy) -> Vec<Translated> {
     gateway_routes::listeners(context, proxy)
         .into_iter()
         .filter_map(|key| {

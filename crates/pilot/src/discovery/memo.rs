@@ -8,6 +8,7 @@ use ahash::RandomState;
 use prost::{Message, Name};
 use xds::Resource;
 
+use super::origin::{Origined, Translated};
 use crate::networking::encoding::encode;
 
 /// Entries kept beyond those in use before the unused are looked for.
@@ -17,7 +18,7 @@ const SLACK: usize = 1024;
 /// input that it could miss.
 #[derive(Debug)]
 pub struct Memo<K> {
-    entries: HashMap<K, Option<Resource>, RandomState>,
+    entries: HashMap<K, Option<Translated>, RandomState>,
     translations: u64,
     in_use_at_last_sweep: usize,
 }
@@ -28,13 +29,13 @@ impl<K> Default for Memo<K> {
     }
 }
 
-impl<K: Hash + Eq> Memo<K> {
+impl<K: Hash + Eq + Origined> Memo<K> {
     /// The resource of a key, translated and encoded at most once while anybody uses it.
     pub fn resource<M: Message + Name>(
         &mut self,
         key: K,
         translate: impl FnOnce(&K) -> Option<(Arc<str>, M)>,
-    ) -> Option<Resource> {
+    ) -> Option<Translated> {
         self.encoded(key, |key| {
             let (name, message) = translate(key)?;
             Some(Resource::new(name, &M::type_url(), encode(&message)))
@@ -46,12 +47,13 @@ impl<K: Hash + Eq> Memo<K> {
         &mut self,
         key: K,
         make: impl FnOnce(&K) -> Option<Resource>,
-    ) -> Option<Resource> {
+    ) -> Option<Translated> {
         if let Some(known) = self.entries.get(&key) {
             return known.clone();
         }
         self.translations += 1;
-        let made = make(&key);
+        let made =
+            make(&key).map(|resource| Translated { resource, origins: key.origins().into() });
         self.entries.insert(key, made.clone());
         made
     }
@@ -67,8 +69,9 @@ impl<K: Hash + Eq> Memo<K> {
             return;
         }
         // A name is shared by all clones of its resource: one count is this entry's.
-        self.entries
-            .retain(|_, made| made.as_ref().is_some_and(|made| Arc::strong_count(made.name()) > 1));
+        self.entries.retain(|_, made| {
+            made.as_ref().is_some_and(|made| Arc::strong_count(made.resource.name()) > 1)
+        });
         self.in_use_at_last_sweep = self.entries.len();
     }
 }

@@ -9,18 +9,20 @@ pub mod endpoint;
 pub mod gateway_routes;
 pub mod listener;
 pub mod memo;
+pub mod origin;
 pub mod route;
 pub mod secret;
 pub mod view;
 pub mod virtual_host;
 
-use xds::{Resource, ResourceType};
+use xds::ResourceType;
 
 use crate::model::service::Host;
 use crate::model::{Aspect, PushContext};
 use crate::networking;
 use crate::proxy::Proxy;
 use memo::Memo;
+use origin::Translated;
 use view::{View, ViewKey};
 
 /// Everything that was translated, by kind of key.
@@ -88,13 +90,13 @@ pub struct Generator {
     /// What of a host its resources for that host depend on.
     pub aspects: Aspect,
     /// The resources that stand for a host in a view.
-    pub of_host: fn(&mut Caches, &PushContext, &ViewKey, &Host) -> Vec<Resource>,
+    pub of_host: fn(&mut Caches, &PushContext, &ViewKey, &Host) -> Vec<Translated>,
     /// Types whose changes in a view change what is made for the view as a whole.
     pub follows: &'static [ResourceType],
     /// The resources that stand for a view as a whole, from what its hosts have.
-    pub of_view: fn(&mut Caches, &PushContext, &View) -> Vec<Resource>,
+    pub of_view: fn(&mut Caches, &PushContext, &View) -> Vec<Translated>,
     /// The resources of one proxy alone.
-    pub of_proxy: fn(&mut Caches, &PushContext, &Proxy, &ViewKey) -> Vec<Resource>,
+    pub of_proxy: fn(&mut Caches, &PushContext, &Proxy, &ViewKey) -> Vec<Translated>,
 }
 
 /// One row a type. Virtual hosts stand before the route configurations that are assembled from them.
@@ -107,14 +109,14 @@ pub const GENERATORS: [Generator; 6] = [
     secret::GENERATOR,
 ];
 
-fn nothing_of_host(_: &mut Caches, _: &PushContext, _: &ViewKey, _: &Host) -> Vec<Resource> {
+fn nothing_of_host(_: &mut Caches, _: &PushContext, _: &ViewKey, _: &Host) -> Vec<Translated> {
     Vec::new()
 }
 
-fn nothing_of_view(_: &mut Caches, _: &PushContext, _: &View) -> Vec<Resource> {
+fn nothing_of_view(_: &mut Caches, _: &PushContext, _: &View) -> Vec<Translated> {
     Vec::new()
 }
 
-fn nothing_of_proxy(_: &mut Caches, _: &PushContext, _: &Proxy, _: &ViewKey) -> Vec<Resource> {
+fn nothing_of_proxy(_: &mut Caches, _: &PushContext, _: &Proxy, _: &ViewKey) -> Vec<Translated> {
     Vec::new()
 }

@@ -9,6 +9,7 @@ use prost::{Message, Name};
 use xds::{Resource, ResourceType, Version};
 
 use super::gateway_routes;
+use super::origin::Translated;
 use super::view::{Resources, View, ViewKey};
 use super::{Caches, Generator, nothing_of_host};
 use crate::model::{Aspect, PushContext};
@@ -53,7 +54,7 @@ pub fn resource(
     ignore_port: bool,
     capabilities: Capabilities,
     all: &Resources,
-) -> Option<Resource> {
+) -> Option<Translated> {
     let eager = capabilities.contains(Capabilities::EAGER_VHDS);
     let prefix = format!("{name}/");
     let own = || {
@@ -96,7 +97,7 @@ fn append_virtual_host(resource: &Resource, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&any.value);
 }
 
-fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Resource> {
+fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Translated> {
     if view.key.kind != ProxyKind::Sidecar {
         return Vec::new();
     }
@@ -116,11 +117,11 @@ fn of_proxy(
     context: &PushContext,
     proxy: &Proxy,
     _: &ViewKey,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     let mut all = Resources::new();
     for (routes, key) in gateway_routes::virtual_hosts(context, proxy) {
-        if let Some(resource) = super::virtual_host::resource(caches, &routes, key) {
-            all.insert(Arc::clone(resource.name()), resource);
+        if let Some(made) = super::virtual_host::resource(caches, &routes, key) {
+            all.insert(Arc::clone(made.resource.name()), made.resource);
         }
     }
     gateway_routes::names(context, proxy)

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use resources::kinds::networking::gateway::Server;
-use xds::{Resource, ResourceType};
+use xds::ResourceType;
 
+use super::origin::Translated;
 use super::view::ViewKey;
 use super::{Caches, Generator, nothing_of_host, nothing_of_view};
 use crate::model::objects::Name;
@@ -34,7 +35,7 @@ fn of_proxy(
     context: &PushContext,
     proxy: &Proxy,
     _: &ViewKey,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     if proxy.kind != ProxyKind::Router || !proxy.is_registered {
         return Vec::new();
     }
@@ -64,7 +65,7 @@ fn named(
     proxy: &Proxy,
     name: &str,
     roots: bool,
-) -> Option<Resource> {
+) -> Option<Translated> {
     let find = |name: &str| context.credentials.get(&Name::new(&proxy.namespace, name));
     let resource_name =
         if roots { format!("{SCHEME}{name}{ROOTS_SUFFIX}") } else { format!("{SCHEME}{name}") };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use xds::{Resource, ResourceType};
 
+use super::origin::{Origin, Origins, Translated};
 use super::{Caches, GENERATORS};
 use crate::model::instance::Locality;
 use crate::model::interned::Interned;
@@ -110,12 +111,17 @@ impl Delta {
 #[derive(Debug)]
 pub struct ResourceSet<O> {
     types: [Resources; ResourceType::COUNT],
-    owned: HashMap<(O, ResourceType), Vec<Arc<str>>, RandomState>,
+    owned: HashMap<(O, ResourceType), Vec<(Arc<str>, Origins)>, RandomState>,
+    /// What was made of an object.
+    made_of: HashMap<Origin, Vec<ResourceId>, RandomState>,
 }
+
+/// One resource of a set.
+pub type ResourceId = (ResourceType, Arc<str>);
 
 impl<O> Default for ResourceSet<O> {
     fn default() -> Self {
-        Self { types: Default::default(), owned: HashMap::default() }
+        Self { types: Default::default(), owned: HashMap::default(), made_of: HashMap::default() }
     }
 }
 
@@ -130,31 +136,54 @@ impl<O: std::hash::Hash + Eq + Clone> ResourceSet<O> {
         &mut self,
         owner: &O,
         kind: ResourceType,
-        resources: Vec<Resource>,
+        resources: Vec<Translated>,
         delta: &mut Delta,
     ) {
         let key = (owner.clone(), kind);
         let before = self.owned.remove(&key).unwrap_or_default();
-        let table = &mut self.types[kind as usize];
+        for (name, origins) in &before {
+            self.forget_origins(kind, name, origins);
+        }
         let mut names = Vec::with_capacity(resources.len());
-        for resource in resources {
+        for Translated { resource, origins } in resources {
             let name = Arc::clone(resource.name());
+            for origin in origins.iter() {
+                let made = self.made_of.entry(origin.clone()).or_default();
+                made.push((kind, Arc::clone(&name)));
+            }
+            let table = &mut self.types[kind as usize];
             let changed =
                 table.get(&name).is_none_or(|known| known.version() != resource.version());
             if changed {
                 delta.push(kind, &name);
                 table.insert(Arc::clone(&name), resource);
             }
-            names.push(name);
+            names.push((name, origins));
         }
-        let gone: Vec<Arc<str>> = before.into_iter().filter(|name| !names.contains(name)).collect();
-        for name in gone {
-            table.remove(&name);
-            delta.push(kind, &name);
+        for (name, _) in before {
+            if !names.iter().any(|(kept, _)| *kept == name) {
+                self.types[kind as usize].remove(&name);
+                delta.push(kind, &name);
+            }
         }
         if !names.is_empty() {
             self.owned.insert(key, names);
         }
+    }
+
+    fn forget_origins(&mut self, kind: ResourceType, name: &Arc<str>, origins: &Origins) {
+        for origin in origins.iter() {
+            let Some(made) = self.made_of.get_mut(origin) else { continue };
+            made.retain(|known| known.0 != kind || known.1 != *name);
+            if made.is_empty() {
+                self.made_of.remove(origin);
+            }
+        }
+    }
+
+    /// What was made of an object; nothing if it is used nowhere.
+    pub fn made_of(&self, origin: &Origin) -> &[ResourceId] {
+        self.made_of.get(origin).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Every owner.
@@ -223,6 +252,11 @@ impl View {
     /// The resources of a type.
     pub fn resources(&self, kind: ResourceType) -> &Resources {
         self.resources.of(kind)
+    }
+
+    /// What was made of an object; nothing if it is used nowhere in the view.
+    pub fn made_of(&self, origin: &Origin) -> &[ResourceId] {
+        self.resources.made_of(origin)
     }
 
     /// Hosts of the registry, hosts that only VirtualServices name, and hosts that were.

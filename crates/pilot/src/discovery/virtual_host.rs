@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use resources::terms::gateway_ref::GatewayRef;
-use xds::{Resource, ResourceType};
+use xds::ResourceType;
 
 use super::gateway_routes;
+use super::origin::Translated;
 use super::view::{View, ViewKey};
 use super::{Caches, Generator};
 use crate::model::interned::Interned;
@@ -43,7 +44,7 @@ pub enum ResourceKey {
 }
 
 /// The resource of a virtual host in a route configuration.
-pub fn resource(caches: &mut Caches, routes: &str, key: VirtualHostKey) -> Option<Resource> {
+pub fn resource(caches: &mut Caches, routes: &str, key: VirtualHostKey) -> Option<Translated> {
     let key = ResourceKey::Host(naming::virtual_host_resource(routes, &key.name), key);
     caches.virtual_hosts.resource(key, |key| match key {
         ResourceKey::Host(name, key) => Some((Arc::clone(name), virtual_host(key))),
@@ -56,7 +57,7 @@ fn of_host(
     context: &PushContext,
     view: &ViewKey,
     host: &Host,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     if view.kind != ProxyKind::Sidecar {
         return Vec::new();
     }
@@ -183,7 +184,7 @@ pub fn destination_services(
 }
 
 /// The virtual host of last resort of each route configuration.
-fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Resource> {
+fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Translated> {
     if view.key.kind != ProxyKind::Sidecar {
         return Vec::new();
     }
@@ -207,7 +208,7 @@ fn of_proxy(
     context: &PushContext,
     proxy: &Proxy,
     _: &ViewKey,
-) -> Vec<Resource> {
+) -> Vec<Translated> {
     gateway_routes::virtual_hosts(context, proxy)
         .into_iter()
         .filter_map(|(routes, key)| resource(caches, &routes, key))

@@ -12,6 +12,10 @@ use resources::terms::export::ExportTo;
 /// configured the mesh.
 const UNCONFIGURED_ACCESS_LOG: &str = "/dev/stdout";
 
+/// Where the control plane keeps what is its own: the mesh's ConfigMap, its authority's Secret. Policies for every
+/// namespace are in [`MeshConfig::root_namespace`], which is the same unless the mesh's configuration says otherwise.
+pub const CONTROL_PLANE_NAMESPACE: &str = "istio-system";
+
 /// `MeshConfig`, its defaults applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeshConfig {

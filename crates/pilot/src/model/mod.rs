@@ -5,6 +5,7 @@
 
 pub mod authentication;
 pub mod credential;
+pub mod delegate;
 pub mod destination_rule;
 pub mod export;
 pub mod gateway;
@@ -64,7 +65,11 @@ pub struct PushContext {
 impl PushContext {
     /// A mesh without objects.
     pub fn empty() -> PushContext {
-        let mesh = MeshConfig::default();
+        Self::of_mesh(MeshConfig::default())
+    }
+
+    /// A mesh of this configuration, without objects.
+    pub fn of_mesh(mesh: MeshConfig) -> PushContext {
         let root = mesh.root_namespace.clone();
         PushContext {
             number: 0,
@@ -100,12 +105,19 @@ impl PushContext {
     }
 
     fn rebuild_mesh(&mut self, changes: &ChangeSet, touched: &mut Touched) {
-        let name = Name::new(&self.mesh.root_namespace, mesh::CONFIG_MAP);
+        let name = Name::new(mesh::CONTROL_PLANE_NAMESPACE, mesh::CONFIG_MAP);
         if !changes.config_maps.contains_key(&name) {
             return;
         }
         let written = self.objects.config_maps.get(&name);
-        let Some(read) = MeshConfig::read(written.map(|parsed| &parsed.view)) else { return };
+        let Some(mut read) = MeshConfig::read(written.map(|parsed| &parsed.view)) else { return };
+        if read.trust_domain != self.mesh.trust_domain {
+            // Every certificate of the mesh carries it: to change it is to start the mesh anew.
+            let running = &self.mesh.trust_domain;
+            let written = &read.trust_domain;
+            tracing::warn!(%running, %written, "a new trustDomain takes effect when the control plane starts again");
+            read.trust_domain.clone_from(running);
+        }
         let renewed = Interned::renew(Some(&self.mesh), read);
         touched.everything |= renewed != self.mesh;
         self.mesh = renewed;
@@ -206,8 +218,8 @@ impl PushContext {
             let old = &before.virtual_services;
             self.virtual_services =
                 Arc::new(VirtualServices::build(&self.objects.virtual_services, &self.mesh, old));
-            for name in changes.virtual_services.keys() {
-                let (old, new) = (old.get(name), self.virtual_services.get(name));
+            for name in old.affected(&self.virtual_services, changes.virtual_services.keys()) {
+                let (old, new) = (old.get(&name), self.virtual_services.get(&name));
                 if old != new {
                     touched.virtual_services.extend(old.into_iter().chain(new).cloned());
                 }

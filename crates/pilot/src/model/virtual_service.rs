@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use resources::field::Finding;
 use resources::kinds::Parsed;
 use resources::kinds::networking::virtual_service::{HttpAction, VirtualService};
 use resources::terms::gateway_ref::GatewayRef;
 
+use super::delegate;
 use super::export::ExportTo;
 use super::hostname;
 use super::interned::Interned;
@@ -28,8 +30,12 @@ pub struct VirtualServiceRule {
     pub hosts: Vec<String>,
     /// Who may use it.
     pub export_to: ExportTo,
-    /// What it says.
+    /// What it says, its delegates' routes in place.
     pub view: VirtualService,
+    /// The VirtualServices that it delegates to.
+    pub delegates: Vec<Name>,
+    /// Delegations that lead nowhere.
+    pub findings: Vec<Finding>,
 }
 
 /// Who calls, as far as a VirtualService asks. Nothing here means that nothing asks.
@@ -50,7 +56,12 @@ impl Client {
 }
 
 impl VirtualServiceRule {
-    fn new(parsed: &Parsed<VirtualService>, mesh: &MeshConfig) -> Self {
+    fn new(
+        parsed: &Parsed<VirtualService>,
+        objects: &Table<VirtualService>,
+        mesh: &MeshConfig,
+    ) -> Self {
+        let merged = delegate::merge(parsed, objects, mesh);
         let namespace = &parsed.meta.namespace;
         let full = |host: &String| hostname::resolve(host, namespace, &mesh.domain_suffix);
         Self {
@@ -64,7 +75,9 @@ impl VirtualServiceRule {
                 namespace,
                 &mesh.virtual_service_export,
             ),
-            view: parsed.view.clone(),
+            view: VirtualService { http: merged.http, ..parsed.view.clone() },
+            delegates: merged.delegates,
+            findings: merged.findings,
         }
     }
 
@@ -138,6 +151,8 @@ pub struct VirtualServices {
     by_gateway: BTreeMap<GatewayRef, Vec<Name>>,
     /// Who routes to a host.
     by_destination: BTreeMap<String, BTreeSet<Name>>,
+    /// Who delegates to a VirtualService.
+    by_delegate: BTreeMap<Name, BTreeSet<Name>>,
     /// Labels by which any rule tells callers apart.
     source_labels: BTreeSet<String>,
 }
@@ -151,8 +166,10 @@ impl VirtualServices {
     ) -> VirtualServices {
         let mut rules: Vec<Interned<VirtualServiceRule>> = objects
             .iter()
+            .filter(|(_, parsed)| !delegate::is_delegate(&parsed.view))
             .map(|(name, parsed)| {
-                Interned::renew(before.rules.get(name), VirtualServiceRule::new(parsed, mesh))
+                let rule = VirtualServiceRule::new(parsed, objects, mesh);
+                Interned::renew(before.rules.get(name), rule)
             })
             .collect();
         rules.sort_by(|a, b| {
@@ -183,6 +200,9 @@ impl VirtualServices {
         }
         for host in rule.destinations(&mesh.domain_suffix) {
             self.by_destination.entry(host).or_default().insert(name.clone());
+        }
+        for delegate in &rule.delegates {
+            self.by_delegate.entry(delegate.clone()).or_default().insert(name.clone());
         }
         self.source_labels.extend(rule.source_label_keys().cloned());
         self.rules.insert(name, rule);
@@ -222,6 +242,22 @@ impl VirtualServices {
     /// The rules that route to a host.
     pub fn routing_to(&self, host: &str) -> impl Iterator<Item = &Interned<VirtualServiceRule>> {
         self.by_destination.get(host).into_iter().flatten().filter_map(|name| self.rules.get(name))
+    }
+
+    /// The rules that may differ between this index and a later one: those of changed objects, and those that delegate
+    /// to one.
+    pub fn affected<'a>(
+        &self,
+        later: &VirtualServices,
+        changed: impl Iterator<Item = &'a Name>,
+    ) -> BTreeSet<Name> {
+        let mut all = BTreeSet::new();
+        for name in changed {
+            let roots = [self, later].into_iter().filter_map(|index| index.by_delegate.get(name));
+            all.extend(roots.flatten().cloned());
+            all.insert(name.clone());
+        }
+        all
     }
 
     /// One rule.

@@ -10,8 +10,9 @@ use resources::terms::server_tls::{ServerTls, ServerTlsMode, TlsVersion};
 
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
-use super::inbound::{server_http_alpn, tcp_proxy, tls_inspector};
+use super::inbound::{server_http_alpn, tls_inspector};
 use super::outbound::cluster_specifier;
+use super::relay::relay;
 use super::tls::{self, GatewayTls};
 use super::values::socket_address;
 use crate::model::gateway::GatewayRule;
@@ -93,23 +94,19 @@ pub fn listener(key: &GatewayListenerKey) -> Listener {
             ServerAction::Http { routes } => {
                 let socket = terminating.map(|tls| server_socket(tls, alpn));
                 let names = if socket.is_some() { server_names(server) } else { Vec::new() };
-                let filter = http(key, &name, routes);
-                filter_chains.push(chain(names, filter, socket, routes.clone()));
+                let filters = vec![http(key, &name, routes)];
+                filter_chains.push(chain(names, filters, socket, routes.clone()));
             }
             ServerAction::Relay { chains } => {
-                for relay in chains {
+                for relayed in chains {
                     let socket = terminating.map(|tls| server_socket(tls, alpn));
-                    let stat_prefix =
-                        relay.clusters.first().map_or(naming::BLACK_HOLE_CLUSTER, |(name, _)| name);
-                    let filter =
-                        tcp_proxy(stat_prefix, cluster_specifier(&relay.clusters), &key.mesh);
-                    let chain_name = format!("{name}_{}", relay.server_names.join(","));
-                    filter_chains.push(chain(
-                        relay.server_names.clone(),
-                        filter,
-                        socket,
-                        chain_name,
-                    ));
+                    let first = relayed.clusters.first();
+                    let stat_prefix = first.map_or(naming::BLACK_HOLE_CLUSTER, |(name, _)| name);
+                    let to = cluster_specifier(&relayed.clusters);
+                    let filters = relay(stat_prefix, to, key.capabilities, &key.mesh);
+                    let chain_name = format!("{name}_{}", relayed.server_names.join(","));
+                    let names = relayed.server_names.clone();
+                    filter_chains.push(chain(names, filters, socket, chain_name));
                 }
             }
         }
@@ -145,14 +142,14 @@ pub fn server_names(server: &Server) -> Vec<String> {
 
 fn chain(
     server_names: Vec<String>,
-    filter: Filter,
+    filters: Vec<Filter>,
     socket: Option<TransportSocket>,
     name: String,
 ) -> FilterChain {
     let wants = FilterChainMatch { server_names, ..Default::default() };
     FilterChain {
         filter_chain_match: (wants != FilterChainMatch::default()).then_some(wants),
-        filters: vec![filter],
+        filters,
         transport_socket: socket,
         name,
         ..Default::default()

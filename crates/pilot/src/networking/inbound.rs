@@ -4,19 +4,17 @@ use std::net::IpAddr;
 
 use api::envoy::config::core::v3::TrafficDirection;
 use api::envoy::config::listener::v3::{
-    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter, listener_filter,
+    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, listener_filter,
 };
 use api::envoy::config::route::v3::RouteConfiguration;
 use api::envoy::extensions::filters::listener::{http_inspector, tls_inspector};
-use api::envoy::extensions::filters::network::tcp_proxy::v3::{
-    TcpProxy, tcp_proxy::ClusterSpecifier,
-};
+use api::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use prost::{Message, Name};
 
-use super::access_log::access_logs;
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::encoding::pack;
 use super::filters::Direction;
+use super::relay::relay;
 use super::tls;
 use super::values::{boolean, socket_address};
 use super::virtual_host;
@@ -166,7 +164,7 @@ fn filter_chain(key: &InboundKey, chain: &Chain, listener: &str) -> FilterChain 
     };
     FilterChain {
         filter_chain_match: (wants != FilterChainMatch::default()).then_some(wants),
-        filters: vec![if chain.http { http(key, listener) } else { tcp(key) }],
+        filters: if chain.http { vec![http(key, listener)] } else { tcp(key) },
         transport_socket: socket,
         name: chain_name(key.port, chain),
         ..Default::default()
@@ -201,23 +199,9 @@ fn http(key: &InboundKey, listener: &str) -> Filter {
     })
 }
 
-fn tcp(key: &InboundKey) -> Filter {
+fn tcp(key: &InboundKey) -> Vec<Filter> {
     let cluster = naming::inbound_cluster(key.port);
-    tcp_proxy(&cluster, ClusterSpecifier::Cluster(cluster.clone()), &key.mesh)
-}
-
-/// Relays bytes to a cluster.
-pub fn tcp_proxy(stat_prefix: &str, to: ClusterSpecifier, mesh: &MeshConfig) -> Filter {
-    let proxy = TcpProxy {
-        stat_prefix: stat_prefix.to_owned(),
-        cluster_specifier: Some(to),
-        access_log: access_logs(mesh),
-        ..Default::default()
-    };
-    Filter {
-        name: "envoy.filters.network.tcp_proxy".to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack(&proxy))),
-    }
+    relay(&cluster, ClusterSpecifier::Cluster(cluster.clone()), key.capabilities, &key.mesh)
 }
 
 #[cfg(test)]

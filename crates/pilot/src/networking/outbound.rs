@@ -10,10 +10,11 @@ use api::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
-use super::inbound::tcp_proxy;
+use super::relay::relay;
 use super::values::socket_address;
 use crate::model::interned::Interned;
 use crate::model::mesh::MeshConfig;
+use crate::model::virtual_service::VirtualServiceRule;
 use crate::naming;
 use crate::proxy::Capabilities;
 
@@ -57,6 +58,10 @@ pub struct TcpKey {
     pub port: u16,
     /// Clusters with their weights; the first alone if there is one only.
     pub clusters: Vec<(String, u32)>,
+    /// The VirtualService that says so, if one does.
+    pub virtual_service: Option<Interned<VirtualServiceRule>>,
+    /// What the node can load.
+    pub capabilities: Capabilities,
     /// The mesh's settings.
     pub mesh: Interned<MeshConfig>,
 }
@@ -68,8 +73,9 @@ pub fn tcp_listener(key: &TcpKey) -> Listener {
         [(only, _)] => only.clone(),
         _ => name.clone(),
     };
-    let filter = tcp_proxy(&stat_prefix, cluster_specifier(&key.clusters), &key.mesh);
-    listener(name, key.bind, key.port, FilterChain { filters: vec![filter], ..Default::default() })
+    let to = cluster_specifier(&key.clusters);
+    let filters = relay(&stat_prefix, to, key.capabilities, &key.mesh);
+    listener(name, key.bind, key.port, FilterChain { filters, ..Default::default() })
 }
 
 /// One cluster, or several by weight. None at all is the cluster without endpoints.

@@ -133,7 +133,7 @@ impl Translation<'_> {
             && self.key.client.is(matched.source_namespace.as_deref(), &matched.source_labels)
     }
 
-    /// `None` for a delegate that does not exist (yet).
+    /// `None` for a route that delegates: the delegate's own routes stand in its place, if it is there.
     fn route(&self, http: &HttpRoute, matched: RouteMatch, name: String) -> Option<Route> {
         let mut route = Route {
             name,

@@ -12,6 +12,7 @@ use api::envoy::extensions::filters::network::http_connection_manager::v3::{
 use api::google::protobuf::Any;
 
 use crate::proxy::Capabilities;
+pub use stats::{NAME as STATS_FILTER, of_node as stats};
 
 /// Which side of a workload a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +46,7 @@ const HTTP_FILTERS: [Row; 5] = [
     Row { name: "envoy.filters.http.basic_auth", config: proxy_authorization::config },
     Row { name: "istio.metadata_exchange", config: peer_metadata::config },
     Row { name: "istio.alpn", config: alpn::config },
-    Row { name: "istio.stats", config: stats::config },
+    Row { name: STATS_FILTER, config: stats::config },
     Row { name: "envoy.filters.http.router", config: router::config },
 ];
 

@@ -1,4 +1,4 @@
-//! What the control plane knows of its proxies: who is connected, and whether each has what it should have.
+//! What is known of the proxies: who is connected, and whether each has what it should have.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,21 +6,11 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use xds::{DeltaServer, Rejection, ResourceType};
+use xds::{Rejection, ResourceType};
 
+use crate::ads::form::{Form, Progress};
 use crate::proxy::{Peer, Proxy, ProxyKind};
 use crate::push::ProxyId;
-
-/// The whole mesh at one moment.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct MeshStatus {
-    /// Whether every kind has been read.
-    pub ready: bool,
-    /// How many changes were taken in.
-    pub changes: u64,
-    /// Connected proxies, by node id.
-    pub proxies: Vec<ProxyStatus>,
-}
 
 /// One connected proxy.
 #[derive(Clone, Debug, Serialize)]
@@ -104,19 +94,19 @@ impl StatusBoard {
     }
 
     /// Notes how far a proxy's stream is. A stream that never asked for anything is not in sync with anything.
-    pub fn progress(&self, id: ProxyId, server: &DeltaServer) {
+    pub fn progress(&self, id: ProxyId, server: &impl Form) {
         let mut board = self.0.lock();
         let Some(status) = board.get_mut(&id) else { return };
         for kind in ResourceType::ALL {
-            let Some(synced) = server.is_type_synced(kind) else { continue };
-            let resources = server.held_count(kind);
-            let rejected = server.rejected_count(kind);
+            let Some(Progress { synced, resources, rejected }) = server.progress(kind) else {
+                continue;
+            };
             status.types.insert(kind.label(), TypeStatus { synced, resources, rejected });
             if rejected == 0 {
                 status.rejected.retain(|one| one.kind != kind.label());
             }
         }
-        status.synced = !status.types.is_empty() && server.is_synced();
+        status.synced = !status.types.is_empty() && status.types.values().all(|one| one.synced);
     }
 
     /// Notes what a proxy rejected.
@@ -132,6 +122,11 @@ impl StatusBoard {
             status.rejected.retain(|known| (known.kind, &known.name) != (one.kind, &one.name));
             status.rejected.push(one);
         }
+    }
+
+    /// What a proxy rejected and still does.
+    pub fn rejections(&self, id: ProxyId) -> Vec<RejectedResource> {
+        self.0.lock().get(&id).map(|status| status.rejected.clone()).unwrap_or_default()
     }
 
     /// Every connected proxy, by node id.
