@@ -43,6 +43,8 @@ const REMOVED: u8 = 1;
 const WIRE: u8 = 2;
 /// Not a field to look-ups and iteration, but written to an HTTP/1 wire: the `host` line that is the head's authority.
 const HIDDEN: u8 = 4;
+/// No compression context may remember the value (RFC 7541 §7.1.3).
+const NEVER_INDEXED: u8 = 8;
 
 impl Entry {
     fn is_removed(&self) -> bool {
@@ -55,6 +57,13 @@ impl Entry {
 
     fn name<'a>(&self, buffer: &'a [u8]) -> &'a [u8] {
         Span { start: self.name_start, len: u32::from(self.name_len) }.of(buffer)
+    }
+
+    fn name_ref<'a>(&self, buffer: &'a [u8]) -> NameRef<'a> {
+        match self.known {
+            KnownName::NONE => NameRef::Other(self.name(buffer)),
+            known => NameRef::Known(known),
+        }
     }
 
     fn value<'a>(&self, buffer: &'a [u8]) -> &'a [u8] {
@@ -269,13 +278,7 @@ impl Fields {
 
     /// As [`iter`](Fields::iter), with names as look-ups take them.
     pub fn iter_names(&self) -> impl Iterator<Item = (NameRef<'_>, &[u8])> {
-        self.visible().map(|entry| {
-            let name = match entry.known {
-                KnownName::NONE => NameRef::Other(entry.name(&self.buffer)),
-                known => NameRef::Known(known),
-            };
-            (name, entry.value(&self.buffer))
-        })
+        self.visible().map(|entry| (entry.name_ref(&self.buffer), entry.value(&self.buffer)))
     }
 
     /// Replaces every value of a field by this one, at the place of the first; adds the field at the end if it was absent.
@@ -380,11 +383,7 @@ impl Fields {
     /// Removes the fields that `keep` says no to.
     pub fn retain(&mut self, mut keep: impl FnMut(NameRef<'_>, &[u8]) -> bool) {
         for entry in self.entries.iter_mut().filter(|entry| entry.is_visible()) {
-            let name = match entry.known {
-                KnownName::NONE => NameRef::Other(entry.name(&self.buffer)),
-                known => NameRef::Known(known),
-            };
-            if !keep(name, entry.value(&self.buffer)) {
+            if !keep(entry.name_ref(&self.buffer), entry.value(&self.buffer)) {
                 entry.flags |= REMOVED;
             }
         }
@@ -486,6 +485,72 @@ impl Fields {
             flags: if is_canonical { WIRE } else { 0 },
         });
         known
+    }
+
+    /// The end of the buffer is where a decoder of compressed fields writes lines before it indexes them.
+    pub(crate) fn buffer_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Indexes a line that was written to the buffer; the name is in lower case and this is its number.
+    #[inline]
+    pub(crate) fn index_written(
+        &mut self,
+        name: Span,
+        value: Span,
+        known: KnownName,
+        is_canonical: bool,
+        never_indexed: bool,
+    ) {
+        let wire = if is_canonical { WIRE } else { 0 };
+        self.push(Entry {
+            name_start: name.start,
+            value_start: value.start,
+            value_len: value.len,
+            name_len: name.len as u16,
+            known,
+            flags: wire | if never_indexed { NEVER_INDEXED } else { 0 },
+        });
+    }
+
+    /// Whether any line was indexed, removed or not.
+    pub(crate) fn has_lines(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// Makes one field of all that have this name, at the place of the first.
+    pub(crate) fn join(&mut self, name: KnownName, separator: &[u8]) {
+        let Some(first) = self.position(name.into(), 0) else {
+            return;
+        };
+        let Some(mut next) = self.position(name.into(), first + 1) else {
+            return;
+        };
+        let start = self.buffer.len();
+        let value = |entry: Entry| {
+            entry.value_start as usize..(entry.value_start + entry.value_len) as usize
+        };
+        self.buffer.extend_from_within(value(self.entries[first]));
+        loop {
+            self.buffer.extend_from_slice(separator);
+            self.buffer.extend_from_within(value(self.entries[next]));
+            let flags = self.entries[next].flags;
+            self.entries[first].flags |= flags & NEVER_INDEXED;
+            self.entries[next].flags |= REMOVED;
+            match self.position(name.into(), next + 1) {
+                Some(position) => next = position,
+                None => break,
+            }
+        }
+        self.replace_value(first, Span::new(start, self.buffer.len() - start));
+    }
+
+    /// As [`iter_names`](Fields::iter_names), and whether the value must never be indexed by a compression context.
+    pub(crate) fn iter_to_compress(&self) -> impl Iterator<Item = (NameRef<'_>, &[u8], bool)> {
+        self.visible().map(|entry| {
+            let never_indexed = entry.flags & NEVER_INDEXED != 0;
+            (entry.name_ref(&self.buffer), entry.value(&self.buffer), never_indexed)
+        })
     }
 
     pub(crate) fn bytes(&self, span: Span) -> &[u8] {

@@ -80,6 +80,26 @@ pub struct RequestHead {
     scheme: Span,
     authority: Span,
     path: Span,
+    protocol: Span,
+}
+
+/// Where the pseudo fields of a request are in its buffer; empty where there is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PseudoFields {
+    pub method: Span,
+    pub scheme: Span,
+    pub authority: Span,
+    pub path: Span,
+    pub protocol: Span,
+}
+
+/// The characters that Envoy lets through in `:authority` and Host.
+pub(crate) fn is_authority(authority: &[u8]) -> bool {
+    authority.iter().all(|byte| {
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b':')
+            || b"_~%!$&'()*+,;=@[]".contains(byte)
+    })
 }
 
 impl RequestHead {
@@ -99,6 +119,7 @@ impl RequestHead {
         self.is_upgrade = false;
         self.method_kind = Method::Get;
         (self.method, self.scheme, self.authority, self.path) = Default::default();
+        self.protocol = Span::default();
     }
 
     /// `:method`, as bytes.
@@ -126,6 +147,16 @@ impl RequestHead {
     #[inline]
     pub fn path(&self) -> &[u8] {
         self.fields.bytes(self.path)
+    }
+
+    /// `:protocol` of an extended CONNECT (RFC 8441). Empty if there is none.
+    pub fn protocol(&self) -> &[u8] {
+        self.fields.bytes(self.protocol)
+    }
+
+    /// Sets `:protocol`; an empty one is none.
+    pub fn set_protocol(&mut self, protocol: &[u8]) {
+        self.protocol = self.fields.store_value(protocol);
     }
 
     /// Sets `:method`.
@@ -173,9 +204,9 @@ impl RequestHead {
         pseudo.into_iter().chain(self.fields.get_all(name))
     }
 
-    /// Method, scheme, authority and path that are there, by name, then the fields.
+    /// The pseudo fields that are there, by name, then the fields.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        const PSEUDO: [&[u8]; 4] = [b":method", b":scheme", b":authority", b":path"];
+        const PSEUDO: [&[u8]; 5] = [b":method", b":scheme", b":authority", b":path", b":protocol"];
         let pseudo = PSEUDO.into_iter().filter_map(|name| Some((name, self.pseudo(name)?)));
         pseudo.chain(self.fields.iter())
     }
@@ -191,13 +222,20 @@ impl RequestHead {
             b":scheme" => self.scheme(),
             b":authority" => self.authority(),
             b":path" => self.path(),
+            b":protocol" => self.protocol(),
             _ => return None,
         })
     }
 }
 
-/// What the decoders and encoders of HTTP/1 need.
+/// What decoders and encoders need.
 impl RequestHead {
+    pub(crate) fn set_pseudo_fields(&mut self, places: PseudoFields, version: Version) {
+        self.set_line(places.method, places.path, version);
+        (self.scheme, self.authority) = (places.scheme, places.authority);
+        self.protocol = places.protocol;
+    }
+
     pub(crate) fn set_line(&mut self, method: Span, path: Span, version: Version) {
         self.method_kind = Method::from_bytes(self.fields.bytes(method));
         self.method = method;

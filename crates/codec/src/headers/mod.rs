@@ -16,3 +16,4 @@ pub use head::{Method, RequestHead, ResponseHead, Version};
 pub use names::{KnownName, NameSet};
 
 pub(crate) use fields::{Span, is_token_byte};
+pub(crate) use head::{PseudoFields, is_authority};

@@ -5,7 +5,12 @@
 pub struct KnownName(pub(super) u8);
 
 impl KnownName {
-    pub(super) const NONE: KnownName = KnownName(0);
+    pub(crate) const NONE: KnownName = KnownName(0);
+
+    /// For tables by name: below 128, 0 for `NONE`.
+    pub(crate) const fn number(self) -> u8 {
+        self.0
+    }
 
     /// The lower-case name; empty for `NONE`, which is never handed out.
     pub const fn as_str(self) -> &'static str {
@@ -62,7 +67,7 @@ macro_rules! known_names {
 
         /// `NONE` for a name without a number. The compiler turns this into a switch on the length and few comparisons.
         #[inline]
-        pub(super) fn number(lower_case: &[u8]) -> KnownName {
+        pub(crate) fn number(lower_case: &[u8]) -> KnownName {
             const fn bytes<const N: usize>(spelling: &str) -> [u8; N] {
                 let source = spelling.as_bytes();
                 let mut out = [0; N];

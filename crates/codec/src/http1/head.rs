@@ -7,7 +7,9 @@ use std::mem::MaybeUninit;
 
 use super::target::{self, Target};
 use super::{MOST_FIELDS, Options, Refusal};
-use crate::headers::{Fields, Method, RequestHead, ResponseHead, Span, Version, names};
+use crate::headers::{
+    Fields, Method, RequestHead, ResponseHead, Span, Version, is_authority, names,
+};
 
 /// How far the head at the front of the input is.
 #[derive(Debug, PartialEq, Eq)]
@@ -248,7 +250,7 @@ fn place_authority(head: &mut RequestHead) -> Result<(), Refusal> {
     if head.fields.contains(names::HOST) {
         return Err(Refusal::codec_error("more than one Host"));
     }
-    if !target::is_authority(head.fields.bytes(host)) {
+    if !is_authority(head.fields.bytes(host)) {
         return Err(Refusal::codec_error("bad character in Host"));
     }
     head.set_authority_span(host);

@@ -1,7 +1,7 @@
 //! The four forms of a request target (RFC 9112 §3.2), by place in the head's bytes.
 
 use super::Refusal;
-use crate::headers::{Method, Span};
+use crate::headers::{Method, Span, is_authority};
 
 /// Where the parts of a target are. What is empty was not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,15 +54,6 @@ pub(super) fn split(
         authority: Span::new(at + host, end),
         path: Span::new(at + host + end, rest.len() - end),
         needs_slash: end == rest.len(),
-    })
-}
-
-/// The characters that Envoy lets through in `:authority` and Host.
-pub(super) fn is_authority(authority: &[u8]) -> bool {
-    authority.iter().all(|byte| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b':')
-            || b"_~%!$&'()*+,;=@[]".contains(byte)
     })
 }
 
