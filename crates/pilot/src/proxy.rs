@@ -29,6 +29,8 @@ pub enum ProxyKind {
     Sidecar,
     /// A gateway.
     Router,
+    /// None at all: a gRPC client that speaks xDS itself.
+    Proxyless,
 }
 
 /// What a node can load, as far as anything emitted depends on it.

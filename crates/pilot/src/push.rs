@@ -396,6 +396,8 @@ fn touches_own(
             touched.authentication.contains(namespace)
                 || (relays(proxy, before, after) && touches_relays(touched))
         }
+        // Nothing is its own.
+        ProxyKind::Proxyless => false,
         ProxyKind::Router => {
             touched.gateways
                 || !touched.credentials.is_empty()

@@ -43,7 +43,7 @@ fn write(random: &mut Random) -> String {
         random.below(3)
     );
     let istio = "apiVersion: networking.istio.io/v1";
-    match random.below(10) {
+    match random.below(11) {
         0 | 1 => {
             let port = random.pick(&[
                 "{port: 80, name: http}",
@@ -111,6 +111,16 @@ fn write(random: &mut Random) -> String {
             format!(
                 "{{{istio}, kind: Sidecar, {metadata}, spec: {{{selector}egress: [{{{port}hosts: {hosts}}}]}}}}"
             )
+        }
+        9 => {
+            let (named, within) = (random.pick(&NAMES), random.pick(&NAMESPACES));
+            let spec = match random.below(2) {
+                0 => format!(
+                    "hosts: [{other}], http: [{{match: [{{uri: {{prefix: /x}}}}], delegate: {{name: {named}, namespace: {within}}}}}]"
+                ),
+                _ => format!("http: [{{route: [{{destination: {{host: {other}}}}}]}}]"),
+            };
+            format!("{{{istio}, kind: VirtualService, {metadata}, spec: {{{spec}}}}}")
         }
         _ => {
             let port = random.pick(&[

@@ -61,13 +61,14 @@ pub fn read(node: &Node, peer: Option<&Peer>) -> Result<Proxy, NodeError> {
     else {
         return Err(bad_id());
     };
+    let metadata = Metadata(node.metadata.as_ref());
     let kind = match kind {
+        "sidecar" if is_grpc(node, &metadata) => ProxyKind::Proxyless,
         "sidecar" => ProxyKind::Sidecar,
         "router" => ProxyKind::Router,
         other => return Err(NodeError::Type(other.to_owned())),
     };
     let (name, id_namespace) = name.rsplit_once('.').ok_or_else(bad_id)?;
-    let metadata = Metadata(node.metadata.as_ref());
     let claimed = metadata.text("NAMESPACE").unwrap_or(id_namespace);
     if let Some(peer) = peer
         && (claimed != peer.namespace || id_namespace != peer.namespace)
@@ -114,6 +115,11 @@ pub fn read(node: &Node, peer: Option<&Peer>) -> Result<Proxy, NodeError> {
     })
 }
 
+/// Istio's agent says so; the libraries name themselves (`gRPC C-core`, `gRPC Go`, `gRPC Java`).
+fn is_grpc(node: &Node, metadata: &Metadata<'_>) -> bool {
+    metadata.text("GENERATOR") == Some("grpc") || node.user_agent_name.starts_with("gRPC")
+}
+
 /// What a node's lists of features and extensions say.
 fn capabilities(node: &Node) -> Capabilities {
     let mut all = Capabilities::default();
@@ -138,10 +144,10 @@ fn capabilities(node: &Node) -> Capabilities {
     all
 }
 
-/// Traffic is captured by nothing yet: a sidecar must say so. Gateways capture none by nature.
+/// Traffic is captured by nothing yet: a sidecar must say so. Gateways and gRPC clients capture none by nature.
 fn check_interception(kind: ProxyKind, metadata: &Metadata<'_>) -> Result<(), NodeError> {
     match (kind, metadata.text("INTERCEPTION_MODE")) {
-        (ProxyKind::Router, _) | (ProxyKind::Sidecar, Some("NONE")) => Ok(()),
+        (ProxyKind::Router | ProxyKind::Proxyless, _) | (_, Some("NONE")) => Ok(()),
         (ProxyKind::Sidecar, mode) => {
             Err(NodeError::Interception(mode.unwrap_or("REDIRECT").to_owned()))
         }

@@ -7,7 +7,7 @@ use xds::ResourceType;
 use super::listener::inbound_ports;
 use super::origin::Translated;
 use super::view::{View, ViewKey};
-use super::{Caches, Generator};
+use super::{Caches, Generator, proxyless};
 use crate::model::registry::Row;
 use crate::model::service::{Host, Protocol};
 use crate::model::{Aspect, PushContext};
@@ -61,6 +61,9 @@ fn of_host(
     host: &Host,
 ) -> Vec<Translated> {
     let Some(row) = context.service(host) else { return Vec::new() };
+    if view.kind == ProxyKind::Proxyless {
+        return proxyless::clusters(caches, context, view, row);
+    }
     let keys = keys(context, view, row);
     keys.into_iter()
         .filter_map(|key| {
@@ -69,7 +72,10 @@ fn of_host(
         .collect()
 }
 
-fn of_view(caches: &mut Caches, _: &PushContext, _: &View) -> Vec<Translated> {
+fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Translated> {
+    if view.key.kind == ProxyKind::Proxyless {
+        return Vec::new();
+    }
     let black_hole = caches.black_hole.resource((), |()| {
         let cluster = cluster::black_hole();
         Some((cluster.name.as_str().into(), cluster))

@@ -10,11 +10,11 @@ use xds::ResourceType;
 use super::origin::Translated;
 use super::view::ViewKey;
 use super::virtual_host::destination_services;
-use super::{Caches, Generator, gateway_routes, nothing_of_host, nothing_of_view};
+use super::{Caches, Generator, gateway_routes, nothing_of_view, proxyless};
 use crate::model::hostname;
 use crate::model::interned::Interned;
 use crate::model::registry::Row;
-use crate::model::service::{Protocol, Service, ServicePort, TargetPort};
+use crate::model::service::{Host, Protocol, Service, ServicePort, TargetPort};
 use crate::model::sidecar::{self, HTTP_PROXY_ROUTE};
 use crate::model::{Aspect, PushContext};
 use crate::naming;
@@ -27,8 +27,8 @@ use crate::proxy::{Proxy, ProxyKind, Upstream};
 
 pub(super) const GENERATOR: Generator = Generator {
     kind: ResourceType::Listener,
-    aspects: Aspect::ALL,
-    of_host: nothing_of_host,
+    aspects: Aspect::SERVICE,
+    of_host,
     follows: &[],
     of_view: nothing_of_view,
     of_proxy,
@@ -37,14 +37,29 @@ pub(super) const GENERATOR: Generator = Generator {
 /// Where applications listen: nowhere but on their own machine.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// Only gRPC clients have listeners of hosts: proxies listen on what is theirs alone.
+fn of_host(
+    caches: &mut Caches,
+    context: &PushContext,
+    view: &ViewKey,
+    host: &Host,
+) -> Vec<Translated> {
+    match view.kind {
+        ProxyKind::Proxyless => proxyless::listeners(caches, context, view, host),
+        ProxyKind::Sidecar | ProxyKind::Router => Vec::new(),
+    }
+}
+
 fn of_proxy(
     caches: &mut Caches,
     context: &PushContext,
     proxy: &Proxy,
     view: &ViewKey,
 ) -> Vec<Translated> {
-    if proxy.kind == ProxyKind::Router {
-        return gateway_listeners(caches, context, proxy);
+    match proxy.kind {
+        ProxyKind::Router => return gateway_listeners(caches, context, proxy),
+        ProxyKind::Proxyless => return Vec::new(),
+        ProxyKind::Sidecar => {}
     }
     let mut taken = BTreeSet::new();
     let mut all = inbound_listeners(caches, context, proxy, view, &mut taken);

@@ -10,6 +10,7 @@ pub mod gateway_routes;
 pub mod listener;
 pub mod memo;
 pub mod origin;
+pub mod proxyless;
 pub mod route;
 pub mod secret;
 pub mod view;
@@ -46,6 +47,12 @@ pub struct Caches {
     pub route_configurations: Memo<route::RouteConfigurationKey>,
     /// Virtual hosts.
     pub virtual_hosts: Memo<virtual_host::ResourceKey>,
+    /// Listeners of gRPC clients.
+    pub proxyless_listeners: Memo<networking::proxyless::ListenerKey>,
+    /// Route configurations of gRPC clients.
+    pub proxyless_routes: Memo<networking::proxyless::RoutesKey>,
+    /// Clusters of gRPC clients.
+    pub proxyless_clusters: Memo<networking::proxyless::ProxylessClusterKey>,
     /// Gateway credentials.
     pub secrets: Memo<networking::secret::SecretKey>,
     /// The cluster without endpoints, which has no inputs.
@@ -64,6 +71,9 @@ impl Caches {
             + self.gateway_listeners.translations()
             + self.route_configurations.translations()
             + self.virtual_hosts.translations()
+            + self.proxyless_listeners.translations()
+            + self.proxyless_routes.translations()
+            + self.proxyless_clusters.translations()
             + self.secrets.translations()
             + self.black_hole.translations()
     }
@@ -79,6 +89,9 @@ impl Caches {
         self.gateway_listeners.sweep();
         self.route_configurations.sweep();
         self.virtual_hosts.sweep();
+        self.proxyless_listeners.sweep();
+        self.proxyless_routes.sweep();
+        self.proxyless_clusters.sweep();
         self.secrets.sweep();
     }
 }

@@ -17,6 +17,7 @@ use crate::networking::endpoints::EndpointsKey;
 use crate::networking::gateway::GatewayListenerKey;
 use crate::networking::inbound::InboundKey;
 use crate::networking::outbound::{HttpKey, TcpKey};
+use crate::networking::proxyless::{self, ProxylessClusterKey};
 use crate::networking::secret::SecretKey;
 use crate::networking::virtual_host::VirtualHostKey;
 
@@ -80,6 +81,18 @@ impl Origined for ResourceKey {
     }
 }
 
+impl Origined for ProxylessClusterKey {
+    fn origins(&self) -> Vec<Origin> {
+        self.0.origins()
+    }
+}
+
+impl Origined for proxyless::RoutesKey {
+    fn origins(&self) -> Vec<Origin> {
+        self.virtual_host.origins()
+    }
+}
+
 impl Origined for TcpKey {
     fn origins(&self) -> Vec<Origin> {
         self.virtual_service.iter().flat_map(|rule| rule_origins(rule)).collect()
@@ -120,5 +133,6 @@ without_origins!(
     InboundClusterKey,
     InboundKey,
     RouteConfigurationKey,
+    proxyless::ListenerKey,
     SecretKey
 );

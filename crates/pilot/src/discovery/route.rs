@@ -11,7 +11,8 @@ use xds::{Resource, ResourceType, Version};
 use super::gateway_routes;
 use super::origin::Translated;
 use super::view::{Resources, View, ViewKey};
-use super::{Caches, Generator, nothing_of_host};
+use super::{Caches, Generator, proxyless};
+use crate::model::service::Host;
 use crate::model::{Aspect, PushContext};
 use crate::networking::encoding::encode;
 use crate::networking::tls::ads;
@@ -20,8 +21,8 @@ use crate::proxy::{Capabilities, Proxy, ProxyKind};
 
 pub(super) const GENERATOR: Generator = Generator {
     kind: ResourceType::RouteConfiguration,
-    aspects: Aspect::ALL,
-    of_host: nothing_of_host,
+    aspects: Aspect::SERVICE.with(Aspect::ROUTES),
+    of_host,
     follows: &[ResourceType::VirtualHost],
     of_view,
     of_proxy,
@@ -95,6 +96,19 @@ fn append_virtual_host(resource: &Resource, bytes: &mut Vec<u8>) {
     encode_key(VIRTUAL_HOSTS_FIELD, WireType::LengthDelimited, bytes);
     encode_varint(any.value.len() as u64, bytes);
     bytes.extend_from_slice(&any.value);
+}
+
+/// Only gRPC clients have route configurations of hosts.
+fn of_host(
+    caches: &mut Caches,
+    context: &PushContext,
+    view: &ViewKey,
+    host: &Host,
+) -> Vec<Translated> {
+    match view.kind {
+        ProxyKind::Proxyless => proxyless::routes(caches, context, view, host),
+        ProxyKind::Sidecar | ProxyKind::Router => Vec::new(),
+    }
 }
 
 fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Translated> {

@@ -36,7 +36,9 @@ impl ViewKey {
     /// The view that a proxy sees now.
     pub fn of(context: &PushContext, proxy: &Proxy) -> ViewKey {
         let sidecar = match proxy.kind {
-            ProxyKind::Sidecar => context.sidecars.find(&proxy.namespace, &proxy.labels).cloned(),
+            ProxyKind::Sidecar | ProxyKind::Proxyless => {
+                context.sidecars.find(&proxy.namespace, &proxy.labels).cloned()
+            }
             ProxyKind::Router => None,
         };
         let asked = context.virtual_services.source_labels();

@@ -153,7 +153,8 @@ fn domains(
     all
 }
 
-fn mesh_routes(
+/// What a rule says of a host's port to the proxies of a view.
+pub fn mesh_routes(
     context: &PushContext,
     view: &ViewKey,
     rule: &Interned<VirtualServiceRule>,

@@ -178,7 +178,8 @@ pub fn black_hole() -> Cluster {
     }
 }
 
-fn one_endpoint(cluster: &str, address: Address) -> ClusterLoadAssignment {
+/// A load assignment of one endpoint.
+pub fn one_endpoint(cluster: &str, address: Address) -> ClusterLoadAssignment {
     let endpoint = LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(address),
@@ -265,7 +266,7 @@ fn written_socket(
 }
 
 /// Who may answer.
-fn sans(key: &ClusterKey) -> Vec<String> {
+pub fn sans(key: &ClusterKey) -> Vec<String> {
     let domains = key.mesh.trust_domains();
     let accounts = &key.identities.service_accounts;
     accounts

@@ -37,7 +37,8 @@ pub fn load_assignment(key: &EndpointsKey) -> ClusterLoadAssignment {
     let endpoints = by_locality
         .into_iter()
         .map(|(locality, instances)| LocalityLbEndpoints {
-            locality: (*locality != Locality::default()).then(|| envoy_locality(locality)),
+            // gRPC refuses endpoints without one; an empty one means the same as none to Envoy.
+            locality: Some(envoy_locality(locality)),
             load_balancing_weight: number(
                 instances.iter().map(|instance| instance.weight.max(1)).sum(),
             ),

@@ -12,6 +12,7 @@ pub mod filters;
 pub mod gateway;
 pub mod inbound;
 pub mod outbound;
+pub mod proxyless;
 pub mod relay;
 pub mod route;
 pub mod route_match;

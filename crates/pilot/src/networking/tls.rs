@@ -7,9 +7,10 @@ use api::envoy::config::core::v3::{
 };
 use api::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use api::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
-    SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext, common_tls_context,
-    subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
+    CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
+    DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsParameters,
+    UpstreamTlsContext, common_tls_context, subject_alt_name_matcher::SanType,
+    tls_parameters::TlsProtocol,
 };
 use api::envoy::r#type::matcher::v3::StringMatcher;
 use prost::{Message, Name};
@@ -20,6 +21,8 @@ use crate::naming::{SDS_DEFAULT_CERTIFICATE, SDS_ROOT};
 
 /// The static cluster of the bootstrap by which a proxy asks its agent for its certificate.
 pub const SDS_CLUSTER: &str = "sds-grpc";
+/// What a gRPC client's bootstrap calls the provider of its certificates.
+const CERTIFICATE_PROVIDER: &str = "default";
 const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 const RAW_SOCKET: &str = "envoy.transport_sockets.raw_buffer";
 
@@ -79,6 +82,34 @@ pub fn mesh_client(sni: &str, alpn: &[&str], sans: &[String]) -> TransportSocket
             ..Default::default()
         }),
         sni: sni.to_owned(),
+        ..Default::default()
+    };
+    socket(TLS_SOCKET, &tls)
+}
+
+/// The client side of mesh TLS at a client that has its certificates from a provider of its own bootstrap.
+pub fn mesh_client_of_provider(sans: &[String]) -> TransportSocket {
+    let provider = |certificate: &str| CertificateProviderPluginInstance {
+        instance_name: CERTIFICATE_PROVIDER.to_owned(),
+        certificate_name: certificate.to_owned(),
+    };
+    let tls = UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_provider_instance: Some(provider(SDS_DEFAULT_CERTIFICATE)),
+            validation_context_type: Some(
+                common_tls_context::ValidationContextType::ValidationContext(
+                    CertificateValidationContext {
+                        ca_certificate_provider_instance: Some(provider(SDS_ROOT)),
+                        match_typed_subject_alt_names: typed(
+                            sans.iter().map(|san| exact(san)).collect(),
+                            SanType::Uri,
+                        ),
+                        ..Default::default()
+                    },
+                ),
+            ),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     socket(TLS_SOCKET, &tls)

@@ -128,7 +128,8 @@ fn lb_policy(settings: &PolicySettings) -> LbPolicy {
     }
 }
 
-fn outlier_detection(outliers: &OutlierDetection) -> EnvoyOutlierDetection {
+/// Outlier detection.
+pub fn outlier_detection(outliers: &OutlierDetection) -> EnvoyOutlierDetection {
     // A threshold of zero switches a detector off: it is then never enforced.
     let enforcing = |threshold: Option<u32>| {
         threshold.and_then(|threshold| number(if threshold > 0 { 100 } else { 0 }))

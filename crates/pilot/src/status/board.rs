@@ -17,7 +17,7 @@ use crate::push::ProxyId;
 pub struct ProxyStatus {
     /// Node id.
     pub id: String,
-    /// `sidecar` or `router`.
+    /// `sidecar`, `router` or `proxyless`.
     pub kind: &'static str,
     /// The workload's name.
     pub name: String,
@@ -74,6 +74,7 @@ impl StatusBoard {
             kind: match proxy.kind {
                 ProxyKind::Sidecar => "sidecar",
                 ProxyKind::Router => "router",
+                ProxyKind::Proxyless => "proxyless",
             },
             name: proxy.name.clone(),
             namespace: proxy.namespace.to_string(),

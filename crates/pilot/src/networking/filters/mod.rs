@@ -12,6 +12,7 @@ use api::envoy::extensions::filters::network::http_connection_manager::v3::{
 use api::google::protobuf::Any;
 
 use crate::proxy::Capabilities;
+pub use router::{NAME as ROUTER, config as router};
 pub use stats::{NAME as STATS_FILTER, of_node as stats};
 
 /// Which side of a workload a listener serves.
@@ -47,7 +48,7 @@ const HTTP_FILTERS: [Row; 5] = [
     Row { name: "istio.metadata_exchange", config: peer_metadata::config },
     Row { name: "istio.alpn", config: alpn::config },
     Row { name: STATS_FILTER, config: stats::config },
-    Row { name: "envoy.filters.http.router", config: router::config },
+    Row { name: ROUTER, config: |_| Some(router()) },
 ];
 
 /// The extensions that are emitted only to nodes whose list has them.

@@ -3,9 +3,12 @@
 use api::envoy::extensions::filters::http::router::v3::Router;
 use api::google::protobuf::Any;
 
-use super::Site;
 use crate::networking::encoding::pack;
 
-pub(super) fn config(_site: &Site<'_>) -> Option<Any> {
-    Some(pack(&Router::default()))
+/// Its name.
+pub const NAME: &str = "envoy.filters.http.router";
+
+/// The defaults.
+pub fn config() -> Any {
+    pack(&Router::default())
 }
