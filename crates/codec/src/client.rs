@@ -1,14 +1,17 @@
 //! The client's end of a connection: requests out, responses in.
 
-use crate::event::{Decoded, Event, StreamId};
+use crate::event::{Decoded, Event, ResetCode, StreamId};
 use crate::headers::{Fields, RequestHead, ResponseHead, Version};
 use crate::http1::{self, DataTail};
+use crate::http2;
 
 /// The codec of an upstream connection.
 #[derive(Debug)]
 pub enum ClientCodec {
     /// HTTP/1.1
     Http1(http1::ClientCodec),
+    /// HTTP/2
+    Http2(Box<http2::ClientCodec>),
     /// A multiplexing protocol for tests.
     #[cfg(feature = "frames")]
     Frames(crate::frames::ClientCodec),
@@ -18,6 +21,7 @@ macro_rules! dispatch {
     ($self:ident, $codec:ident => $call:expr) => {
         match $self {
             ClientCodec::Http1($codec) => $call,
+            ClientCodec::Http2($codec) => $call,
             #[cfg(feature = "frames")]
             ClientCodec::Frames($codec) => $call,
         }
@@ -30,6 +34,7 @@ impl ClientCodec {
     pub fn version(&self) -> Version {
         match self {
             ClientCodec::Http1(_) => Version::Http11,
+            ClientCodec::Http2(_) => Version::Http2,
             #[cfg(feature = "frames")]
             ClientCodec::Frames(_) => Version::Http2,
         }
@@ -39,6 +44,7 @@ impl ClientCodec {
     pub fn free_streams(&self) -> usize {
         match self {
             ClientCodec::Http1(codec) => usize::from(codec.is_reusable()),
+            ClientCodec::Http2(codec) => codec.free_streams(),
             #[cfg(feature = "frames")]
             ClientCodec::Frames(codec) => codec.free_streams(),
         }
@@ -67,7 +73,8 @@ impl ClientCodec {
     }
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
-    /// of them and says what must come after.
+    /// of them and says what must come after. HTTP/2 begins one frame: if not all of the bytes go into it, `begin_data` is
+    /// to be called again for the rest.
     pub fn begin_data(
         &mut self,
         stream: StreamId,
@@ -83,9 +90,12 @@ impl ClientCodec {
         dispatch!(self, codec => codec.encode_trailers(stream, trailers, out))
     }
 
-    /// Data may be written: false between the request for a tunnel (CONNECT, upgrade) and the answer that grants it.
+    /// Data may be written: false in HTTP/1 between the request for a tunnel (CONNECT, upgrade) and the answer that grants it.
     pub fn can_send_data(&self) -> bool {
-        dispatch!(self, codec => codec.can_send_data())
+        match self {
+            ClientCodec::Http1(codec) => codec.can_send_data(),
+            _ => true,
+        }
     }
 
     /// The next event in `input`, which holds everything read and not consumed. `head` is filled when the event says so.
@@ -105,8 +115,90 @@ impl ClientCodec {
         dispatch!(self, codec => codec.reset(stream, out))
     }
 
+    /// As `reset`, with a reason.
+    pub fn reset_with(&mut self, stream: StreamId, code: ResetCode, out: &mut Vec<u8>) {
+        match self {
+            ClientCodec::Http2(codec) => codec.reset_with(stream, code, out),
+            _ => self.reset(stream, out),
+        }
+    }
+
     /// The connection is not to be used for another stream.
     pub fn must_close(&self) -> bool {
         dispatch!(self, codec => codec.must_close())
+    }
+}
+
+/// What HTTP/2 has and HTTP/1 answers without a thought.
+impl ClientCodec {
+    /// How many body bytes `encode_data` may be given for a stream now; more of them wait for [`Event::Room`]. Of a stream
+    /// that takes nothing more any number is dropped. HTTP/1: any number.
+    #[inline]
+    pub fn send_room(&self, stream: StreamId) -> usize {
+        match self {
+            ClientCodec::Http2(codec) => codec.send_room(stream),
+            _ => usize::MAX,
+        }
+    }
+
+    /// As `send_room`, for all streams of the connection together.
+    pub fn connection_room(&self) -> usize {
+        match self {
+            ClientCodec::Http2(codec) => codec.connection_room(),
+            _ => usize::MAX,
+        }
+    }
+
+    /// So many received body bytes of a stream have left on the other side, or were thrown away: the peer may send as many
+    /// again. Of a stream that is over nothing need be said.
+    #[inline]
+    pub fn passed_on(&mut self, stream: StreamId, len: usize) {
+        if let ClientCodec::Http2(codec) = self {
+            codec.passed_on(stream, len);
+        }
+    }
+
+    /// Something waits for `write_control`.
+    #[inline]
+    pub fn has_control(&self) -> bool {
+        matches!(self, ClientCodec::Http2(codec) if codec.has_control())
+    }
+
+    /// Writes what decoding and passing on have made necessary: SETTINGS, acknowledgements, resets, openings of windows.
+    #[inline]
+    pub fn write_control(&mut self, out: &mut Vec<u8>) {
+        if let ClientCodec::Http2(codec) = self {
+            codec.write_control(out);
+        }
+    }
+
+    /// Asks the peer for a sign of life, which comes as [`Event::Pong`]. HTTP/1 cannot ask.
+    pub fn ping(&mut self, out: &mut Vec<u8>) {
+        if let ClientCodec::Http2(codec) = self {
+            codec.ping(out);
+        }
+    }
+
+    /// To be called before the bytes of a read are decoded: the time on any monotonic clock, and how many of the bytes
+    /// written so far have not left.
+    #[inline]
+    pub fn observe(&mut self, now_ns: u64, unsent: usize) {
+        if let ClientCodec::Http2(codec) = self {
+            codec.observe(now_ns, unsent);
+        }
+    }
+
+    /// What is to be counted since the last call, if anything.
+    #[inline]
+    pub fn take_counts(&mut self) -> Option<http2::Counts> {
+        match self {
+            ClientCodec::Http2(codec) => codec.take_counts(),
+            _ => None,
+        }
+    }
+
+    /// The server takes extended CONNECT (RFC 8441); HTTP/1 never does.
+    pub fn takes_extended_connect(&self) -> bool {
+        matches!(self, ClientCodec::Http2(codec) if codec.takes_extended_connect())
     }
 }

@@ -63,7 +63,18 @@ pub enum Event {
         /// Why.
         reason: ResetReason,
     },
-    /// The connection cannot go on. Nothing more is decoded.
+    /// The peer has opened a window (HTTP/2): look at `send_room` again.
+    Room {
+        /// Whose; `None` for every stream's.
+        stream: Option<StreamId>,
+    },
+    /// The peer's settings have come or changed (HTTP/2): there may be more room on every stream, and for more streams.
+    PeerSettings,
+    /// The server takes no more streams (HTTP/2). Those that it will not look at were named before, as `Reset`.
+    GoAway,
+    /// The peer's answer to `ping`.
+    Pong,
+    /// A breach of protocol: the end of one stream, or of the connection, of which then nothing more is decoded.
     Error(CodecError),
 }
 
@@ -80,11 +91,27 @@ pub enum ResetReason {
     Local,
 }
 
+/// What is said of a stream that is given up; HTTP/1 has no word for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResetCode {
+    /// Nothing went wrong; the rest is not needed.
+    NoError,
+    /// The peer broke the protocol.
+    Protocol,
+    /// What was being sent cannot be finished.
+    Internal,
+    /// It was not looked at: it is safe to retry.
+    Refused,
+    /// Nobody waits for it any more.
+    Cancel,
+}
+
 /// A breach of protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{details}: {reason}")]
 pub struct CodecError {
-    /// The stream at fault. A server may answer it with `encode_head` as long as it has not begun to.
+    /// The stream at fault; for HTTP/2, 0 if it is none in particular. An HTTP/1 server may answer it with `encode_head` as
+    /// long as it has not begun to; HTTP/2 has reset it already, or is about to end the connection.
     pub stream: StreamId,
     /// Whether the head of that stream has been given out before.
     pub after_head: bool,
@@ -94,6 +121,7 @@ pub struct CodecError {
     pub details: &'static str,
     /// For people: what was wrong with the bytes.
     pub reason: &'static str,
-    /// Whether the connection is to be closed after the answer. For HTTP/1 always.
+    /// Whether the connection is to be closed after the answer. For HTTP/1 always; for HTTP/2 only the stream is over
+    /// otherwise.
     pub close: bool,
 }

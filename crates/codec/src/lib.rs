@@ -1,9 +1,11 @@
 //! Bytes ⇄ messages, without sockets, clock, threads or configuration.
 //!
+//! * [`grpc`]: where messages begin and end
 //! * [`headers`]: heads of messages as one buffer and an index
 //! * [`event`]: what decoders say, the same for every version of HTTP
 //! * [`server`], [`client`]: the two ends of a connection, whichever version it speaks
 //! * [`http1`]: HTTP/1.0 and HTTP/1.1
+//! * [`http2`]: HTTP/2
 //! * [`sniff`]: which protocol a connection starts with
 //! * [`tls_client_hello`]: what a TLS client asks for
 //!
@@ -14,8 +16,10 @@ pub mod client;
 pub mod event;
 #[cfg(feature = "frames")]
 pub mod frames;
+pub mod grpc;
 pub mod headers;
 pub mod http1;
+pub mod http2;
 pub mod server;
 pub mod sniff;
 pub mod tls_client_hello;

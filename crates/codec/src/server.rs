@@ -1,14 +1,17 @@
 //! The server's end of a connection: requests in, responses out.
 
-use crate::event::{Decoded, Event, StreamId};
+use crate::event::{Decoded, Event, ResetCode, StreamId};
 use crate::headers::{Fields, RequestHead, ResponseHead, Version};
 use crate::http1::{self, DataTail};
+use crate::http2;
 
 /// The codec of a downstream connection.
 #[derive(Debug)]
 pub enum ServerCodec {
     /// HTTP/1.0 and HTTP/1.1
     Http1(http1::ServerCodec),
+    /// HTTP/2
+    Http2(Box<http2::ServerCodec>),
     /// A multiplexing protocol for tests.
     #[cfg(feature = "frames")]
     Frames(crate::frames::ServerCodec),
@@ -18,6 +21,7 @@ macro_rules! dispatch {
     ($self:ident, $codec:ident => $call:expr) => {
         match $self {
             ServerCodec::Http1($codec) => $call,
+            ServerCodec::Http2($codec) => $call,
             #[cfg(feature = "frames")]
             ServerCodec::Frames($codec) => $call,
         }
@@ -30,6 +34,7 @@ impl ServerCodec {
     pub fn version(&self) -> Version {
         match self {
             ServerCodec::Http1(_) => Version::Http11,
+            ServerCodec::Http2(_) => Version::Http2,
             #[cfg(feature = "frames")]
             ServerCodec::Frames(_) => Version::Http2,
         }
@@ -81,7 +86,8 @@ impl ServerCodec {
     }
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
-    /// of them and says what must come after.
+    /// of them and says what must come after. HTTP/2 begins one frame: if not all of the bytes go into it, `begin_data` is
+    /// to be called again for the rest.
     pub fn begin_data(
         &mut self,
         stream: StreamId,
@@ -102,6 +108,14 @@ impl ServerCodec {
         dispatch!(self, codec => codec.reset(stream, out))
     }
 
+    /// As `reset`, with a reason.
+    pub fn reset_with(&mut self, stream: StreamId, code: ResetCode, out: &mut Vec<u8>) {
+        match self {
+            ServerCodec::Http2(codec) => codec.reset_with(stream, code, out),
+            _ => self.reset(stream, out),
+        }
+    }
+
     /// No new streams: HTTP/1 says `connection: close` with the next response head, HTTP/2 sends GOAWAY.
     pub fn start_drain(&mut self, out: &mut Vec<u8>) {
         dispatch!(self, codec => codec.start_drain(out))
@@ -115,5 +129,82 @@ impl ServerCodec {
     /// No stream is open and no part of a request has been seen.
     pub fn is_idle(&self) -> bool {
         dispatch!(self, codec => codec.is_idle())
+    }
+}
+
+/// What HTTP/2 has and HTTP/1 answers without a thought.
+impl ServerCodec {
+    /// How many body bytes `encode_data` may be given for a stream now; more of them wait for [`Event::Room`]. Of a stream
+    /// that takes nothing more any number is dropped. HTTP/1: any number.
+    #[inline]
+    pub fn send_room(&self, stream: StreamId) -> usize {
+        match self {
+            ServerCodec::Http2(codec) => codec.send_room(stream),
+            _ => usize::MAX,
+        }
+    }
+
+    /// As `send_room`, for all streams of the connection together.
+    pub fn connection_room(&self) -> usize {
+        match self {
+            ServerCodec::Http2(codec) => codec.connection_room(),
+            _ => usize::MAX,
+        }
+    }
+
+    /// So many received body bytes of a stream have left on the other side, or were thrown away: the peer may send as many
+    /// again. Of a stream that is over nothing need be said.
+    #[inline]
+    pub fn passed_on(&mut self, stream: StreamId, len: usize) {
+        if let ServerCodec::Http2(codec) = self {
+            codec.passed_on(stream, len);
+        }
+    }
+
+    /// Something waits for `write_control`.
+    #[inline]
+    pub fn has_control(&self) -> bool {
+        matches!(self, ServerCodec::Http2(codec) if codec.has_control())
+    }
+
+    /// Writes what decoding and passing on have made necessary: SETTINGS, acknowledgements, resets, openings of windows.
+    #[inline]
+    pub fn write_control(&mut self, out: &mut Vec<u8>) {
+        if let ServerCodec::Http2(codec) = self {
+            codec.write_control(out);
+        }
+    }
+
+    /// Asks the peer for a sign of life, which comes as [`Event::Pong`]. HTTP/1 cannot ask.
+    pub fn ping(&mut self, out: &mut Vec<u8>) {
+        if let ServerCodec::Http2(codec) = self {
+            codec.ping(out);
+        }
+    }
+
+    /// To be called before the bytes of a read are decoded: the time on any monotonic clock, and how many of the bytes
+    /// written so far have not left.
+    #[inline]
+    pub fn observe(&mut self, now_ns: u64, unsent: usize) {
+        if let ServerCodec::Http2(codec) = self {
+            codec.observe(now_ns, unsent);
+        }
+    }
+
+    /// What is to be counted since the last call, if anything.
+    #[inline]
+    pub fn take_counts(&mut self) -> Option<http2::Counts> {
+        match self {
+            ServerCodec::Http2(codec) => codec.take_counts(),
+            _ => None,
+        }
+    }
+
+    /// Part of a request's head has come, and no stream has begun with it yet.
+    pub fn is_in_head(&self) -> bool {
+        match self {
+            ServerCodec::Http2(codec) => codec.is_in_head(),
+            _ => !self.is_idle(),
+        }
     }
 }

@@ -114,7 +114,7 @@ impl Declared {
 }
 
 /// Digits only: no sign, no list, no space, and no more than 64 bits.
-pub(super) fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
+pub(crate) fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     const ODD: Refusal = Refusal::codec_error("Content-Length is not a decimal number");
 
     if value.is_empty() {

@@ -14,6 +14,7 @@ mod target;
 pub use body::DataTail;
 pub use client::ClientCodec;
 pub use encode::reason_phrase;
+pub(crate) use framing::parse_length;
 pub use server::ServerCodec;
 
 /// What a codec takes and gives; the defaults are Envoy's.

@@ -12,7 +12,7 @@ use super::{
 use crate::headers::{Fields, RequestHead, ResponseHead, Span};
 
 /// The decoding end of one direction of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     table: Table,
     /// The size that the peer may choose for the table: what our SETTINGS say, once they are acknowledged.

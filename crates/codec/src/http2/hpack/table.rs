@@ -85,7 +85,7 @@ impl Entry {
 }
 
 /// The dynamic table of one direction of a connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Table {
     bytes: Vec<u8>,
     /// Oldest first.

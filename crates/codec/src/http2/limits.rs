@@ -1,0 +1,216 @@
+//! What a peer may not do too often: Envoy's limits, and a count of everything that Envoy counts.
+
+use super::Options;
+use super::connection::Fault;
+
+/// What has happened since the counts were last taken. Names are those of Envoy's `http2.` statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub goaway_sent: u32,
+    pub header_overflow: u32,
+    pub headers_cb_no_stream: u32,
+    pub inbound_empty_frames_flood: u32,
+    pub inbound_priority_frames_flood: u32,
+    pub inbound_window_update_frames_flood: u32,
+    pub outbound_control_flood: u32,
+    pub outbound_flood: u32,
+    pub rx_messaging_error: u32,
+    pub rx_reset: u32,
+    pub stream_refused_errors: u32,
+    pub trailers: u32,
+    pub tx_reset: u32,
+}
+
+/// Running numbers of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    empty_in_a_row: u32,
+    priorities: u64,
+    window_updates: u64,
+    /// Streams that have been opened, by whichever end opens them.
+    pub streams: u64,
+    pub data_frames_sent: u64,
+    resets: ResetBucket,
+    pub outbound: Outbound,
+    pub now_ns: u64,
+}
+
+impl Limits {
+    /// A HEADERS, CONTINUATION or DATA frame has come.
+    #[inline]
+    pub fn payload(
+        &mut self,
+        is_futile: bool,
+        options: &Options,
+        counts: &mut Counts,
+    ) -> Result<(), Fault> {
+        if !is_futile {
+            self.empty_in_a_row = 0;
+            return Ok(());
+        }
+        self.empty_in_a_row += 1;
+        if self.empty_in_a_row <= options.max_consecutive_inbound_frames_with_empty_payload {
+            return Ok(());
+        }
+        counts.inbound_empty_frames_flood += 1;
+        Err(Fault::flood("http2.inbound_empty_frames_flood", "too many frames without payload"))
+    }
+
+    /// A PRIORITY frame has come.
+    pub fn priority(&mut self, options: &Options, counts: &mut Counts) -> Result<(), Fault> {
+        self.priorities += 1;
+        let most = u64::from(options.max_inbound_priority_frames_per_stream);
+        if self.priorities <= most * (1 + self.streams) {
+            return Ok(());
+        }
+        counts.inbound_priority_frames_flood += 1;
+        Err(Fault::flood("http2.inbound_priority_frames_flood", "too many PRIORITY frames"))
+    }
+
+    /// A WINDOW_UPDATE frame has come.
+    pub fn window_update(&mut self, options: &Options, counts: &mut Counts) -> Result<(), Fault> {
+        self.window_updates += 1;
+        let per_data = u64::from(options.max_inbound_window_update_frames_per_data_frame_sent);
+        if self.window_updates <= 5 + 2 * (self.streams + per_data * self.data_frames_sent) {
+            return Ok(());
+        }
+        counts.inbound_window_update_frames_flood += 1;
+        Err(Fault::flood(
+            "http2.inbound_window_update_frames_flood",
+            "too many WINDOW_UPDATE frames",
+        ))
+    }
+
+    /// A RST_STREAM frame has come from a client.
+    pub fn reset(&mut self, options: &Options) -> Result<(), Fault> {
+        if self.resets.take(options, self.now_ns) {
+            return Ok(());
+        }
+        Err(Fault::flood("http2.stream_reset_flood", "too many streams reset"))
+    }
+
+    /// Whether too much waits for the peer to read.
+    #[inline]
+    pub fn check_outbound(&self, options: &Options, counts: &mut Counts) -> Result<(), Fault> {
+        if self.outbound.frames() > options.max_outbound_frames {
+            counts.outbound_flood += 1;
+            return Err(Fault::flood("http2.outbound_frames_flood", "too many frames to be read"));
+        }
+        if self.outbound.control_frames() > options.max_outbound_control_frames {
+            counts.outbound_control_flood += 1;
+            return Err(Fault::flood(
+                "http2.outbound_control_frames_flood",
+                "too many control frames to be read",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Frames that have been written and have not left. Counted in two spans of the output, the older of which is forgotten
+/// when the newer begins to leave: at most as much too many as lies between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    /// Bytes ever written.
+    written: u64,
+    /// Where the newer span begins.
+    boundary: u64,
+    older: Frames,
+    newer: Frames,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Frames {
+    all: u32,
+    control: u32,
+}
+
+impl Outbound {
+    /// A frame of so many bytes, its head included.
+    #[inline]
+    pub fn wrote(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+        self.newer.all += 1;
+    }
+
+    /// As `wrote`, for PING, SETTINGS and RST_STREAM.
+    pub fn wrote_control(&mut self, bytes: usize) {
+        self.wrote(bytes);
+        self.newer.control += 1;
+    }
+
+    /// So many of the written bytes have not left.
+    pub fn unsent(&mut self, bytes: usize) {
+        if bytes == 0 {
+            (self.older, self.newer) = Default::default();
+            self.boundary = self.written;
+        } else if self.written.saturating_sub(bytes as u64) >= self.boundary {
+            self.older = std::mem::take(&mut self.newer);
+            self.boundary = self.written;
+        }
+    }
+
+    fn frames(&self) -> u32 {
+        self.older.all + self.newer.all
+    }
+
+    fn control_frames(&self) -> u32 {
+        self.older.control + self.newer.control
+    }
+}
+
+/// Resets that a client may send: a burst, filled up again at a rate.
+#[derive(Debug, Default)]
+struct ResetBucket {
+    taken: u32,
+    /// Up to when it has been filled up.
+    filled_ns: u64,
+}
+
+impl ResetBucket {
+    fn take(&mut self, options: &Options, now_ns: u64) -> bool {
+        const SECOND: u64 = 1_000_000_000;
+
+        let rate = u64::from(options.stream_reset_rate);
+        let back = now_ns.saturating_sub(self.filled_ns).saturating_mul(rate) / SECOND;
+        if back >= u64::from(self.taken) {
+            (self.taken, self.filled_ns) = (0, now_ns);
+        } else {
+            self.taken -= back as u32;
+            self.filled_ns += back * SECOND / rate.max(1);
+        }
+        self.taken += 1;
+        self.taken <= options.stream_reset_burst
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_left_is_not_counted() {
+        let mut outbound = Outbound::default();
+        (0..10).for_each(|_| outbound.wrote(100));
+        outbound.wrote_control(13);
+        outbound.unsent(500);
+        assert_eq!((outbound.frames(), outbound.control_frames()), (11, 1));
+        (0..10).for_each(|_| outbound.wrote(100));
+        // All of the first look has left.
+        outbound.unsent(1000);
+        assert_eq!((outbound.frames(), outbound.control_frames()), (10, 0));
+        outbound.unsent(0);
+        assert_eq!(outbound.frames(), 0);
+    }
+
+    #[test]
+    fn resets_come_back_with_time() {
+        let options = Options { stream_reset_burst: 3, stream_reset_rate: 2, ..Options::default() };
+        let mut bucket = ResetBucket::default();
+        let mut at = |ms: u64| bucket.take(&options, ms * 1_000_000);
+        assert!(at(0) && at(0) && at(1) && !at(2));
+        assert!(at(1_001) && !at(1_400), "two a second");
+        assert!(at(10_000) && at(10_000) && at(10_000) && !at(10_000));
+    }
+}

@@ -1,0 +1,1 @@
+//! The codecs against frames by hand, and against each other.
