@@ -114,6 +114,11 @@ impl Plan {
         self.files.edit(file, from, to)
     }
 
+    /// The address that the mesh has to itself.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
     /// Adds an argument of `outrigger up`.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
