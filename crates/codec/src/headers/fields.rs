@@ -70,9 +70,13 @@ impl Entry {
         Span { start: self.value_start, len: self.value_len }.of(buffer)
     }
 
+    fn value_end(&self) -> usize {
+        self.value_start as usize + self.value_len as usize
+    }
+
     /// Where the line ends, its CRLF included, if the entry is `WIRE`.
     fn line_end(&self) -> usize {
-        self.value_start as usize + self.value_len as usize + 2
+        self.value_end() + 2
     }
 }
 
@@ -518,7 +522,7 @@ impl Fields {
         !self.entries.is_empty()
     }
 
-    /// Makes one field of all that have this name, at the place of the first.
+    /// Makes one field of all that have this name, at the place of the first. Empty ones add nothing.
     pub(crate) fn join(&mut self, name: KnownName, separator: &[u8]) {
         let Some(first) = self.position(name.into(), 0) else {
             return;
@@ -527,15 +531,15 @@ impl Fields {
             return;
         };
         let start = self.buffer.len();
-        let value = |entry: Entry| {
-            entry.value_start as usize..(entry.value_start + entry.value_len) as usize
-        };
-        self.buffer.extend_from_within(value(self.entries[first]));
+        let range = |entry: Entry| entry.value_start as usize..entry.value_end();
+        self.buffer.extend_from_within(range(self.entries[first]));
         loop {
-            self.buffer.extend_from_slice(separator);
-            self.buffer.extend_from_within(value(self.entries[next]));
-            let flags = self.entries[next].flags;
-            self.entries[first].flags |= flags & NEVER_INDEXED;
+            let other = self.entries[next];
+            if self.buffer.len() > start && other.value_len > 0 {
+                self.buffer.extend_from_slice(separator);
+            }
+            self.buffer.extend_from_within(range(other));
+            self.entries[first].flags |= other.flags & NEVER_INDEXED;
             self.entries[next].flags |= REMOVED;
             match self.position(name.into(), next + 1) {
                 Some(position) => next = position,
