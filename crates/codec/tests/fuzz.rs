@@ -12,6 +12,10 @@ mod hpack_roundtrip;
 mod http1_client;
 #[path = "../fuzz/properties/http1_server.rs"]
 mod http1_server;
+#[path = "../fuzz/properties/http2_client_frames.rs"]
+mod http2_client_frames;
+#[path = "../fuzz/properties/http2_server_frames.rs"]
+mod http2_server_frames;
 #[path = "../fuzz/properties/tls_client_hello.rs"]
 mod tls_client_hello;
 
@@ -47,6 +51,8 @@ mod seeded {
         hpack_roundtrip,
         http1_client,
         http1_server,
+        http2_client_frames,
+        http2_server_frames,
         tls_client_hello,
     }
 }

@@ -10,10 +10,10 @@ impl Connection {
     pub(super) fn data(&mut self, head: &FrameHead, payload: &[u8]) -> Result<Taken, Fault> {
         let padding = match (head.has(PADDED), payload.first()) {
             (false, _) => 0,
-            (true, Some(padding)) => usize::from(*padding) + 1,
-            (true, None) if head.len == 0 => {
+            (true, _) if head.len == 0 => {
                 return Err(Fault::new(ErrorCode::FrameSize, "no room for the padding's length"));
             }
+            (true, Some(padding)) => usize::from(*padding) + 1,
             (true, None) => return Ok(None),
         };
         if padding > head.len {
