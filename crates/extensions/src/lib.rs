@@ -2,9 +2,13 @@
 //!
 //! * [`filters::http`]: HTTP filters
 //! * [`filters::network`]: what watches L4 connections
+//! * [`grpc`]: what the filters about gRPC share
+//! * [`block_cache`]: statistics named by what requests say
 //! * [`istio`]: what Istio's filters share: workloads, labels and the series they name
 
+pub mod block_cache;
 pub mod filters;
+pub mod grpc;
 pub mod istio;
 
 use proxy::snapshot::registry::Extensions;
@@ -13,5 +17,6 @@ use proxy::snapshot::registry::Extensions;
 pub fn extensions() -> Extensions {
     Extensions::new()
         .with_http_filters(filters::http::ROWS)
+        .with_route_filters(filters::http::ROUTE_ROWS)
         .with_connection_observers(filters::network::ROWS)
 }

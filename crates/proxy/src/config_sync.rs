@@ -8,7 +8,7 @@
 pub mod sink;
 
 mod backoff;
-mod channel;
+pub(crate) mod channel;
 mod protocol;
 mod service;
 mod stream;

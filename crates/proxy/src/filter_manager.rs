@@ -46,6 +46,8 @@ pub enum DataStatus {
     StopAndWatermark,
     /// Drop them.
     StopNoBuffer,
+    /// Go on with what the filter has written to [`FilterContext::replacement`] in their place.
+    Replace,
 }
 
 /// What becomes of trailers.
@@ -55,6 +57,9 @@ pub enum TrailersStatus {
     Continue,
     /// Wait until the filter continues.
     StopIteration,
+    /// Go on with what the filter has written to [`FilterContext::replacement`] as the last bytes of the body, and
+    /// without trailers.
+    Replace,
 }
 
 /// Which way a message goes.
@@ -95,7 +100,7 @@ pub trait HttpFilter {
     fn decode_headers(&mut self, _cx: &mut FilterContext<'_>, _end_stream: bool) -> HeadersStatus {
         HeadersStatus::Continue
     }
-    /// Request body bytes; they may be changed in place when the filter is `mutates_body`.
+    /// Request body bytes.
     fn decode_data(
         &mut self,
         _cx: &mut FilterContext<'_>,
@@ -180,4 +185,9 @@ impl Phases {
 pub struct FilterChainFactory {
     /// Filters in order, with the name they are configured under (per-route overrides use it).
     pub filters: Vec<(Arc<str>, Arc<dyn HttpFilterFactory>)>,
+    /// Those that are left out unless a route takes them in, a bit each.
+    pub disabled: u64,
 }
+
+/// The longest chain: as many filters as a set of them has bits.
+pub const MAX_FILTERS: usize = u64::BITS as usize;

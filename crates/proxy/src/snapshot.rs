@@ -12,8 +12,11 @@ pub mod clusters;
 pub mod compile;
 pub mod dump;
 pub mod endpoints;
+pub mod filter_overrides;
 pub mod fingerprint;
+pub mod health_checks;
 pub mod http;
+pub mod http2;
 pub mod listener_set;
 pub mod listeners;
 pub mod node;
@@ -33,11 +36,15 @@ use std::time::{Instant, SystemTime};
 
 use api::check::Checker;
 use api::text::Problem;
+use telemetry::stats::Block;
+use telemetry::stats::sets::ClusterMembership;
 
 use crate::config_sync::sink::{
     GrpcSource, GrpcTarget, Names, Rejected, Resource, ResourceKind, Source, Subscriptions, Update,
 };
 use crate::listener::config::{ListenAddress, ListenerConfig};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::host::HostSet;
 use crate::worker::{Change, ListenerId};
 use cluster_set::ClusterSet;
 use clusters::DnsOptions;
@@ -74,8 +81,16 @@ pub struct Effects {
     pub listeners: Vec<ListenerEffect>,
     /// How many clusters came, changed and went.
     pub clusters: ClusterEvents,
+    /// Where it is counted that a cluster's endpoints came or went.
+    pub memberships: Vec<Block<ClusterMembership>>,
+    /// Resources that something goes on without, as its time to wait is over.
+    pub unanswered: Vec<(ResourceKind, Arc<str>)>,
+    /// Kinds of resources whose first answer did not come in time.
+    pub silent: Vec<ResourceKind>,
     /// Clusters whose names are to be resolved from now on, or with `None` no more.
     pub dns: Vec<(Arc<str>, Option<DnsTask>)>,
+    /// Clusters whose hosts are to be checked from now on, or no more.
+    pub health: Vec<HealthTask>,
 }
 
 /// How many clusters came, changed and went.
@@ -87,6 +102,17 @@ pub struct ClusterEvents {
     pub modified: u64,
     /// Gone ones.
     pub removed: u64,
+}
+
+/// A cluster whose hosts may have to be checked.
+#[derive(Debug)]
+pub struct HealthTask {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is now; `None` when it is gone.
+    pub cluster: Option<Arc<Cluster>>,
+    /// Its hosts.
+    pub hosts: Arc<HostSet>,
 }
 
 /// Names to resolve for a cluster.
@@ -160,8 +186,21 @@ pub struct Snapshot {
     discovered: BTreeMap<ResourceKind, Fetch>,
     /// Kinds whose first answer has not come, with when they are waited for no longer.
     awaited: BTreeMap<ResourceKind, Option<Instant>>,
+    /// The last version of each resource that was rejected, until a good one comes.
+    rejected: BTreeMap<(ResourceKind, String), RejectedVersion>,
     /// Fields of dynamic resources that no schema knows, since they were last asked for.
     unknown_fields: u64,
+}
+
+/// A version of a resource that was rejected.
+#[derive(Debug, Clone)]
+pub struct RejectedVersion {
+    /// As it came.
+    pub resource: Resource,
+    /// Everything that is wrong with it.
+    pub details: String,
+    /// When it came.
+    pub when: SystemTime,
 }
 
 impl Snapshot {
@@ -179,6 +218,7 @@ impl Snapshot {
             ads: None,
             discovered: BTreeMap::new(),
             awaited: BTreeMap::new(),
+            rejected: BTreeMap::new(),
             unknown_fields: 0,
         }
     }
@@ -203,11 +243,21 @@ impl Snapshot {
         let mut rejected = Vec::new();
         self.awaited.remove(&update.kind);
         for resource in &update.added {
-            if let Err(problems) = self.take(update.kind, resource, false, binder, now) {
-                rejected.push(Rejected { name: resource.name.clone(), problems });
+            let key = (update.kind, resource.name.clone());
+            match self.take(update.kind, resource, false, binder, now) {
+                Ok(()) => drop(self.rejected.remove(&key)),
+                Err(problems) => {
+                    let refused = Rejected { name: resource.name.clone(), problems };
+                    let details = refused.reason();
+                    let when = SystemTime::now();
+                    let version = RejectedVersion { resource: resource.clone(), details, when };
+                    self.rejected.insert(key, version);
+                    rejected.push(refused);
+                }
             }
         }
         for name in &update.removed {
+            self.rejected.remove(&(update.kind, name.clone()));
             self.remove(update.kind, name, binder);
         }
         rejected
@@ -407,7 +457,11 @@ impl Snapshot {
     /// What has become ready, at a moment after changes or when [`Snapshot::next_deadline`] has come.
     pub fn settle(&mut self, now: Instant) -> Effects {
         let mut effects = Effects::default();
-        self.awaited.retain(|_, deadline| deadline.is_none_or(|deadline| now < deadline));
+        self.awaited.retain(|kind, deadline| {
+            let waits = deadline.is_none_or(|deadline| now < deadline);
+            effects.silent.extend((!waits).then_some(*kind));
+            waits
+        });
         self.clusters.settle(&mut self.slots, &self.tls, &self.env, now, &mut effects);
         self.routes.keep_only(&self.listeners.routes_needed(), &mut effects);
         self.routes.settle(&mut self.slots, &mut effects);
@@ -439,9 +493,39 @@ impl Snapshot {
         self.clusters.are_warm() && self.listeners.are_warm() && self.awaited.is_empty()
     }
 
-    /// The addresses that a cluster's names have now.
-    pub fn resolved(&mut self, cluster: &str, addresses: HashMap<String, Vec<IpAddr>>) {
-        self.clusters.resolved(cluster, addresses);
+    /// The addresses that a cluster's names have now; are they others than before?
+    pub fn resolved(&mut self, cluster: &str, addresses: HashMap<String, Vec<IpAddr>>) -> bool {
+        self.clusters.resolved(cluster, addresses)
+    }
+
+    /// Where a cluster's endpoints are counted.
+    pub fn membership(&self, cluster: &str) -> Option<&Block<ClusterMembership>> {
+        self.clusters.membership(cluster)
+    }
+
+    /// The same, of every cluster that takes an assignment.
+    pub fn memberships(&self, service: &str) -> Vec<Block<ClusterMembership>> {
+        self.clusters.memberships(service)
+    }
+
+    /// The `stat_prefix` of each connection manager that takes a route configuration.
+    pub fn stat_prefixes_of_routes(&self, name: &str) -> BTreeSet<Arc<str>> {
+        let mut prefixes = BTreeSet::new();
+        self.listeners.each_need(|needs| {
+            let takes = needs.managers.iter().filter(|(routes, _)| **routes == *name);
+            prefixes.extend(takes.map(|(_, prefix)| Arc::clone(prefix)));
+        });
+        prefixes
+    }
+
+    /// Every host of a cluster has been checked once.
+    pub fn health_checked(&mut self, cluster: &str) {
+        self.clusters.health_checked(cluster);
+    }
+
+    /// A host has failed its checks: if only those kept it, it goes with the next settling.
+    pub fn host_failed(&mut self, cluster: &str) {
+        self.clusters.host_failed(cluster);
     }
 
     /// Where discovery is, from the bootstrap. Its first answers are waited for as long as each source says.

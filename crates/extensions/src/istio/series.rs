@@ -1,12 +1,11 @@
 //! The series that label sets name: found by their values, kept by the registry, expired when nobody uses them.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use telemetry::stats::{Block, Registry, Scope, StatSet};
 
 use super::labels::{Facts, NAMES};
+use crate::block_cache::BlockCache;
 
 telemetry::stat_set! {
     /// One label set of Istio's HTTP metrics.
@@ -35,23 +34,11 @@ telemetry::stat_set! {
     }
 }
 
-/// All series of one set that one filter made. Looking one up copies nothing but the values into a buffer.
+/// All series of one set that one filter made.
 pub struct SeriesTable<S> {
-    registry: Registry,
-    shards: Box<[Mutex<Shard<S>>]>,
+    blocks: BlockCache<S>,
     /// Labels that are left out.
     removed: Box<[&'static str]>,
-}
-
-struct Shard<S> {
-    blocks: ahash::HashMap<Box<[u8]>, Block<S>>,
-    key: Vec<u8>,
-}
-
-impl<S> Default for Shard<S> {
-    fn default() -> Self {
-        Self { blocks: ahash::HashMap::default(), key: Vec::new() }
-    }
 }
 
 impl<S> std::fmt::Debug for SeriesTable<S> {
@@ -60,46 +47,28 @@ impl<S> std::fmt::Debug for SeriesTable<S> {
     }
 }
 
-/// Workers share a shard only when there are more of them.
-const SHARDS: usize = 16;
-
-/// A shard forgets its table beyond this: the registry still has what is in use.
-const MAX_PER_SHARD: usize = 4096;
-
 impl<S: StatSet> SeriesTable<S> {
     /// An empty table.
     pub fn new(registry: &Registry, removed: Box<[&'static str]>) -> Arc<Self> {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Arc::new(Self { registry: registry.clone(), shards, removed })
+        Arc::new(Self { blocks: BlockCache::new(registry), removed })
     }
 
     /// The series of these facts.
     pub fn find(&self, worker: usize, facts: &Facts<'_>) -> Block<S> {
         let values = facts.values();
-        let mut shard = self.shards[worker % SHARDS].lock();
-        let Shard { blocks, key } = &mut *shard;
-        key.clear();
-        for value in &values {
-            key.extend_from_slice(value.as_deref().unwrap_or("\u{1}").as_bytes());
-            key.push(0);
-        }
-        if let Some(block) = blocks.get(key.as_slice()) {
-            return block.clone();
-        }
-        let block = self.make(values);
-        if blocks.len() >= MAX_PER_SHARD {
-            blocks.clear();
-        }
-        blocks.insert(key.as_slice().into(), block.clone());
-        block
-    }
-
-    fn make(&self, values: [Option<Cow<'_, str>>; NAMES.len()]) -> Block<S> {
-        let labels = NAMES.into_iter().zip(values).filter(|(name, _)| !self.removed.contains(name));
-        let labels = labels.filter_map(|(name, value)| Some((name, Box::from(&*value?))));
-        let block = self.registry.block(&Scope::custom(labels));
-        self.registry.keep(&block);
-        block
+        let write_key = |key: &mut Vec<u8>| {
+            for value in &values {
+                key.extend_from_slice(value.as_deref().unwrap_or("\u{1}").as_bytes());
+                key.push(0);
+            }
+        };
+        self.blocks.find(worker, write_key, |registry| {
+            let labels = NAMES.into_iter().zip(&values);
+            let labels = labels.filter(|(name, _)| !self.removed.contains(name));
+            let labels =
+                labels.filter_map(|(name, value)| Some((name, Box::from(value.as_deref()?))));
+            registry.block(&Scope::custom(labels))
+        })
     }
 }
 

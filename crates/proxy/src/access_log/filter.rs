@@ -1,6 +1,7 @@
 //! Which streams a log wants: Envoy's access-log filters that need nothing but the stream.
 
 use super::operators::{grpc_number, log_type};
+use crate::http::grpc;
 use crate::route_table::config::HeaderMatcher;
 use crate::stream_info::{LogRecord, ResponseFlags};
 
@@ -96,8 +97,9 @@ impl Filter {
             Filter::ResponseFlag(flags) if flags.is_empty() => !record.info.flags.is_empty(),
             Filter::ResponseFlag(flags) => record.info.flags.intersects(*flags),
             Filter::GrpcStatus { statuses, exclude } => {
-                let status =
-                    grpc_number(record).unwrap_or_else(|| from_http(record.info.response_code));
+                // Envoy's filter has a status for every answer, gRPC or not.
+                let of_http = || grpc::status_of_http(record.info.response_code).into();
+                let status = grpc_number(record).unwrap_or_else(of_http);
                 statuses.contains(&status) != *exclude
             }
             Filter::LogType { types, exclude } => types.contains(&log_type(record)) != *exclude,
@@ -105,17 +107,5 @@ impl Filter {
                 rand::random_range(0..(*denominator).max(1)) < *numerator
             }
         }
-    }
-}
-
-/// A status for what is no gRPC: Envoy's filter maps every HTTP status.
-fn from_http(status: u16) -> u64 {
-    match status {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
     }
 }

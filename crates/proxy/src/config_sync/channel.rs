@@ -58,7 +58,7 @@ pub(super) async fn connect(
         .initial_connection_window_size(WINDOW);
     let connector = service_fn(move |_| {
         let target = target.clone();
-        async move { dial(&target).await.map(TokioIo::new) }
+        async move { dial_any(&target).await.map(TokioIo::new) }
     });
     Ok(endpoint.connect_with_connector(connector).await?)
 }
@@ -74,10 +74,10 @@ fn with_http2(mut target: GrpcTarget) -> GrpcTarget {
     target
 }
 
-async fn dial(target: &GrpcTarget) -> io::Result<Connection> {
+async fn dial_any(target: &GrpcTarget) -> io::Result<Stream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no endpoint");
     for address in &target.addresses {
-        match dial_address(address, target).await {
+        match self::dial(address, target.tls.as_ref(), target.sni.as_deref()).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
         }
@@ -85,7 +85,12 @@ async fn dial(target: &GrpcTarget) -> io::Result<Connection> {
     Err(last)
 }
 
-async fn dial_address(address: &HostAddress, target: &GrpcTarget) -> io::Result<Connection> {
+/// Connects to an address, under TLS where there is a configuration for it.
+pub(crate) async fn dial(
+    address: &HostAddress,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    sni: Option<&str>,
+) -> io::Result<Stream> {
     let (socket, peer): (Box<dyn Socket>, _) = match address {
         HostAddress::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
@@ -94,13 +99,13 @@ async fn dial_address(address: &HostAddress, target: &GrpcTarget) -> io::Result<
         }
         HostAddress::Pipe(path) => (Box::new(UnixStream::connect(path).await?), None),
     };
-    let Some(tls) = &target.tls else { return Ok(Connection(socket)) };
-    let name = match &target.sni {
-        Some(sni) => ServerName::try_from(sni.clone()).map_err(io::Error::other)?,
+    let Some(tls) = tls else { return Ok(Stream(socket)) };
+    let name = match sni {
+        Some(sni) => ServerName::try_from(sni.to_owned()).map_err(io::Error::other)?,
         None => peer.ok_or_else(|| io::Error::other("TLS over a Unix socket needs an SNI"))?,
     };
     let secured = TlsConnector::from(tls.clone()).connect(name, socket).await?;
-    Ok(Connection(Box::new(secured)))
+    Ok(Stream(Box::new(secured)))
 }
 
 /// Anything that bytes go through both ways.
@@ -109,9 +114,9 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 /// One connection, whatever it is made of.
-struct Connection(Box<dyn Socket>);
+pub(crate) struct Stream(Box<dyn Socket>);
 
-impl AsyncRead for Connection {
+impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -121,7 +126,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for Stream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -3,11 +3,41 @@
 use std::sync::Arc;
 
 use super::{FilterChainFactory, HttpFilter, Phases, WorkerContext};
+use crate::route_table::RouteMatch;
 
 /// A chain's filters for one stream.
 pub struct ChainInstance {
     factory: Arc<FilterChainFactory>,
     pub(crate) filters: Vec<(Phases, Box<dyn HttpFilter>)>,
+    /// Those that the stream's route leaves out, a bit each.
+    left_out: u64,
+}
+
+impl ChainInstance {
+    /// Notes which filters the stream's route leaves out.
+    pub fn begin(&mut self, route: Option<&RouteMatch>) {
+        self.left_out = self.factory.disabled;
+        let Some(overrides) = route.map(RouteMatch::filter_overrides) else { return };
+        if overrides.is_empty() {
+            return;
+        }
+        for (index, (name, _)) in self.factory.filters.iter().enumerate() {
+            match overrides.disables(name) {
+                Some(true) => self.left_out |= 1 << index,
+                Some(false) => self.left_out &= !(1 << index),
+                None => {}
+            }
+        }
+    }
+
+    /// The filter at a position as configured, with its name and what it wants to see; `None` if the route leaves it out.
+    pub(super) fn filter(&mut self, index: usize) -> Option<(&str, Phases, &mut dyn HttpFilter)> {
+        if self.left_out >> index & 1 == 1 {
+            return None;
+        }
+        let (phases, filter) = self.filters.get_mut(index)?;
+        Some((&self.factory.filters[index].0, *phases, &mut **filter))
+    }
 }
 
 impl std::fmt::Debug for ChainInstance {
@@ -48,7 +78,8 @@ impl ChainPool {
             .iter()
             .map(|(_, filter)| (filter.phases(), filter.create(cx)))
             .collect();
-        Some(Box::new(ChainInstance { factory: Arc::clone(factory), filters }))
+        let left_out = factory.disabled;
+        Some(Box::new(ChainInstance { factory: Arc::clone(factory), filters, left_out }))
     }
 
     /// Gives an instance back.

@@ -49,6 +49,8 @@ pub struct LocalReply {
     pub details: &'static str,
     /// Flags to add.
     pub flags: ResponseFlags,
+    /// What a gRPC client hears; `None` is what `status` stands for.
+    pub grpc_status: Option<u8>,
 }
 
 /// What a filter asked for.
@@ -74,6 +76,8 @@ pub enum Command {
 
 /// Everything a filter may touch while it is called.
 pub struct FilterContext<'a> {
+    /// The name the filter is configured under.
+    pub name: &'a str,
     /// What has happened so far.
     pub info: &'a mut StreamInfo,
     /// The request head.
@@ -88,6 +92,8 @@ pub struct FilterContext<'a> {
     pub worker: &'a WorkerContext,
     /// Now, in monotonic nanoseconds of the worker's clock (constant within a loop turn).
     pub now_ns: u64,
+    /// What takes the place of body bytes or trailers, if the filter answers so; empty when it is called.
+    pub replacement: &'a mut Vec<u8>,
     pub(crate) commands: &'a mut Vec<Command>,
     pub(crate) next_id: &'a mut u64,
 }
@@ -96,6 +102,11 @@ impl FilterContext<'_> {
     /// The route as found so far; `None` before routing or when none matches.
     pub fn route(&self) -> Option<&RouteMatch> {
         self.info.route.as_ref()
+    }
+
+    /// What the route says of this filter, if it is a `T`.
+    pub fn route_config<T: 'static>(&self) -> Option<&T> {
+        self.info.route.as_ref()?.filter_overrides().get(self.name)
     }
 
     /// Answers from here. The filter must then stop its iteration; the reply runs through the encode chain.

@@ -135,6 +135,10 @@ impl Worker {
                     return self.go_on(key, way, position);
                 }
                 DataStatus::Continue => {}
+                DataStatus::Replace => {
+                    self.run_commands(key, way, position);
+                    return self.replace_data(key, way, position, end);
+                }
                 DataStatus::StopAndBuffer | DataStatus::StopAndWatermark => {
                     self.hold(key, way, position + 1, data, end);
                     return self.run_commands(key, way, position);
@@ -143,6 +147,21 @@ impl Worker {
             }
         }
         self.data_passed(key, way, data, end);
+    }
+
+    /// What the filter at `position` has written goes on in the place of what it was given.
+    fn replace_data(&mut self, key: Key<Box<Stream>>, way: Direction, position: usize, end: bool) {
+        let mut data = std::mem::take(&mut self.replacement);
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let stops_here = stream.progress(way).head_stopped_at == Some(position);
+        if stops_here || self.is_holding_for(key, way, position + 1) {
+            self.hold(key, way, position + 1, &data, end);
+            self.go_on(key, way, position);
+        } else if !data.is_empty() || end {
+            self.filter_data(key, way, position + 1, &data, end);
+        }
+        data.clear();
+        self.replacement = data;
     }
 
     fn data_passed(&mut self, key: Key<Box<Stream>>, way: Direction, data: &[u8], end: bool) {
@@ -174,6 +193,15 @@ impl Worker {
             else {
                 return;
             };
+            if status == TrailersStatus::Replace {
+                if way == Direction::Decode
+                    && let Some(stream) = self.streams.get_mut(key)
+                {
+                    stream.has_request_trailers = false;
+                }
+                self.run_commands(key, way, position);
+                return self.replace_data(key, way, position, true);
+            }
             let waits = stops_here || self.is_holding_for(key, way, position + 1);
             if status == TrailersStatus::StopIteration || waits {
                 if let Some(stream) = self.streams.get_mut(key) {
@@ -342,7 +370,13 @@ impl Worker {
     ) -> Option<Answer> {
         let stream = self.streams.get_mut(key)?;
         let mut chain = stream.chain.take()?;
+        let Some((name, phases, filter)) = chain.filter(index) else {
+            stream.chain = Some(chain);
+            return Some(pass(&step));
+        };
+        self.replacement.clear();
         let mut cx = FilterContext {
+            name,
             info: &mut stream.info,
             request: &mut stream.request,
             response: &mut stream.response,
@@ -352,15 +386,13 @@ impl Worker {
                 .then_some(&mut stream.response_trailers),
             worker: &self.cx,
             now_ns: self.clock.now_ns(),
+            replacement: &mut self.replacement,
             commands: &mut self.commands,
             next_id: &mut self.next_call_id,
         };
-        let answer = chain
-            .filters
-            .get_mut(index)
-            .map(|(phases, filter)| dispatch(*phases, &mut **filter, &mut cx, way, step));
+        let answer = dispatch(phases, filter, &mut cx, way, step);
         stream.chain = Some(chain);
-        answer
+        Some(answer)
     }
 
     fn index_of(&self, key: Key<Box<Stream>>, way: Direction, position: usize) -> usize {
@@ -405,6 +437,16 @@ impl Worker {
         if self.commands.is_empty() {
             self.commands = commands;
         }
+    }
+}
+
+/// What a filter answers that is not asked.
+fn pass(step: &Step<'_>) -> Answer {
+    match step {
+        Step::Head { .. } => Answer::Head(HeadersStatus::Continue),
+        Step::Data { .. } => Answer::Data(DataStatus::Continue),
+        Step::Trailers => Answer::Trailers(TrailersStatus::Continue),
+        Step::Event(_) | Step::Complete => Answer::None,
     }
 }
 

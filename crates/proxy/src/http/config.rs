@@ -21,6 +21,8 @@ pub struct HttpConnectionManager {
     pub codec: CodecType,
     /// HTTP/1 particulars.
     pub http1: Http1Options,
+    /// HTTP/2 particulars.
+    pub http2: Http2Options,
     /// Time limits.
     pub timeouts: Timeouts,
     /// Size and count limits.
@@ -65,6 +67,7 @@ impl HttpConnectionManager {
             stats,
             codec: CodecType::default(),
             http1: Http1Options::default(),
+            http2: Http2Options::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             client_address: ClientAddress::default(),
@@ -126,6 +129,85 @@ impl Default for Http1Options {
             proper_case_words: false,
         }
     }
+}
+
+/// `Http2ProtocolOptions` of one side of a proxy, towards clients or towards hosts. The defaults are Envoy's, but for the
+/// windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http2Options {
+    /// `SETTINGS_HEADER_TABLE_SIZE`, and the most that our encoder uses of the peer's, in bytes (4096).
+    pub hpack_table_size: u32,
+    /// Most streams at a time on one connection: what the peer is allowed, or what we open (1024).
+    pub max_concurrent_streams: u32,
+    /// A stream's receive window, in bytes, from the first byte on. `None`: 64 KiB, growing only while the other side
+    /// drains (Envoy: 16 MiB).
+    pub initial_stream_window_size: Option<u32>,
+    /// The connection's receive window, likewise (Envoy: 24 MiB).
+    pub initial_connection_window_size: Option<u32>,
+    /// Take extended CONNECT (RFC 8441) from clients.
+    pub allow_connect: bool,
+    /// Most frames of all kinds that wait to be written (10 000).
+    pub max_outbound_frames: u32,
+    /// Most PING, SETTINGS and RST_STREAM frames among them (1000).
+    pub max_outbound_control_frames: u32,
+    /// Most frames in a row without payload and without `END_STREAM` (1).
+    pub max_consecutive_inbound_frames_with_empty_payload: u32,
+    /// Most PRIORITY frames for each stream ever opened (100).
+    pub max_inbound_priority_frames_per_stream: u32,
+    /// Most WINDOW_UPDATE frames for each DATA frame sent (10).
+    pub max_inbound_window_update_frames_per_data_frame_sent: u32,
+    /// A malformed message ends its stream alone, not the connection; where this is `None` the connection manager's
+    /// `stream_error_on_invalid_message` decides.
+    pub stream_error_on_invalid_message: Option<bool>,
+    /// PINGs that find dead connections.
+    pub keepalive: Option<Http2Keepalive>,
+    /// Encode header strings by Huffman's code where that is shorter (true).
+    pub huffman: bool,
+    /// Longest encoded name or value of one field, in bytes (64 KiB).
+    pub max_header_field_bytes: u32,
+    /// Refuse bytes from 0x80 on in header values.
+    pub disallow_obs_text: bool,
+    /// RST_STREAM frames that a client may send at once (1000).
+    pub stream_reset_burst: u64,
+    /// And how many a second it may send after those (33).
+    pub stream_reset_rate: u64,
+}
+
+impl Default for Http2Options {
+    fn default() -> Self {
+        Self {
+            hpack_table_size: 4096,
+            max_concurrent_streams: 1024,
+            initial_stream_window_size: None,
+            initial_connection_window_size: None,
+            allow_connect: false,
+            max_outbound_frames: 10_000,
+            max_outbound_control_frames: 1_000,
+            max_consecutive_inbound_frames_with_empty_payload: 1,
+            max_inbound_priority_frames_per_stream: 100,
+            max_inbound_window_update_frames_per_data_frame_sent: 10,
+            stream_error_on_invalid_message: None,
+            keepalive: None,
+            huffman: true,
+            max_header_field_bytes: 64 * 1024,
+            disallow_obs_text: false,
+            stream_reset_burst: 1_000,
+            stream_reset_rate: 33,
+        }
+    }
+}
+
+/// `connection_keepalive`: PINGs, and what their absence means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2Keepalive {
+    /// Between PINGs; `None` sends none by the clock.
+    pub interval: Option<Duration>,
+    /// Without any frame from the peer for so long after a PING the connection is dead.
+    pub timeout: Duration,
+    /// Up to so many percent of the interval are added to it, at random (15).
+    pub jitter_percent: u8,
+    /// A connection that was silent for so long is sent a PING ahead of its next stream.
+    pub idle_interval: Option<Duration>,
 }
 
 /// Time limits; `None` is no limit. The defaults are Envoy's.

@@ -72,7 +72,7 @@ pub struct RouteConfig {
     pub response_headers: HeaderMutations,
     /// `Route.metadata`.
     pub metadata: Metadata,
-    /// `typed_per_filter_config`, merged over the virtual host's and the table's.
+    /// `typed_per_filter_config`, laid over the virtual host's and the table's.
     pub filter_overrides: FilterOverrides,
 }
 
@@ -246,7 +246,7 @@ pub struct WeightedEntry {
     pub response_headers: HeaderMutations,
     /// `host_rewrite_literal`.
     pub host_rewrite: Option<Box<str>>,
-    /// `typed_per_filter_config`, merged over the route's.
+    /// `typed_per_filter_config`, laid over the route's; `None` where it is the same.
     pub filter_overrides: Option<FilterOverrides>,
 }
 
@@ -320,27 +320,52 @@ pub struct DirectResponse {
     pub body: Arc<[u8]>,
 }
 
-/// Configuration of HTTP filters for one route, by the name a filter has in its chain.
-#[derive(Clone, Default)]
+/// What one route says of the HTTP filters, all levels around it merged.
+#[derive(Clone, Debug, Default)]
 pub struct FilterOverrides(Arc<[FilterOverride]>);
 
-/// A filter's name and what its factory has compiled for the route.
-pub type FilterOverride = (Arc<str>, Arc<dyn Any + Send + Sync>);
+/// What a route says of one filter.
+#[derive(Clone)]
+pub struct FilterOverride {
+    /// The name the filter has in its chain.
+    pub filter: Arc<str>,
+    /// Leave it out; otherwise it is in, also where the chain leaves it out by default.
+    pub disabled: bool,
+    /// What the filter has compiled for the route.
+    pub config: Option<Arc<dyn Any + Send + Sync>>,
+}
 
 impl FilterOverrides {
-    /// Names and compiled configurations; of a name given twice the first counts.
-    pub fn new(entries: Vec<FilterOverride>) -> FilterOverrides {
-        FilterOverrides(entries.into())
+    /// These, where `more` says nothing of the same filter.
+    pub fn with(&self, mut more: Vec<FilterOverride>) -> FilterOverrides {
+        let is_kept = |entry: &&FilterOverride| !more.iter().any(|it| it.filter == entry.filter);
+        let kept: Vec<_> = self.0.iter().filter(is_kept).cloned().collect();
+        more.extend(kept);
+        FilterOverrides(more.into())
+    }
+
+    /// Nothing is said of any filter.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The configuration for the filter of this name, if it is a `T`.
     pub fn get<T: 'static>(&self, filter: &str) -> Option<&T> {
-        self.0.iter().find(|(name, _)| **name == *filter)?.1.downcast_ref()
+        self.of(filter)?.config.as_ref()?.downcast_ref()
+    }
+
+    /// Whether the filter of this name is left out; `None` where nothing is said of it.
+    pub fn disables(&self, filter: &str) -> Option<bool> {
+        self.of(filter).map(|entry| entry.disabled)
+    }
+
+    fn of(&self, filter: &str) -> Option<&FilterOverride> {
+        self.0.iter().find(|entry| *entry.filter == *filter)
     }
 }
 
-impl fmt::Debug for FilterOverrides {
+impl fmt::Debug for FilterOverride {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        write!(f, "{}{}", self.filter, if self.disabled { " (disabled)" } else { "" })
     }
 }

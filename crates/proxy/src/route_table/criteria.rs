@@ -1,8 +1,9 @@
 //! The criteria of a route other than its path.
 
-use codec::headers::{RequestHead, names};
+use codec::headers::RequestHead;
 
 use super::config::{Criteria, HeaderMatcher, QueryMatcher, TlsCriteria, ValueMatch};
+use crate::http::grpc;
 use crate::stream_info::TlsInfo;
 
 /// What routing looks at beside the head.
@@ -31,16 +32,11 @@ impl Criteria {
     /// Whether everything but the path holds.
     pub(super) fn hold(&self, head: &RequestHead, query: &[u8], input: RouteInput<'_>) -> bool {
         self.fraction.is_none_or(|fraction| fraction.admits(input.random))
-            && (!self.grpc || is_grpc(head))
+            && (!self.grpc || grpc::is_grpc(head))
             && self.headers.iter().all(|matcher| matcher.matches(head))
             && self.query.iter().all(|matcher| matcher.matches(query))
             && self.tls.is_none_or(|tls| tls.holds(input.tls))
     }
-}
-
-fn is_grpc(head: &RequestHead) -> bool {
-    let content_type = head.fields.get(names::CONTENT_TYPE).unwrap_or_default();
-    matches!(content_type.strip_prefix(b"application/grpc"), Some([] | [b'+', ..]))
 }
 
 impl HeaderMatcher {

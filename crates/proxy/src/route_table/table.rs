@@ -216,14 +216,12 @@ impl RouteMatch {
         self.virtual_host().routes().get(self.route as usize).unwrap_or(&self.table.tls_redirect)
     }
 
-    /// The configuration of the filter of this name for the route, if it is a `T`.
-    pub fn filter_override<T: 'static>(&self, filter: &str) -> Option<&T> {
-        let overrides: &FilterOverrides =
-            match self.weighted_entry().and_then(|entry| entry.filter_overrides.as_ref()) {
-                Some(overrides) => overrides,
-                None => &self.route_config().filter_overrides,
-            };
-        overrides.get(filter)
+    /// What the route says of filters.
+    pub fn filter_overrides(&self) -> &FilterOverrides {
+        match self.weighted_entry().and_then(|entry| entry.filter_overrides.as_ref()) {
+            Some(overrides) => overrides,
+            None => &self.route_config().filter_overrides,
+        }
     }
 
     pub(super) fn host_config(&self) -> &VirtualHostConfig {

@@ -34,6 +34,8 @@ pub struct RoutePolicy {
     pub idle_timeout: Option<Option<Duration>>,
     /// Overrides the connection manager's max stream duration.
     pub max_stream_duration: Option<Option<Duration>>,
+    /// How far the deadline that a gRPC client gives counts; `None` is not at all.
+    pub grpc_timeout: Option<GrpcTimeout>,
     /// Retries; `None` is none.
     pub retry: Option<Arc<RetryPolicy>>,
     /// Which breakers count: 0 default, 1 high.
@@ -46,6 +48,8 @@ pub struct RoutePolicy {
     pub include_attempt_count_in_response: bool,
     /// Upgrades this route switches on or off, over the connection manager's.
     pub upgrades: Vec<(Arc<str>, bool)>,
+    /// CONNECT ends here: its payload goes to the cluster's host as bytes; `None` passes CONNECT on.
+    pub connect: Option<ConnectConfig>,
     /// `host_rewrite: auto`: the authority becomes the chosen host's name.
     pub auto_host_rewrite: bool,
     /// Keep the original authority in `x-forwarded-host` when it is rewritten.
@@ -60,17 +64,37 @@ impl Default for RoutePolicy {
             timeout: Some(Duration::from_secs(15)),
             idle_timeout: None,
             max_stream_duration: None,
+            grpc_timeout: None,
             retry: None,
             priority: 0,
             cluster_not_found_status: 503,
             include_attempt_count_in_request: false,
             include_attempt_count_in_response: false,
             upgrades: Vec::new(),
+            connect: None,
             auto_host_rewrite: false,
             append_x_forwarded_host: false,
             request_body_buffer_limit: None,
         }
     }
+}
+
+/// How the `grpc-timeout` header bounds a stream (`grpc_timeout_header_max`, `grpc_timeout_header_offset`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// At most this; `None` is whatever the client says.
+    pub max: Option<Duration>,
+    /// So much earlier than the client says, to leave time for the answer to travel.
+    pub offset: Duration,
+    /// The deprecated `max_grpc_timeout`: it bounds the response, as the route's timeout does, and not the stream.
+    pub of_response: bool,
+}
+
+/// `upgrade_configs[].connect_config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectConfig {
+    /// A POST to such a route is taken for a CONNECT.
+    pub allow_post: bool,
 }
 
 /// `RetryPolicy`; the defaults are Envoy's.

@@ -2,6 +2,7 @@
 
 use super::ResetReason;
 use crate::filter_manager::LocalReply;
+use crate::http::grpc;
 use crate::route_table::DirectResponse;
 use crate::stream_info::ResponseFlags;
 
@@ -77,6 +78,18 @@ pub fn timeout(per_try: bool) -> LocalReply {
     }
 }
 
+/// The stream has taken longer than any may.
+pub fn stream_too_long() -> LocalReply {
+    LocalReply {
+        status: 408,
+        body: "downstream duration timeout".into(),
+        details: "max_duration_timeout",
+        flags: ResponseFlags::DURATION_TIMEOUT,
+        grpc_status: Some(grpc::DEADLINE_EXCEEDED),
+        ..LocalReply::default()
+    }
+}
+
 /// The flag of a failure.
 pub fn flags_of(reason: ResetReason) -> ResponseFlags {
     match reason {
@@ -127,5 +140,12 @@ pub fn upstream_failure(reason: ResetReason, transport: Option<&str>) -> LocalRe
     if reason == ResetReason::Overflow {
         headers.push(("x-envoy-overloaded".into(), "true".into()));
     }
-    LocalReply { status, body: body.into(), headers, details, flags: flags_of(reason) }
+    LocalReply {
+        status,
+        body: body.into(),
+        headers,
+        details,
+        flags: flags_of(reason),
+        ..LocalReply::default()
+    }
 }

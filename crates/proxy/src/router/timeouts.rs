@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use codec::headers::{KnownName, RequestHead, names};
 
-use super::config::RoutePolicy;
+use super::config::{GrpcTimeout, RoutePolicy};
+use crate::http::grpc;
 
 /// A request's times; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,8 +24,13 @@ impl Timeouts {
     /// upstream is told in `x-envoy-expected-rq-timeout-ms` how long it is waited for.
     pub fn resolve(policy: &RoutePolicy, request: &mut RequestHead, envoy_headers: bool) -> Self {
         let retry = policy.retry.as_deref();
+        let by_client =
+            policy.grpc_timeout.filter(|rule| rule.of_response && grpc::is_grpc(request));
         let mut timeouts = Self {
-            request: policy.timeout,
+            request: match by_client {
+                Some(rule) => grpc_response_timeout(rule, request),
+                None => policy.timeout,
+            },
             per_try: retry.and_then(|retry| retry.per_try_timeout),
             per_try_idle: retry.and_then(|retry| retry.per_try_idle_timeout),
         };
@@ -46,7 +52,47 @@ impl Timeouts {
             let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
             request.fields.set_number(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, millis);
         }
+        if by_client.is_some()
+            && let Some(expected) = timeouts.per_try.or(timeouts.request)
+        {
+            grpc::set_timeout(&mut request.fields, expected);
+        }
         timeouts
+    }
+}
+
+/// How long a stream may take in all, from its first byte: by its route (where zero is for ever), by what a gRPC client
+/// says of its deadline as far as the route lets that count, else by the connection manager's `limit`. The upstream is
+/// told the deadline that counts.
+pub fn stream_limit(
+    policy: &RoutePolicy,
+    request: &mut RequestHead,
+    limit: Option<Duration>,
+) -> Option<Duration> {
+    let deadline = policy
+        .grpc_timeout
+        .filter(|rule| !rule.of_response && request.fields.contains(names::GRPC_TIMEOUT))
+        .and_then(|rule| Some((rule, grpc::timeout(&request.fields)?)));
+    let Some((rule, asked)) = deadline else {
+        return policy.max_stream_duration.unwrap_or(limit);
+    };
+    let mut deadline = rule.max.map_or(asked, |max| asked.min(max));
+    if !deadline.is_zero() {
+        deadline = deadline.saturating_sub(rule.offset);
+    }
+    grpc::set_timeout(&mut request.fields, deadline);
+    Some(deadline)
+}
+
+/// The time for the response by the deprecated `max_grpc_timeout`: what the client says, where zero and nothing are for
+/// ever, at most the maximum.
+fn grpc_response_timeout(rule: GrpcTimeout, request: &RequestHead) -> Option<Duration> {
+    let asked = grpc::timeout(&request.fields).filter(|asked| !asked.is_zero());
+    // An offset that would leave nothing does not count.
+    let asked = asked.map(|asked| if asked > rule.offset { asked - rule.offset } else { asked });
+    match (asked, rule.max) {
+        (Some(asked), Some(max)) => Some(asked.min(max)),
+        (asked, max) => asked.or(max),
     }
 }
 
@@ -117,6 +163,69 @@ mod tests {
             assert_eq!(header, told.map(|text| text.as_bytes().to_vec()), "{route:?} {headers:?}");
             assert!(request.get(whole).is_none() && request.get(each).is_none());
         }
+    }
+
+    #[test]
+    fn streams_end_by_route_by_deadline_or_by_manager() {
+        let rule = |max: Option<Duration>, offset: u64| GrpcTimeout {
+            max,
+            offset: Duration::from_millis(offset),
+            of_response: false,
+        };
+        type Case<'a> = (
+            Option<Option<Duration>>,
+            Option<GrpcTimeout>,
+            Option<&'a str>,
+            Option<Duration>,
+            Option<&'a str>,
+        );
+        let cases: &[Case<'_>] = &[
+            (None, None, None, ms(9_000), None),
+            (Some(ms(70)), None, None, ms(70), None),
+            (Some(None), None, None, None, None),
+            // Without `grpc_timeout_header_max` the header is only passed on.
+            (None, None, Some("1S"), ms(9_000), Some("1S")),
+            (Some(ms(70)), Some(rule(None, 0)), Some("1S"), ms(1_000), Some("1000m")),
+            (Some(ms(70)), Some(rule(None, 0)), None, ms(70), None),
+            (Some(ms(70)), Some(rule(None, 0)), Some("soon"), ms(70), Some("soon")),
+            (None, Some(rule(ms(500), 0)), Some("1S"), ms(500), Some("500m")),
+            (None, Some(rule(ms(500), 100)), Some("1S"), ms(400), Some("400m")),
+            (None, Some(rule(None, 100)), Some("50m"), ms(0), Some("0m")),
+            (None, Some(rule(None, 0)), Some("0m"), ms(0), Some("0m")),
+        ];
+        for (max_stream_duration, grpc_timeout, header, expected, told) in cases {
+            let policy = RoutePolicy {
+                max_stream_duration: *max_stream_duration,
+                grpc_timeout: *grpc_timeout,
+                ..RoutePolicy::default()
+            };
+            let mut request = RequestHead::new();
+            if let Some(header) = header {
+                request.fields.set(names::GRPC_TIMEOUT, header.as_bytes());
+            }
+            let limit = stream_limit(&policy, &mut request, ms(9_000));
+            assert_eq!(limit, *expected, "{max_stream_duration:?} {grpc_timeout:?} {header:?}");
+            assert_eq!(request.fields.get_str(names::GRPC_TIMEOUT), *told);
+        }
+    }
+
+    #[test]
+    fn the_deprecated_deadline_bounds_the_response() {
+        let resolve = |max: Option<Duration>, offset: u64, header: &str| {
+            let rule =
+                GrpcTimeout { max, offset: Duration::from_millis(offset), of_response: true };
+            let policy = RoutePolicy { grpc_timeout: Some(rule), ..RoutePolicy::default() };
+            let mut request = RequestHead::new();
+            request.fields.set(names::CONTENT_TYPE, b"application/grpc");
+            request.fields.set(names::GRPC_TIMEOUT, header.as_bytes());
+            let timeouts = Timeouts::resolve(&policy, &mut request, true);
+            (timeouts.request, request.fields.get_str(names::GRPC_TIMEOUT).map(str::to_owned))
+        };
+        assert_eq!(resolve(ms(500), 0, "1S"), (ms(500), Some("500m".to_owned())));
+        assert_eq!(resolve(None, 100, "1S"), (ms(900), Some("900m".to_owned())));
+        assert_eq!(resolve(ms(500), 100, "50m"), (ms(50), Some("50m".to_owned())));
+        assert_eq!(resolve(None, 0, "0m"), (None, Some("0m".to_owned())));
+        assert_eq!(resolve(ms(500), 0, "0m").0, ms(500));
     }
 
     #[test]

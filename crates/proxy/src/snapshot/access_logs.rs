@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::envoy::config::accesslog::v3 as proto;
 use api::envoy::config::core::v3::SubstitutionFormatString;
 use api::envoy::config::core::v3::substitution_format_string::Format as FormatKind;
+use api::envoy::data::accesslog::v3::AccessLogType;
 use api::envoy::extensions::access_loggers::file::v3 as file;
 use api::envoy::extensions::access_loggers::stream::v3 as stream;
 use api::google::protobuf::Struct;
@@ -171,10 +172,30 @@ fn filter(cx: &mut Compile<'_>, filter: &proto::AccessLogFilter) -> Option<Filte
             }
             Some(Filter::ResponseFlag(flags))
         }
+        FilterSpecifier::GrpcStatusFilter(filter) => {
+            let number = |status: &i32| u64::try_from(*status).ok();
+            Some(Filter::GrpcStatus {
+                statuses: filter.statuses.iter().filter_map(number).collect(),
+                exclude: filter.exclude,
+            })
+        }
+        FilterSpecifier::LogTypeFilter(filter) => Some(Filter::LogType {
+            types: filter.types().filter_map(log_type).collect(),
+            exclude: filter.exclude,
+        }),
         _ => {
             cx.problem("this filter is not supported yet");
             None
         }
+    }
+}
+
+/// The name of a type as log entries have it; types that no entry here has match none.
+fn log_type(found: AccessLogType) -> Option<&'static str> {
+    match found {
+        AccessLogType::DownstreamEnd => Some("DownstreamEnd"),
+        AccessLogType::TcpConnectionEnd => Some("TcpConnectionEnd"),
+        _ => None,
     }
 }
 

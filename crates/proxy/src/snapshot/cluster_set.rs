@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::text::{Problem, closest};
+use telemetry::stats::Block;
 use telemetry::stats::sets::ClusterMembership;
-use telemetry::stats::{Block, Scope};
 
 use super::clusters::{CompiledCluster, Discovery};
 use super::compile::{ClusterUse, Environment, Needs};
-use super::endpoints::Assignment;
+use super::endpoints::{self, Assignment};
 use super::slots::Slots;
 use super::source::Fetch;
 use super::tls::TlsStore;
-use super::{DnsTask, Effects, Version};
-use crate::config_sync::sink::GrpcTarget;
+use super::{DnsTask, Effects, HealthTask, Version};
+use crate::config_sync::sink::{GrpcTarget, ResourceKind};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::config::{ClusterConfig, UpstreamProtocol};
 use crate::upstream::host::{HostAddress, HostSet};
@@ -60,6 +60,10 @@ pub struct Active {
     pub membership: Block<ClusterMembership>,
     discovery: Discovery,
     needs: Needs,
+    /// Every host has been checked once, if they are checked at all.
+    is_checked: bool,
+    /// It has hosts that discovery has taken away.
+    keeps_hosts: bool,
 }
 
 /// A cluster that waits.
@@ -70,7 +74,18 @@ pub struct Warming {
     config: ClusterConfig,
     discovery: Discovery,
     needs: Needs,
+    membership: Block<ClusterMembership>,
     deadline: Option<Instant>,
+}
+
+impl Active {
+    /// What its endpoints are called in discovery, if they are discovered.
+    pub fn eds_service_name(&self) -> Option<&Arc<str>> {
+        match &self.discovery {
+            Discovery::Eds(service, _) => Some(service),
+            _ => None,
+        }
+    }
 }
 
 impl ClusterSet {
@@ -109,7 +124,7 @@ impl ClusterSet {
         };
         let config = entry.warming.as_ref().map(|warming| &warming.config);
         let config = config.or(entry.active.as_ref().map(|active| &active.cluster.config))?;
-        (used.http && config.http.protocol != UpstreamProtocol::Http1).then(|| {
+        (used.http && !is_served(config.http.protocol)).then(|| {
             let message = format!(
                 "cluster `{}` speaks HTTP/2, to which requests are not supported yet",
                 used.name
@@ -127,12 +142,12 @@ impl ClusterSet {
         needs: Needs,
         now: Instant,
     ) -> Result<(), Vec<Problem>> {
-        if !version.is_static && compiled.config.http.protocol != UpstreamProtocol::Http1 {
+        if !version.is_static && !is_served(compiled.config.http.protocol) {
             let message = "HTTP/2 towards a cluster is not supported yet";
             return Err(vec![Problem::new("typed_extension_protocol_options", message)]);
         }
         let name: Arc<str> = name.into();
-        let CompiledCluster { config, discovery } = compiled;
+        let CompiledCluster { config, discovery, membership } = compiled;
         let timeouts = needs.secrets.values().chain(match &discovery {
             Discovery::Eds(_, fetch) => Some(fetch),
             _ => None,
@@ -142,7 +157,7 @@ impl ClusterSet {
             self.users.entry(Arc::clone(service)).or_default().insert(Arc::clone(&name));
         }
         let entry = self.entries.entry(Arc::clone(&name)).or_default();
-        entry.warming = Some(Warming { version, config, discovery, needs, deadline });
+        entry.warming = Some(Warming { version, config, discovery, needs, membership, deadline });
         self.touched.insert(name);
         Ok(())
     }
@@ -193,18 +208,45 @@ impl ClusterSet {
         self.users = used;
     }
 
-    /// What DNS says.
-    pub fn resolved(&mut self, name: &str, addresses: HashMap<String, Vec<IpAddr>>) {
-        if let Some((name, entry)) = self.entries.get_key_value(name) {
-            if entry.addresses.as_ref() == Some(&addresses) {
-                return;
-            }
-            let name = Arc::clone(name);
-            if let Some(entry) = self.entries.get_mut(&name) {
-                entry.addresses = Some(addresses);
-            }
-            self.touched.insert(name);
+    /// What DNS says; is it new?
+    pub fn resolved(&mut self, name: &str, addresses: HashMap<String, Vec<IpAddr>>) -> bool {
+        let Some((name, _)) = self.entries.get_key_value(name) else { return false };
+        let name = Arc::clone(name);
+        let Some(entry) = self.entries.get_mut(&name) else { return false };
+        if entry.addresses.as_ref() == Some(&addresses) {
+            return false;
         }
+        entry.addresses = Some(addresses);
+        self.touched.insert(name);
+        true
+    }
+
+    /// Every host of the cluster has been checked once.
+    pub fn health_checked(&mut self, name: &str) {
+        if let Some(active) = self.entries.get_mut(name).and_then(|entry| entry.active.as_mut()) {
+            active.is_checked = true;
+        }
+    }
+
+    /// A host has failed its checks: if only those kept it, it goes with the next settling.
+    pub fn host_failed(&mut self, name: &str) {
+        let known = self.entries.get_key_value(name);
+        if let Some((name, Entry { active: Some(Active { keeps_hosts: true, .. }), .. })) = known {
+            self.touched.insert(Arc::clone(name));
+        }
+    }
+
+    /// Where the clusters that take an assignment are counted.
+    pub fn memberships(&self, service: &str) -> Vec<Block<ClusterMembership>> {
+        let users = self.users.get(service).into_iter().flatten();
+        users.filter_map(|name| self.membership(name).cloned()).collect()
+    }
+
+    /// Where a cluster's endpoints are counted.
+    pub fn membership(&self, name: &str) -> Option<&Block<ClusterMembership>> {
+        let entry = self.entries.get(name)?;
+        let warming = entry.warming.as_ref().map(|warming| &warming.membership);
+        warming.or(entry.active.as_ref().map(|active| &active.membership))
     }
 
     /// Puts what is ready into use.
@@ -220,6 +262,11 @@ impl ClusterSet {
             if !self.entries.contains_key(&name) {
                 effects.changes.push(Change::Cluster(slots.cluster(&name), None));
                 effects.clusters.removed += 1;
+                effects.health.push(HealthTask {
+                    name: Arc::clone(&name),
+                    cluster: None,
+                    hosts: Arc::default(),
+                });
                 effects.dns.push((name, None));
             }
         }
@@ -242,7 +289,7 @@ impl ClusterSet {
 
     /// Does every cluster serve that ever was configured?
     pub fn are_warm(&self) -> bool {
-        self.entries.values().all(|entry| entry.active.is_some())
+        self.entries.values().all(|entry| entry.active.as_ref().is_some_and(|it| it.is_checked))
     }
 
     /// When something that waits goes on without.
@@ -290,11 +337,11 @@ impl ClusterSet {
     pub fn warming(&self) -> impl Iterator<Item = (&Arc<str>, &Warming)> {
         self.entries.iter().filter_map(|(name, entry)| Some((name, entry.warming.as_ref()?)))
     }
+}
 
-    /// Every assignment that was discovered.
-    pub fn assignments(&self) -> impl Iterator<Item = (&Arc<str>, &Version)> {
-        self.assignments.iter().map(|(name, (version, _))| (name, version))
-    }
+/// Can requests be sent to a cluster of this protocol?
+fn is_served(protocol: UpstreamProtocol) -> bool {
+    protocol == UpstreamProtocol::Http1
 }
 
 /// The earliest moment at which waiting for any of these ends; `None` when one of them is waited for for ever.
@@ -337,17 +384,28 @@ impl Settling<'_> {
         {
             self.activate(entry, warming, slots, effects);
         } else if let Some(active) = &mut entry.active {
-            let hosts = hosts(
-                self.assignments,
-                &active.discovery,
-                &active.cluster.config,
-                &entry.addresses,
-                &active.hosts,
-            );
+            let config = &active.cluster.config;
+            let mut hosts =
+                hosts(self.assignments, &active.discovery, config, &entry.addresses, &active.hosts);
+            if config.health_check.is_some() && !config.ignore_health_on_host_removal {
+                active.keeps_hosts = endpoints::keep_healthy(&mut hosts, &active.hosts);
+            }
+            effects.memberships.extend(changed(&active.membership, &active.hosts, &hosts));
             active.hosts = Arc::new(hosts);
             effects
                 .changes
                 .push(Change::Hosts(slots.cluster(self.name), Arc::clone(&active.hosts)));
+            if active.cluster.config.health_check.is_some() {
+                effects.health.push(self.health_task(active));
+            }
+        }
+    }
+
+    fn health_task(&self, active: &Active) -> HealthTask {
+        HealthTask {
+            name: Arc::clone(self.name),
+            cluster: Some(Arc::clone(&active.cluster)),
+            hosts: Arc::clone(&active.hosts),
         }
     }
 
@@ -395,13 +453,20 @@ impl Settling<'_> {
         slots: &mut Slots,
         effects: &mut Effects,
     ) {
-        let Warming { version, config, discovery, needs, .. } = warming;
+        let unanswered =
+            warming.needs.secrets.keys().filter(|name| !self.tls.has(name)).map(Arc::clone);
+        effects.unanswered.extend(unanswered.map(|name| (ResourceKind::Secret, name)));
+        let Warming { version, config, discovery, needs, membership, .. } = warming;
         let previous = entry.active.take();
         let empty = Arc::default();
         let old_hosts = previous.as_ref().map_or(&empty, |active| &active.hosts);
         let hosts = hosts(self.assignments, &discovery, &config, &entry.addresses, old_hosts);
-        let stats = ClusterBlocks::new(&self.env.registry, &config.stat_name);
-        let membership = self.env.registry.block(&Scope::cluster(&config.stat_name));
+        let mut stats = ClusterBlocks::new(&self.env.registry, &config.stat_name);
+        if config.tls.is_some() || config.transport_matches.iter().any(|found| found.tls.is_some())
+        {
+            stats = stats.with_tls(&self.env.registry, &config.stat_name);
+        }
+        effects.memberships.extend(changed(&membership, old_hosts, &hosts));
         let cluster = match &previous {
             Some(active) => {
                 effects.clusters.modified += 1;
@@ -412,6 +477,11 @@ impl Settling<'_> {
                 Cluster::new(config, stats)
             }
         };
+        let is_checked = previous.is_some()
+            || cluster.config.health_check.is_none()
+            || hosts.hosts.iter().all(|host| host.check.disabled);
+        let was_checked =
+            previous.is_some_and(|active| active.cluster.config.health_check.is_some());
         let active = Active {
             version,
             cluster: Arc::new(cluster),
@@ -419,12 +489,28 @@ impl Settling<'_> {
             membership,
             discovery,
             needs,
+            is_checked,
+            keeps_hosts: false,
         };
+        if was_checked || active.cluster.config.health_check.is_some() {
+            effects.health.push(self.health_task(&active));
+        }
         let slot = slots.cluster(self.name);
         effects.changes.push(Change::Cluster(slot, Some(Arc::clone(&active.cluster))));
         effects.changes.push(Change::Hosts(slot, Arc::clone(&active.hosts)));
         entry.active = Some(active);
     }
+}
+
+/// Where it is counted that endpoints came or went, if any did.
+fn changed(
+    membership: &Block<ClusterMembership>,
+    before: &HostSet,
+    now: &HostSet,
+) -> Option<Block<ClusterMembership>> {
+    let same = before.hosts.len() == now.hosts.len()
+        && before.hosts.iter().zip(&now.hosts).all(|(old, new)| Arc::ptr_eq(old, new));
+    (!same).then(|| membership.clone())
 }
 
 fn hosts(

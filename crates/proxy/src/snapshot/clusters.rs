@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use api::envoy::config::cluster::v3 as proto;
 use api::envoy::config::core::v3::{
-    HttpProtocolOptions as CommonOptions, RoutingPriority, TransportSocket,
+    Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, RoutingPriority, TransportSocket,
 };
 use api::envoy::extensions::upstreams::http::v3 as upstreams;
 use proto::cluster::{
     ClusterDiscoveryType, DiscoveryType as ProtoType, DnsLookupFamily, LbConfig,
     LbPolicy as ProtoLb,
 };
+use telemetry::stats::sets::ClusterMembership;
+use telemetry::stats::{Block, Scope};
 use upstreams::http_protocol_options::UpstreamProtocolOptions;
 use upstreams::http_protocol_options::explicit_http_config::ProtocolConfig;
 
@@ -19,7 +21,7 @@ use super::compile::Compile;
 use super::endpoints::{self, Assignment};
 use super::source::{self, Fetch};
 use super::tls::TlsStore;
-use super::values;
+use super::{health_checks, http2, values};
 use crate::network::tls::UpstreamTls;
 use crate::upstream::config::{
     BreakerThresholds, ClusterConfig, DiscoveryType, LbPolicy, OutlierConfig, TcpKeepalive,
@@ -38,6 +40,8 @@ pub struct CompiledCluster {
     pub config: ClusterConfig,
     /// Where its endpoints come from.
     pub discovery: Discovery,
+    /// Where its endpoints are counted.
+    pub membership: Block<ClusterMembership>,
 }
 
 /// Where a cluster's endpoints come from.
@@ -135,6 +139,24 @@ pub fn cluster(
     config.close_connections_on_host_health_failure =
         message.close_connections_on_host_health_failure;
     config.metadata = values::metadata(message.metadata.as_ref());
+    let needs_tls = config.http.protocol == UpstreamProtocol::Auto;
+    if needs_tls && config.tls.is_none() && config.transport_matches.is_empty() {
+        let message = "`auto_config` needs a TLS transport socket: ALPN decides the protocol";
+        cx.problem_at("typed_extension_protocol_options", message);
+    }
+    config.health_check =
+        health_checks::health_check(cx, &message.name, &message.health_checks).map(Arc::new);
+    config.ignore_health_on_host_removal = message.ignore_health_on_host_removal;
+    if message
+        .common_lb_config
+        .as_ref()
+        .is_some_and(|common| common.locality_config_specifier.is_some())
+    {
+        cx.problem_at(
+            "common_lb_config.locality_weighted_lb_config",
+            "`locality_weighted_lb_config` is not supported yet",
+        );
+    }
     let discovery = discovery(cx, message)?;
     config.discovery = match discovery {
         Discovery::Static(_) => DiscoveryType::Static,
@@ -142,7 +164,8 @@ pub fn cluster(
         Discovery::LogicalDns(..) => DiscoveryType::LogicalDns,
         Discovery::Eds(..) => DiscoveryType::Eds,
     };
-    (cx.problems.len() == before).then_some(CompiledCluster { config, discovery })
+    let membership = cx.env.registry.block(&Scope::cluster(&config.stat_name));
+    (cx.problems.len() == before).then_some(CompiledCluster { config, discovery, membership })
 }
 
 fn lb_policy(message: &proto::Cluster) -> LbPolicy {
@@ -242,6 +265,20 @@ fn http_options(
         if let Some(http1) = &message.http_protocol_options {
             http1_options(http1, options);
         }
+        if let Some(http2) = &message.http2_protocol_options {
+            options.protocol = UpstreamProtocol::Http2;
+            options.http2 = http2::options(
+                cx,
+                "http2_protocol_options",
+                Some(http2),
+                options.max_response_headers_kb,
+            );
+        }
+        if message.protocol_selection()
+            == proto::cluster::ClusterProtocolSelection::UseDownstreamProtocol
+        {
+            options.protocol = UpstreamProtocol::Downstream;
+        }
         if let Some(max) = message.max_requests_per_connection {
             options.max_requests_per_connection = Some(max.value).filter(|max| *max > 0);
         }
@@ -280,15 +317,37 @@ fn protocol(
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
             match &explicit.protocol_config {
                 Some(ProtocolConfig::HttpProtocolOptions(http1)) => http1_options(http1, options),
-                Some(ProtocolConfig::Http2ProtocolOptions(_)) => {
-                    options.protocol = UpstreamProtocol::Http2
+                Some(ProtocolConfig::Http2ProtocolOptions(http2)) => {
+                    options.protocol = UpstreamProtocol::Http2;
+                    http2_options(cx, "explicit_http_config", Some(http2), options);
                 }
                 _ => cx.problem_at("explicit_http_config", "this protocol is not supported yet"),
             }
         }
-        Some(_) => cx.problem("only `explicit_http_config` is supported"),
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(both)) => {
+            options.protocol = UpstreamProtocol::Downstream;
+            both.http_protocol_options.iter().for_each(|http1| http1_options(http1, options));
+            let http2 = both.http2_protocol_options.as_ref();
+            http2_options(cx, "use_downstream_protocol_config", http2, options);
+        }
+        Some(UpstreamProtocolOptions::AutoConfig(both)) => {
+            options.protocol = UpstreamProtocol::Auto;
+            both.http_protocol_options.iter().for_each(|http1| http1_options(http1, options));
+            http2_options(cx, "auto_config", both.http2_protocol_options.as_ref(), options);
+        }
         None => {}
     }
+}
+
+fn http2_options(
+    cx: &mut Compile<'_>,
+    under: &str,
+    message: Option<&Http2ProtocolOptions>,
+    options: &mut UpstreamHttpOptions,
+) {
+    let max_head_kb = options.max_response_headers_kb;
+    options.http2 =
+        cx.at(under, |cx| http2::options(cx, "http2_protocol_options", message, max_head_kb));
 }
 
 fn common_options(message: &CommonOptions, options: &mut UpstreamHttpOptions) {

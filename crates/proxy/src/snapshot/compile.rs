@@ -52,6 +52,8 @@ pub struct Needs {
     pub routes: BTreeMap<Arc<str>, Fetch>,
     /// Secrets.
     pub secrets: BTreeMap<Arc<str>, Fetch>,
+    /// Route configurations with the `stat_prefix` of each connection manager that takes them.
+    pub managers: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 /// A reference to a cluster.

@@ -2,19 +2,30 @@
 
 use std::sync::Arc;
 
+use api::envoy::config::core::v3::socket_address::PortSpecifier;
+use api::envoy::config::core::v3::{Address, HealthStatus, Locality, Pipe, SocketAddress, address};
+use api::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
+use api::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use api::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+};
 use api::envoy::config::listener::v3::{self as proto, filter::ConfigType};
 use api::envoy::config::route::v3::RouteConfiguration;
+use api::google::protobuf::UInt32Value;
 use api::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use api::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use bytes::Bytes;
 use prost::{Message as _, Name as _};
+use telemetry::stats::Block;
+use telemetry::stats::sets::ClusterMembership;
 
 use super::cluster_set::Active;
 use super::listener_set::Listener;
-use super::{Snapshot, Version};
-use crate::admin::state::Resources;
+use super::{RejectedVersion, Snapshot, Version};
+use crate::admin::state::{RejectedResource, Resources};
 use crate::admin::{CertificateStatus, ConfigDump, DynamicResource, StaticResource};
 use crate::config_sync::sink::ResourceKind;
+use crate::upstream::host::{DiscoveredHealth, Host, HostAddress};
 
 impl Snapshot {
     /// Every cluster that serves.
@@ -30,6 +41,22 @@ impl Snapshot {
     /// How many clusters wait.
     pub fn warming_clusters(&self) -> usize {
         self.clusters.warming().count()
+    }
+
+    /// Where the endpoints of clusters that wait are counted.
+    pub fn warming_memberships(&self) -> impl Iterator<Item = &Block<ClusterMembership>> {
+        self.clusters.warming().filter_map(|(name, _)| self.clusters.membership(name))
+    }
+
+    /// What is configured and does not serve yet: kinds, and the names of each.
+    pub fn unready(&self) -> Vec<(&'static str, Vec<String>)> {
+        let clusters = self.clusters.warming().map(|(name, _)| format!("Cluster {name}"));
+        let listeners = self.listeners.warming().map(|(name, _)| format!("Listener {name}"));
+        let kinds = [
+            ("init manager Clusters", clusters.collect::<Vec<_>>()),
+            ("init manager Listeners", listeners.collect()),
+        ];
+        kinds.into_iter().filter(|(_, names)| !names.is_empty()).collect()
     }
 
     /// How many listeners wait.
@@ -61,13 +88,134 @@ impl Snapshot {
         for (name, version) in self.routes.versions() {
             add(&mut dump.routes, ResourceKind::Routes, name, Some(version), None);
         }
-        for (name, version) in self.clusters.assignments() {
-            add(&mut dump.endpoints, ResourceKind::Endpoints, name, Some(version), None);
+        for (name, active) in self.clusters.active() {
+            add_endpoints(&mut dump.endpoints, name, active);
         }
         for (name, version) in &self.secrets {
             add(&mut dump.secrets, ResourceKind::Secret, name, Some(version), None);
         }
+        for ((kind, name), rejected) in &self.rejected {
+            let resources = match kind {
+                ResourceKind::Cluster => &mut dump.clusters,
+                ResourceKind::Listener => &mut dump.listeners,
+                ResourceKind::Routes | ResourceKind::VirtualHosts => &mut dump.routes,
+                ResourceKind::Endpoints => &mut dump.endpoints,
+                ResourceKind::Secret => &mut dump.secrets,
+            };
+            add_rejected(resources, *kind, name, rejected);
+        }
         dump
+    }
+}
+
+/// A cluster's endpoints as they are now, with what is known of their health, as Envoy shows them: made from what
+/// serves, whatever it came from.
+fn add_endpoints(resources: &mut Resources, cluster: &str, active: &Active) {
+    let name = active.eds_service_name().map_or(cluster, |service| service);
+    let mut groups: Vec<(&Host, Vec<LbEndpoint>)> = Vec::new();
+    for host in &active.hosts.hosts {
+        let same =
+            |other: &Host| host.locality == other.locality && host.priority == other.priority;
+        match groups.iter_mut().find(|(first, _)| same(first)) {
+            Some((_, members)) => members.push(lb_endpoint(host)),
+            None => groups.push((host, vec![lb_endpoint(host)])),
+        }
+    }
+    let endpoints = groups.into_iter().map(|(first, lb_endpoints)| LocalityLbEndpoints {
+        locality: Some(Locality {
+            region: first.locality.region.to_string(),
+            zone: first.locality.zone.to_string(),
+            sub_zone: first.locality.sub_zone.to_string(),
+        }),
+        priority: first.priority,
+        lb_endpoints,
+        ..LocalityLbEndpoints::default()
+    });
+    let assignment = ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: endpoints.collect(),
+        policy: Some(Policy {
+            overprovisioning_factor: Some(number(active.hosts.overprovisioning_factor)),
+            ..Policy::default()
+        }),
+        ..ClusterLoadAssignment::default()
+    };
+    let resource = StaticResource {
+        name: name.to_owned(),
+        type_url: ResourceKind::Endpoints.type_url(),
+        bytes: assignment.encode_to_vec().into(),
+        updated: active.version.updated,
+    };
+    if active.version.is_static {
+        resources.fixed.push(resource);
+    } else if !resources.dynamic.iter().any(|known| known.name == name) {
+        resources.dynamic.push(DynamicResource {
+            active: Some((String::new(), resource)),
+            warming: None,
+            name: name.to_owned(),
+            rejected: None,
+        });
+    }
+}
+
+fn lb_endpoint(host: &Arc<Host>) -> LbEndpoint {
+    let address = match &host.address {
+        HostAddress::Tcp(address) => address::Address::SocketAddress(SocketAddress {
+            address: address.ip().to_string(),
+            port_specifier: Some(PortSpecifier::PortValue(address.port().into())),
+            ..SocketAddress::default()
+        }),
+        HostAddress::Pipe(path) => {
+            address::Address::Pipe(Pipe { path: path.display().to_string(), mode: 0 })
+        }
+    };
+    let health = match host.discovered_health() {
+        DiscoveredHealth::Draining => HealthStatus::Draining,
+        DiscoveredHealth::Degraded if host.is_healthy() => HealthStatus::Degraded,
+        _ if host.is_healthy() => HealthStatus::Healthy,
+        _ => HealthStatus::Unhealthy,
+    };
+    LbEndpoint {
+        health_status: health.into(),
+        load_balancing_weight: Some(number(host.weight())),
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(Address { address: Some(address) }),
+            hostname: host.hostname.to_string(),
+            ..Endpoint::default()
+        })),
+        ..LbEndpoint::default()
+    }
+}
+
+fn number(value: u32) -> UInt32Value {
+    UInt32Value { value }
+}
+
+/// Notes why the last version was rejected, beside what is in force, if anything is.
+fn add_rejected(
+    resources: &mut Resources,
+    kind: ResourceKind,
+    name: &str,
+    rejected: &RejectedVersion,
+) {
+    let refused = RejectedResource {
+        details: rejected.details.clone(),
+        version: rejected.resource.version.clone(),
+        resource: StaticResource {
+            name: name.to_owned(),
+            type_url: kind.type_url(),
+            bytes: Bytes::copy_from_slice(&rejected.resource.bytes),
+            updated: rejected.when,
+        },
+    };
+    match resources.dynamic.iter_mut().find(|known| known.name == name) {
+        Some(known) => known.rejected = Some(refused),
+        None => resources.dynamic.push(DynamicResource {
+            active: None,
+            warming: None,
+            name: name.to_owned(),
+            rejected: Some(refused),
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::envoy::config::core::v3::HealthStatus;
+use api::envoy::config::endpoint::v3::endpoint::HealthCheckConfig;
 use api::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use api::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
 
@@ -13,6 +14,7 @@ use super::values::{self, Place};
 use crate::network::tls::UpstreamTls;
 use crate::stream_info::Metadata;
 use crate::upstream::config::ClusterConfig;
+use crate::upstream::health_check::CheckTarget;
 use crate::upstream::host::{DiscoveredHealth, Host, HostAddress, HostOptions, HostSet, Locality};
 
 /// Envoy's `overprovisioning_factor`, in percent.
@@ -44,6 +46,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// As the configuration says.
     pub health: DiscoveredHealth,
+    /// Where it is checked.
+    pub check: CheckTarget,
 }
 
 /// Compiles a load assignment.
@@ -91,6 +95,7 @@ fn endpoint(
         place,
         metadata: values::metadata(endpoint.metadata.as_ref()),
         locality: Arc::clone(locality),
+        check: check_target(cx, inner.health_check_config.as_ref()),
         priority,
         weight: endpoint.load_balancing_weight.map_or(1, |weight| weight.value),
         health: match endpoint.health_status() {
@@ -100,6 +105,29 @@ fn endpoint(
             HealthStatus::Draining => DiscoveredHealth::Draining,
         },
     })
+}
+
+fn check_target(cx: &mut Compile<'_>, message: Option<&HealthCheckConfig>) -> CheckTarget {
+    let Some(message) = message else { return CheckTarget::default() };
+    let port = u16::try_from(message.port_value).ok().filter(|port| *port > 0);
+    let address = message.address.as_ref().and_then(|address| {
+        cx.at("endpoint.health_check_config.address", |cx| {
+            match values::address(cx, Some(address))? {
+                Place::Tcp(address) => Some(address),
+                _ => {
+                    cx.problem("health is checked at an IP address");
+                    None
+                }
+            }
+        })
+    });
+    CheckTarget {
+        port,
+        address: address
+            .map(|address| SocketAddr::new(address.ip(), port.unwrap_or(address.port()))),
+        hostname: message.hostname.as_str().into(),
+        disabled: message.disable_active_health_check,
+    }
 }
 
 impl Assignment {
@@ -141,13 +169,22 @@ impl Assignment {
                 let old = known
                     .get(&(&address, endpoint.priority))
                     .filter(|host| endpoint.is_same(host, &tls));
+                let is_checked = config.health_check.is_some() && !endpoint.check.disabled;
                 hosts.push(match old {
                     Some(host) => {
                         host.set_weight(endpoint.weight);
                         host.set_discovered_health(endpoint.health);
+                        if !is_checked {
+                            host.set_active_check_failed(false);
+                        }
                         Arc::clone(host)
                     }
-                    None => Arc::new(endpoint.host(address, tls)),
+                    None => {
+                        let host = endpoint.host(address, tls);
+                        // It has to show that it is healthy before it is used.
+                        host.set_active_check_failed(is_checked);
+                        Arc::new(host)
+                    }
                 });
             }
         }
@@ -155,6 +192,24 @@ impl Assignment {
         set.overprovisioning_factor = self.overprovisioning_factor;
         set
     }
+}
+
+/// Takes hosts over that are gone from discovery and still pass their checks, as Envoy: discovery may be wrong. Says
+/// whether there are any.
+pub fn keep_healthy(set: &mut HostSet, previous: &HostSet) -> bool {
+    let is_there = |host: &Host| {
+        set.hosts.iter().any(|it| it.address == host.address && it.priority == host.priority)
+    };
+    let stays = |host: &&Arc<Host>| {
+        !is_there(host)
+            && !host.check.disabled
+            && !host.active_check_failed()
+            && host.discovered_health() != DiscoveredHealth::Unhealthy
+    };
+    let kept: Vec<_> = previous.hosts.iter().filter(stays).cloned().collect();
+    let any = !kept.is_empty();
+    set.hosts.extend(kept);
+    any
 }
 
 impl Endpoint {
@@ -179,6 +234,7 @@ impl Endpoint {
             && host.hostname == self.hostname
             && host.locality == self.locality
             && host.metadata == self.metadata
+            && host.check == self.check
     }
 
     fn host(&self, address: HostAddress, tls: Option<Arc<UpstreamTls>>) -> Host {
@@ -190,6 +246,7 @@ impl Endpoint {
             tls,
             weight: self.weight,
             health: self.health,
+            check: self.check.clone(),
         };
         Host::new(address, options)
     }

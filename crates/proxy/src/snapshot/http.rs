@@ -16,8 +16,8 @@ use proto::http_connection_manager::{
 use proto::http_filter::ConfigType;
 
 use super::compile::Compile;
-use super::{access_logs, route_tables, source, values};
-use crate::filter_manager::{FilterChainFactory, HttpFilterFactory};
+use super::{access_logs, http2, route_tables, source, values};
+use crate::filter_manager::{FilterChainFactory, HttpFilterFactory, MAX_FILTERS};
 use crate::http::config::{
     ClientAddress, CodecType, EscapedSlashesAction, ForwardClientCert, ForwardClientCertDetails,
     HostNormalization, Http1Options, HttpConnectionManager, Limits, PathNormalization,
@@ -44,16 +44,28 @@ pub fn manager(
         }),
     };
     let access_loggers = access_logs::access_logs(cx, &message.access_log, &message.stat_prefix);
+    let limits = limits(&message);
+    let http2 = http2::options(
+        cx,
+        "http2_protocol_options",
+        message.http2_protocol_options.as_ref(),
+        limits.max_request_headers_kb,
+    );
+    if message.add_user_agent.is_some_and(|wanted| wanted.value) {
+        cx.problem_at("add_user_agent", "`add_user_agent` is not supported yet");
+    }
     let config = HttpConnectionManager {
         stat_prefix: message.stat_prefix.as_str().into(),
         stats: HttpBlocks::new(&cx.env.registry, listener_prefix, &message.stat_prefix),
         codec: match message.codec_type() {
             ProtoCodec::Http1 => CodecType::Http1,
+            ProtoCodec::Http2 => CodecType::Http2,
             _ => CodecType::Auto,
         },
         http1: http1(message.http_protocol_options.as_ref()),
+        http2,
         timeouts: timeouts(&message),
-        limits: limits(&message),
+        limits,
         client_address: ClientAddress {
             use_remote_address: message.use_remote_address.is_some_and(|wanted| wanted.value),
             xff_num_trusted_hops: message.xff_num_trusted_hops,
@@ -121,6 +133,8 @@ fn routes(cx: &mut Compile<'_>, message: &proto::HttpConnectionManager) -> Optio
                 return None;
             }
             cx.needs.routes.insert(name.as_str().into(), fetch);
+            let prefix = message.stat_prefix.as_str().into();
+            cx.needs.managers.insert((name.as_str().into(), prefix));
             Some(RouteSource::Slot(cx.slots.route_table(name)))
         }),
         RouteSpecifier::ScopedRoutes(_) => {
@@ -154,6 +168,9 @@ fn filters(
                 };
                 return cx.problem(rule);
             }
+            if is_router && filter.disabled {
+                cx.problem_at("disabled", "the router cannot be disabled");
+            }
             if is_router {
                 router = cx.decode::<Router>(&bytes).map(|router| RouterOptions {
                     suppress_envoy_headers: router.suppress_envoy_headers,
@@ -162,9 +179,13 @@ fn filters(
             } else if let Some(factory) =
                 cx.at("typed_config", |cx| extension(cx, &name, &bytes, &message.stat_prefix))
             {
+                chain.disabled |= u64::from(filter.disabled) << chain.filters.len().min(63);
                 chain.filters.push((filter.name.as_str().into(), factory));
             }
         });
+    }
+    if chain.filters.len() > MAX_FILTERS {
+        cx.problem_at("http_filters", format!("more than {MAX_FILTERS} filters"));
     }
     if message.http_filters.is_empty() {
         cx.problem_at("http_filters", "the chain needs the router as its last filter");

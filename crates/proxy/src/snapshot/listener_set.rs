@@ -10,6 +10,7 @@ use super::cluster_set::deadline;
 use super::compile::Needs;
 use super::listeners::{CompiledListener, SocketOptions};
 use super::{Binder, Effects, ListenerEffect, Version};
+use crate::config_sync::sink::ResourceKind;
 use crate::listener::config::{ListenAddress, ListenerConfig};
 use crate::worker::ListenerId;
 
@@ -158,6 +159,12 @@ impl ListenerSet {
                 (clusters_are_warm || !first) && (routes && secrets || due)
             };
             let Some(listener) = entry.warming.take_if(ready) else { continue };
+            let routes = listener.needs.routes.keys().filter(|name| !has_routes(name));
+            let secrets = listener.needs.secrets.keys().filter(|name| !has_secret(name));
+            effects.unanswered.extend(
+                (routes.map(|name| (ResourceKind::Routes, Arc::clone(name))))
+                    .chain(secrets.map(|name| (ResourceKind::Secret, Arc::clone(name)))),
+            );
             let config = Arc::clone(&listener.config);
             match entry.active.replace(listener) {
                 None => effects.listeners.extend(

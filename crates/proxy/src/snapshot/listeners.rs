@@ -87,6 +87,12 @@ pub fn listener(
         ProtoDirection::Inbound => TrafficDirection::Inbound,
         ProtoDirection::Outbound => TrafficDirection::Outbound,
     };
+    if message.bind_to_port.is_some_and(|bind| !bind.value) {
+        cx.problem_at("bind_to_port", "`bind_to_port: false` is not supported yet");
+    }
+    if message.use_original_dst.is_some_and(|wanted| wanted.value) {
+        cx.problem_at("use_original_dst", "`use_original_dst` is not supported yet");
+    }
     let mut around = Around { tls, stat_prefix: Arc::clone(&stat_prefix) };
     let filter_chains =
         cx.each("filter_chains", &message.filter_chains, |cx, chain| around.chain(cx, chain));
@@ -108,8 +114,12 @@ pub fn listener(
         return None;
     }
     let limit = cx.env.listener_limits.get(&*name).copied();
+    let scope = Scope::listener(&stat_prefix);
+    let has_tls =
+        filter_chains.iter().chain(&default_filter_chain).any(|chain| chain.tls.is_some());
     let config = ListenerConfig {
-        stats: cx.env.registry.block(&Scope::listener(&stat_prefix)),
+        stats: cx.env.registry.block(&scope),
+        tls_stats: has_tls.then(|| cx.env.registry.block(&scope)),
         name,
         stat_prefix,
         address,

@@ -3,12 +3,14 @@
 //! The type URL of a `typed_config` decides which extension loads, as in Envoy; a name is free text. What is in no
 //! table and not built in is refused by its type and path.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use api::text::Problem;
 
+use super::filter_overrides::FILTER_CONFIG;
 use super::node::NodeInfo;
 use crate::filter_manager::HttpFilterFactory;
 use crate::listener::config::TrafficDirection;
@@ -39,6 +41,11 @@ impl fmt::Debug for CompileContext<'_> {
 pub type CompileHttpFilter =
     fn(&[u8], &CompileContext<'_>) -> Result<Arc<dyn HttpFilterFactory>, Vec<Problem>>;
 
+/// Compiles what a route says of an HTTP filter likewise; the filter finds it by its type
+/// ([`FilterContext::route_config`](crate::filter_manager::FilterContext::route_config)).
+pub type CompileRouteFilter =
+    fn(&[u8], &CompileContext<'_>) -> Result<Arc<dyn Any + Send + Sync>, Vec<Problem>>;
+
 /// Compiles an access logger likewise.
 pub type CompileAccessLogger =
     fn(&[u8], &CompileContext<'_>) -> Result<Arc<dyn AccessLogger>, Vec<Problem>>;
@@ -64,6 +71,7 @@ impl<C> fmt::Debug for Row<C> {
 #[derive(Debug, Default, Clone)]
 pub struct Extensions {
     http_filters: BTreeMap<&'static str, Row<CompileHttpFilter>>,
+    route_filters: BTreeMap<&'static str, Row<CompileRouteFilter>>,
     access_loggers: BTreeMap<&'static str, Row<CompileAccessLogger>>,
     connection_observers: BTreeMap<&'static str, Row<CompileAccessLogger>>,
 }
@@ -155,6 +163,13 @@ impl Extensions {
         self
     }
 
+    /// Adds rows of what routes may say of HTTP filters.
+    #[must_use]
+    pub fn with_route_filters(mut self, rows: &[Row<CompileRouteFilter>]) -> Self {
+        self.route_filters.extend(rows.iter().map(|row| (row.message, *row)));
+        self
+    }
+
     /// Adds rows of access loggers.
     #[must_use]
     pub fn with_access_loggers(mut self, rows: &[Row<CompileAccessLogger>]) -> Self {
@@ -172,6 +187,8 @@ impl Extensions {
     /// Does something take this message as a `typed_config`?
     pub fn knows(&self, message: &str) -> bool {
         self.http_filters.contains_key(message)
+            || self.route_filters.contains_key(message)
+            || message == FILTER_CONFIG
             || self.access_loggers.contains_key(message)
             || self.connection_observers.contains_key(message)
             || BUILT_IN.iter().any(|(_, _, built_in)| *built_in == message)
@@ -179,6 +196,10 @@ impl Extensions {
 
     pub(super) fn http_filter(&self, message: &str) -> Option<Row<CompileHttpFilter>> {
         self.http_filters.get(message).copied()
+    }
+
+    pub(super) fn route_filter(&self, message: &str) -> Option<Row<CompileRouteFilter>> {
+        self.route_filters.get(message).copied()
     }
 
     pub(super) fn connection_observer(&self, message: &str) -> Option<Row<CompileAccessLogger>> {

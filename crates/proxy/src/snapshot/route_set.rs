@@ -74,9 +74,12 @@ impl RouteSet {
     ) -> Result<(), Vec<Problem>> {
         let (config, settings) = routes::table(cx, message);
         let name = Arc::clone(&config.name);
-        let old = self.entries.get(&name).filter(|entry| entry.settings == settings);
+        let old = self
+            .entries
+            .get(&name)
+            .filter(|entry| entry.settings.fingerprint == settings.fingerprint);
         let own = cx.each("virtual_hosts", &message.virtual_hosts, |cx, host| {
-            self::host(cx, host, settings, |print| {
+            self::host(cx, host, &settings, |print| {
                 old?.own.iter().find(|known| known.fingerprint == print).cloned()
             })
         });
@@ -118,7 +121,7 @@ impl RouteSet {
         if known.is_some_and(|(known, _)| known.fingerprint == version.fingerprint) {
             return Ok(());
         }
-        let host = self::host(cx, message, entry.settings, |_| None);
+        let host = self::host(cx, message, &entry.settings, |_| None);
         finish(cx, clusters)?;
         let Some(host) = host else { return Ok(()) };
         let mut hosts = entry.discovered.clone().unwrap_or_default();
@@ -220,7 +223,7 @@ fn owner<'a>(
 fn host(
     cx: &mut Compile<'_>,
     message: &proto::VirtualHost,
-    settings: TableSettings,
+    settings: &TableSettings,
     known: impl FnOnce(Fingerprint) -> Option<Host>,
 ) -> Option<Host> {
     let fingerprint = fingerprint::of(message.encode_to_vec());

@@ -16,7 +16,7 @@ pub fn inline(
     let before = cx.problems.len();
     let (config, settings) = routes::table(cx, message);
     let hosts = cx.each("virtual_hosts", &message.virtual_hosts, |cx, host| {
-        let config = routes::virtual_host(cx, host, settings)?;
+        let config = routes::virtual_host(cx, host, &settings)?;
         compile_host(cx, config)
     });
     if cx.problems.len() > before {

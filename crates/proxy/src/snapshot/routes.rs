@@ -17,25 +17,32 @@ use proto::route_match::PathSpecifier;
 use proto::virtual_host::TlsRequirementType;
 
 use super::compile::Compile;
-use super::values;
+use super::fingerprint::{Fingerprint, Print};
+use super::{filter_overrides, values};
 use crate::http::header_mutation::{AppendAction, HeaderMutations};
 use crate::route_table::config::{
-    Action, Criteria, DirectResponse, Fraction, HeaderMatcher, HostRewrite, PathMatch, PathRewrite,
-    QueryMatcher, Redirect, RedirectPath, RequireTls, RouteAction, RouteConfig, Substitution,
-    TableConfig, ValueMatch, VirtualHostConfig, WeightedEntry,
+    Action, Criteria, DirectResponse, FilterOverrides, Fraction, HeaderMatcher, HostRewrite,
+    PathMatch, PathRewrite, QueryMatcher, Redirect, RedirectPath, RequireTls, RouteAction,
+    RouteConfig, Substitution, TableConfig, ValueMatch, VirtualHostConfig, WeightedEntry,
 };
-use crate::router::config::{ClusterChoice, RetryOn, RetryPolicy, RoutePolicy};
+use crate::router::config::{
+    ClusterChoice, ConnectConfig, GrpcTimeout, RetryOn, RetryPolicy, RoutePolicy,
+};
 use crate::string_matcher::{StringMatcher, StringPattern};
-use crate::upstream::config::WeightedClusters;
+use crate::upstream::config::{ClusterRef, WeightedClusters};
 
 /// Envoy's `max_direct_response_body_size_bytes`.
 const MAX_DIRECT_RESPONSE: usize = 4096;
 
 /// What a virtual host takes from its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct TableSettings {
     /// The largest body of a direct response, in bytes.
     pub max_direct_response: usize,
+    /// What the table says of filters.
+    pub filter_overrides: FilterOverrides,
+    /// Equal for equal settings.
+    pub fingerprint: Fingerprint,
 }
 
 /// Compiles what a table says beside its virtual hosts.
@@ -64,14 +71,32 @@ pub fn table(
     };
     let max = message.max_direct_response_body_size_bytes;
     let max_direct_response = max.map_or(MAX_DIRECT_RESPONSE, |max| max.value as usize);
-    (config, TableSettings { max_direct_response })
+    let filters = &message.typed_per_filter_config;
+    let settings = TableSettings {
+        max_direct_response,
+        filter_overrides: filter_overrides::overrides(cx, filters, &FilterOverrides::default()),
+        fingerprint: settings_print(message, max_direct_response),
+    };
+    (config, settings)
+}
+
+/// A virtual host is compiled again when what it takes from its table has changed, and only then.
+fn settings_print(message: &proto::RouteConfiguration, max_direct_response: usize) -> Fingerprint {
+    let mut print = Print::default();
+    print.add(max_direct_response);
+    let mut filters: Vec<_> = message.typed_per_filter_config.iter().collect();
+    filters.sort_by_key(|(name, _)| *name);
+    for (name, any) in filters {
+        print.add((name, &any.type_url, &any.value));
+    }
+    print.finish()
 }
 
 /// Compiles a virtual host.
 pub fn virtual_host(
     cx: &mut Compile<'_>,
     message: &proto::VirtualHost,
-    settings: TableSettings,
+    settings: &TableSettings,
 ) -> Option<VirtualHostConfig> {
     let before = cx.problems.len();
     let (request_headers, response_headers) = mutations(
@@ -85,7 +110,10 @@ pub fn virtual_host(
         None => None,
         Some(policy) => cx.at("retry_policy", |cx| retry_policy(cx, policy)).map(Arc::new),
     };
-    let inherited = Inherited { host: message, retry, settings };
+    let filters = &message.typed_per_filter_config;
+    let filter_overrides = filter_overrides::overrides(cx, filters, &settings.filter_overrides);
+    let max_direct_response = settings.max_direct_response;
+    let inherited = Inherited { host: message, retry, filter_overrides, max_direct_response };
     let config = VirtualHostConfig {
         name: message.name.as_str().into(),
         domains: message.domains.clone(),
@@ -105,7 +133,8 @@ pub fn virtual_host(
 struct Inherited<'a> {
     host: &'a proto::VirtualHost,
     retry: Option<Arc<RetryPolicy>>,
-    settings: TableSettings,
+    filter_overrides: FilterOverrides,
+    max_direct_response: usize,
 }
 
 fn route(
@@ -115,15 +144,24 @@ fn route(
 ) -> Option<RouteConfig> {
     use proto::route::Action as ProtoAction;
     let criteria = cx.at("match", |cx| criteria(cx, message.r#match.as_ref()?));
+    let filters = &message.typed_per_filter_config;
+    let filter_overrides = filter_overrides::overrides(cx, filters, &inherited.filter_overrides);
     let action = match &message.action {
         Some(ProtoAction::Route(action)) => cx
-            .at("route", |cx| route_action(cx, action, message, inherited))
+            .at("route", |cx| {
+                let (cluster, weighted) = cluster_choice(cx, action, &filter_overrides)?;
+                route_action(cx, action, message, inherited).map(|rest| RouteAction {
+                    cluster,
+                    weighted,
+                    ..rest
+                })
+            })
             .map(|action| Action::Route(action.into())),
         Some(ProtoAction::Redirect(action)) => cx
             .at("redirect", |cx| redirect(cx, action))
             .map(|action| Action::Redirect(action.into())),
         Some(ProtoAction::DirectResponse(action)) => cx
-            .at("direct_response", |cx| direct(cx, action, inherited.settings))
+            .at("direct_response", |cx| direct(cx, action, inherited.max_direct_response))
             .map(Action::Direct),
         _ => {
             cx.problem("one of `route`, `redirect`, `direct_response` is required");
@@ -142,6 +180,7 @@ fn route(
         request_headers,
         response_headers,
         metadata: values::metadata(message.metadata.as_ref()),
+        filter_overrides,
         ..RouteConfig::new(criteria?, action?)
     })
 }
@@ -157,6 +196,7 @@ fn criteria(cx: &mut Compile<'_>, message: &proto::RouteMatch) -> Option<Criteri
             cx.at("safe_regex.regex", |cx| regex_compiles(cx, &regex.regex))?;
             PathMatch::Regex(regex.regex.as_str().into())
         }
+        PathSpecifier::ConnectMatcher(_) => PathMatch::Connect,
         _ => {
             cx.problem("this way of matching a path is not supported yet");
             return None;
@@ -249,7 +289,6 @@ fn route_action(
     route: &proto::Route,
     inherited: &Inherited<'_>,
 ) -> Option<RouteAction> {
-    let (cluster, weighted) = cluster_choice(cx, message)?;
     let policy = policy(cx, message, route, inherited)?;
     let path_rewrite = match (&message.regex_rewrite, message.prefix_rewrite.as_str()) {
         (Some(_), prefix) if !prefix.is_empty() => {
@@ -265,7 +304,9 @@ fn route_action(
         (None, "") => None,
         (None, prefix) => Some(PathRewrite::Prefix(prefix.into())),
     };
-    let mut action = RouteAction { weighted, policy, path_rewrite, ..RouteAction::new(cluster) };
+    // Which cluster is the caller's to say.
+    let nowhere = ClusterChoice::Cluster(ClusterRef::NONE);
+    let mut action = RouteAction { policy, path_rewrite, ..RouteAction::new(nowhere) };
     match &message.host_rewrite_specifier {
         None => {}
         Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
@@ -300,6 +341,7 @@ fn substitution(cx: &mut Compile<'_>, rewrite: &RegexMatchAndSubstitute) -> Opti
 fn cluster_choice(
     cx: &mut Compile<'_>,
     message: &proto::RouteAction,
+    filters: &FilterOverrides,
 ) -> Option<(ClusterChoice, Vec<WeightedEntry>)> {
     match message.cluster_specifier.as_ref()? {
         ClusterSpecifier::Cluster(name) => {
@@ -309,7 +351,7 @@ fn cluster_choice(
             Some((ClusterChoice::Header(name.to_ascii_lowercase().into()), Vec::new()))
         }
         ClusterSpecifier::WeightedClusters(clusters) => {
-            cx.at("weighted_clusters", |cx| weighted_clusters(cx, clusters))
+            cx.at("weighted_clusters", |cx| weighted_clusters(cx, clusters, filters))
         }
         _ => {
             cx.problem("this way of choosing a cluster is not supported yet");
@@ -321,6 +363,7 @@ fn cluster_choice(
 fn weighted_clusters(
     cx: &mut Compile<'_>,
     message: &proto::WeightedCluster,
+    around: &FilterOverrides,
 ) -> Option<(ClusterChoice, Vec<WeightedEntry>)> {
     use proto::weighted_cluster::cluster_weight::HostRewriteSpecifier;
     let entries = cx.each("clusters", &message.clusters, |cx, entry| {
@@ -339,12 +382,11 @@ fn weighted_clusters(
         let host_rewrite =
             host_rewrite.map(|HostRewriteSpecifier::HostRewriteLiteral(host)| host.as_str().into());
         let weight = entry.weight.map_or(0, |weight| weight.value);
-        let changes = WeightedEntry {
-            request_headers,
-            response_headers,
-            host_rewrite,
-            filter_overrides: None,
-        };
+        let filters = &entry.typed_per_filter_config;
+        let filter_overrides =
+            (!filters.is_empty()).then(|| filter_overrides::overrides(cx, filters, around));
+        let changes =
+            WeightedEntry { request_headers, response_headers, host_rewrite, filter_overrides };
         Some(((cx.cluster("name", &entry.name), weight), changes))
     });
     let (weights, changes): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
@@ -386,12 +428,18 @@ fn policy(
     };
     let max_stream =
         message.max_stream_duration.as_ref().and_then(|max| max.max_stream_duration.as_ref());
+    let grpc_timeout = grpc_timeout(message);
+    let connect = connect_config(cx, message);
+    if !message.request_mirror_policies.is_empty() {
+        cx.problem_at("request_mirror_policies", "`request_mirror_policies` is not supported yet");
+    }
     #[allow(deprecated)]
     let buffer = route.per_request_buffer_limit_bytes.or(host.per_request_buffer_limit_bytes);
     Some(RoutePolicy {
         timeout: values::limit(message.timeout.as_ref(), default.timeout),
         idle_timeout: switchable(message.idle_timeout.as_ref()),
         max_stream_duration: switchable(max_stream),
+        grpc_timeout,
         retry,
         priority: usize::from(message.priority() == RoutingPriority::High),
         cluster_not_found_status: match message.cluster_not_found_response_code() {
@@ -411,10 +459,55 @@ fn policy(
                 )
             })
             .collect(),
+        connect,
         auto_host_rewrite: false,
         append_x_forwarded_host: message.append_x_forwarded_host,
         request_body_buffer_limit: buffer.map(|limit| limit.value.into()),
     })
+}
+
+/// What `grpc-timeout` means on this route; the fields of `max_stream_duration` win over the deprecated ones.
+fn grpc_timeout(message: &proto::RouteAction) -> Option<GrpcTimeout> {
+    let offset = |offset: Option<&api::google::protobuf::Duration>| {
+        offset.map(values::duration).unwrap_or_default()
+    };
+    let stream = message.max_stream_duration.as_ref();
+    if let Some(stream) = stream
+        && let Some(max) = &stream.grpc_timeout_header_max
+    {
+        return Some(GrpcTimeout {
+            max: values::limit(Some(max), None),
+            offset: offset(stream.grpc_timeout_header_offset.as_ref()),
+            of_response: false,
+        });
+    }
+    // As in Envoy: a route with `max_stream_duration` is one of the new kind.
+    #[allow(deprecated)]
+    let (max, offset) =
+        (message.max_grpc_timeout.as_ref()?, offset(message.grpc_timeout_offset.as_ref()));
+    let is_new = stream.is_some();
+    (!is_new).then(|| GrpcTimeout {
+        max: values::limit(Some(max), None),
+        offset,
+        of_response: true,
+    })
+}
+
+/// Where CONNECT ends here.
+fn connect_config(cx: &mut Compile<'_>, message: &proto::RouteAction) -> Option<ConnectConfig> {
+    let mut found = None;
+    for (index, upgrade) in message.upgrade_configs.iter().enumerate() {
+        let Some(config) = &upgrade.connect_config else { continue };
+        if upgrade.upgrade_type.eq_ignore_ascii_case("CONNECT") {
+            found = Some(ConnectConfig { allow_post: config.allow_post });
+        } else {
+            cx.problem_at(
+                &format!("upgrade_configs[{index}].connect_config"),
+                "only `upgrade_type: CONNECT` has a `connect_config`",
+            );
+        }
+    }
+    found
 }
 
 fn retry_policy(cx: &mut Compile<'_>, message: &proto::RetryPolicy) -> Option<RetryPolicy> {
@@ -508,14 +601,13 @@ fn redirect(cx: &mut Compile<'_>, message: &proto::RedirectAction) -> Option<Red
 fn direct(
     cx: &mut Compile<'_>,
     message: &proto::DirectResponseAction,
-    settings: TableSettings,
+    limit: usize,
 ) -> Option<DirectResponse> {
     let body = match &message.body {
         None => Vec::new(),
         Some(source) => cx.at("body", |cx| cx.data(source))?,
     };
-    if body.len() > settings.max_direct_response {
-        let limit = settings.max_direct_response;
+    if body.len() > limit {
         let found = body.len();
         cx.problem_at(
             "body",

@@ -4,8 +4,11 @@
 //! hosts, its sessions and its connections. A secret is taken into use by every context that names it, or by none.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
+use api::envoy::config::core::v3::DataSource;
+use api::envoy::config::core::v3::data_source::Specifier;
 use api::envoy::extensions::transport_sockets::tls::v3 as proto;
 use identity::chain::TrustRoots;
 use identity::san::{Regex, SanMatcher, SanType, TextMatch};
@@ -156,35 +159,10 @@ impl TlsStore {
 
     /// The certificates of every context in use.
     pub fn certificates(&self) -> Vec<CertificateStatus> {
-        let status = |secrets: &Secrets| CertificateStatus {
-            authorities: Vec::new(),
-            chain: secrets
-                .certificates
-                .iter()
-                .map(|certificate| (CertificateInfo::from(&**certificate.leaf()), None))
-                .collect(),
-        };
-        let mut all = Vec::new();
-        for live in self.contexts.values() {
-            match &live.context {
-                WeakContext::Server(context) => {
-                    all.extend(
-                        context
-                            .upgrade()
-                            .and_then(|context| context.current())
-                            .map(|side| status(&side.secrets)),
-                    );
-                }
-                WeakContext::Client(context) => {
-                    all.extend(
-                        context
-                            .upgrade()
-                            .and_then(|context| context.current())
-                            .map(|side| status(&side.secrets)),
-                    );
-                }
-            }
-        }
+        let secrets = self.contexts.values().filter_map(|live| live.context.secrets());
+        let mut all: Vec<_> = secrets.map(|secrets| certificate_status(&secrets)).collect();
+        // In an order that stays, whatever the hashes.
+        all.sort_by(|a, b| a.first_fingerprints().cmp(&b.first_fingerprints()));
         all
     }
 
@@ -306,7 +284,34 @@ impl TlsStore {
     }
 }
 
+/// Authorities and chains, with the files they came from.
+fn certificate_status(secrets: &Secrets) -> CertificateStatus {
+    let file = |path: Option<&Path>| path.map(Path::to_owned);
+    let roots = secrets.validation.as_ref().and_then(|validation| validation.roots.as_ref());
+    CertificateStatus {
+        authorities: roots
+            .into_iter()
+            .flat_map(|roots| roots.certificates().map(|info| (info, file(roots.file()))))
+            .map(|(info, file)| (CertificateInfo::from(&info), file))
+            .collect(),
+        chain: secrets
+            .certificates
+            .iter()
+            .flat_map(|own| own.chain().map(|info| (info, file(own.file()))))
+            .map(|(info, file)| (CertificateInfo::from(&info), file))
+            .collect(),
+    }
+}
+
 impl WeakContext {
+    /// What handshakes take now; `None` when nobody uses the context, or its secrets are missing.
+    fn secrets(&self) -> Option<Secrets> {
+        match self {
+            Self::Server(context) => Some(context.upgrade()?.current()?.secrets.clone()),
+            Self::Client(context) => Some(context.upgrade()?.current()?.secrets.clone()),
+        }
+    }
+
     fn is_alive(&self) -> bool {
         match self {
             Self::Server(context) => context.strong_count() > 0,
@@ -379,6 +384,14 @@ fn text(cx: &mut Compile<'_>, bytes: Vec<u8>) -> Option<String> {
     String::from_utf8(bytes).map_err(|_| cx.problem("is not PEM")).ok()
 }
 
+/// The file that a data source is, if it is one.
+fn file_name(source: Option<&DataSource>) -> Option<&Path> {
+    match source?.specifier.as_ref()? {
+        Specifier::Filename(file) => Some(Path::new(file)),
+        _ => None,
+    }
+}
+
 fn certificate(cx: &mut Compile<'_>, value: &proto::TlsCertificate) -> Option<Certificate> {
     let mut part = |field: &str, source: &Option<_>| {
         let Some(source) = source else {
@@ -389,7 +402,12 @@ fn certificate(cx: &mut Compile<'_>, value: &proto::TlsCertificate) -> Option<Ce
     };
     let chain = part("certificate_chain", &value.certificate_chain);
     let key = part("private_key", &value.private_key);
-    Certificate::from_pem(&chain?, &key?).map_err(|error| cx.problem(error.to_string())).ok()
+    let read = Certificate::from_pem(&chain?, &key?);
+    let read = read.map_err(|error| cx.problem(error.to_string())).ok()?;
+    Some(match file_name(value.certificate_chain.as_ref()) {
+        Some(file) => read.from_file(file),
+        None => read,
+    })
 }
 
 fn validation(
@@ -402,8 +420,12 @@ fn validation(
         cx.at("trusted_ca", |cx| {
             let pem = cx.data(source).and_then(|bytes| text(cx, bytes));
             let roots = pem.map(|pem| TrustRoots::from_pem(&pem));
-            validation.roots =
+            let roots =
                 roots.and_then(|roots| roots.map_err(|error| cx.problem(error.to_string())).ok());
+            validation.roots = match file_name(Some(source)) {
+                Some(file) => roots.map(|roots| roots.from_file(file)),
+                None => roots,
+            };
         });
     }
     if let Some(source) = &value.crl {

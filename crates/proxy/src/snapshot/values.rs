@@ -10,6 +10,7 @@ use api::envoy::config::core::v3::{self as core, Address};
 use api::envoy::r#type::matcher::v3 as matcher;
 use api::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use api::google::protobuf::{self, value::Kind};
+use api::text::Problem;
 use serde_json::{Map, Number, Value};
 
 use super::compile::Compile;
@@ -89,19 +90,28 @@ pub fn string_matcher(
     cx: &mut Compile<'_>,
     value: &matcher::StringMatcher,
 ) -> Option<StringMatcher> {
-    let literal = |pattern| Some(StringMatcher::new(pattern, value.ignore_case));
-    match value.match_pattern.as_ref()? {
-        MatchPattern::Exact(text) => literal(StringPattern::Exact(text.as_str().into())),
-        MatchPattern::Prefix(text) => literal(StringPattern::Prefix(text.as_str().into())),
-        MatchPattern::Suffix(text) => literal(StringPattern::Suffix(text.as_str().into())),
-        MatchPattern::Contains(text) => literal(StringPattern::Contains(text.as_str().into())),
-        MatchPattern::SafeRegex(regex) => cx.at("safe_regex.regex", |cx| {
-            StringMatcher::regex(&regex.regex).map_err(|error| cx.problem(error.to_string())).ok()
-        }),
-        MatchPattern::Custom(_) => {
-            cx.problem_at("custom", "`custom` is not supported yet");
-            None
+    read_string_matcher(value).map_err(|problem| cx.problems_under(vec![problem])).ok()
+}
+
+/// Compiles a `StringMatcher` for an extension: a problem has its path from the matcher on.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_string_matcher(value: &matcher::StringMatcher) -> Result<StringMatcher, Problem> {
+    let literal = |pattern| Ok(StringMatcher::new(pattern, value.ignore_case));
+    match &value.match_pattern {
+        Some(MatchPattern::Exact(text)) => literal(StringPattern::Exact(text.as_str().into())),
+        Some(MatchPattern::Prefix(text)) => literal(StringPattern::Prefix(text.as_str().into())),
+        Some(MatchPattern::Suffix(text)) => literal(StringPattern::Suffix(text.as_str().into())),
+        Some(MatchPattern::Contains(text)) => {
+            literal(StringPattern::Contains(text.as_str().into()))
         }
+        Some(MatchPattern::SafeRegex(regex)) => StringMatcher::regex(&regex.regex)
+            .map_err(|error| Problem::new("safe_regex.regex", error.to_string())),
+        Some(MatchPattern::Custom(_)) => {
+            Err(Problem::new("custom", "`custom` is not supported yet"))
+        }
+        None => Err(Problem::new("", "a pattern is required")),
     }
 }
 

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use codec::headers::Version;
+
+use crate::http::config::Http2Options;
 use crate::network::tls::UpstreamTls;
 use crate::stream_info::Metadata;
+use crate::upstream::health_check::HealthCheck;
 
 /// A cluster by slot: per name, interned by the snapshot compiler, possibly empty until the cluster comes.
 /// A slot is reused only under a new generation.
@@ -75,6 +79,10 @@ pub struct ClusterConfig {
     pub breakers: [BreakerThresholds; 2],
     /// Ejection, if configured.
     pub outlier: Option<OutlierConfig>,
+    /// Active checks, if configured.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// A host that discovery takes away goes at once; otherwise it stays as long as it passes its checks.
+    pub ignore_health_on_host_removal: bool,
     /// HTTP towards the hosts.
     pub http: UpstreamHttpOptions,
     /// TLS towards the hosts; `None` is plaintext.
@@ -102,6 +110,8 @@ impl ClusterConfig {
             healthy_panic_threshold: 50.0,
             breakers: [BreakerThresholds::default(); 2],
             outlier: None,
+            health_check: None,
+            ignore_health_on_host_removal: false,
             http: UpstreamHttpOptions::default(),
             tls: None,
             transport_matches: Vec::new(),
@@ -233,6 +243,8 @@ pub struct UpstreamHttpOptions {
     pub enable_trailers: bool,
     /// HTTP/1: `header_key_format: proper_case_words`.
     pub proper_case_words: bool,
+    /// HTTP/2 particulars.
+    pub http2: Http2Options,
 }
 
 impl Default for UpstreamHttpOptions {
@@ -246,6 +258,7 @@ impl Default for UpstreamHttpOptions {
             max_response_headers_count: 100,
             enable_trailers: false,
             proper_case_words: false,
+            http2: Http2Options::default(),
         }
     }
 }
@@ -255,13 +268,26 @@ impl Default for UpstreamHttpOptions {
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2, by prior knowledge or ALPN.
+    /// HTTP/2 (`explicit_http_config`).
     Http2,
-    /// What the client speaks.
+    /// What the client speaks (`use_downstream_protocol_config`).
     Downstream,
+    /// What ALPN agrees on, HTTP/1.1 without (`auto_config`). Both are offered.
+    Auto,
     /// The multiplexing protocol of tests.
     #[cfg(test)]
     Frames,
+}
+
+impl UpstreamProtocol {
+    /// What is spoken to a host for a request that came in `version`; never [`Self::Downstream`].
+    pub fn resolve(self, version: Option<Version>) -> Self {
+        match self {
+            Self::Downstream if version == Some(Version::Http2) => Self::Http2,
+            Self::Downstream => Self::Http1,
+            other => other,
+        }
+    }
 }
 
 /// One of `transport_socket_matches`.

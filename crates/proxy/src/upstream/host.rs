@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::network::tls::UpstreamTls;
 use crate::stream_info::Metadata;
+use crate::upstream::health_check::CheckTarget;
 
 /// Where a host is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +70,8 @@ pub struct Host {
     pub locality: Arc<Locality>,
     /// Its priority: 0 is best.
     pub priority: u32,
+    /// Where it is checked, if not where it is.
+    pub check: CheckTarget,
     /// TLS as chosen by `transport_socket_matches` for its metadata; `None` is plaintext.
     pub tls: Option<Arc<UpstreamTls>>,
     weight: AtomicU32,
@@ -102,6 +105,14 @@ pub struct HostCounters {
     pub rq_timeout: AtomicU64,
 }
 
+impl HostCounters {
+    /// Counts an answer by its status, or by what stands for it.
+    pub fn count(&self, status: u16) {
+        let counter = if status >= 500 { &self.rq_error } else { &self.rq_success };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// What a host is made from.
 #[derive(Debug, Clone, Default)]
 pub struct HostOptions {
@@ -115,6 +126,8 @@ pub struct HostOptions {
     pub priority: u32,
     /// TLS towards it.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// Where it is checked.
+    pub check: CheckTarget,
     /// Load-balancing weight (at least 1).
     pub weight: u32,
     /// Discovered health.
@@ -132,6 +145,7 @@ impl Host {
             locality: options.locality,
             priority: options.priority,
             tls: options.tls,
+            check: options.check,
             weight: AtomicU32::new(options.weight.max(1)),
             health: AtomicU32::new(options.health as u32),
             active_check_failed: AtomicBool::new(false),

@@ -61,7 +61,9 @@ impl Clock {
     /// The deadline that lies `after` from now; `u64::MAX` for none.
     #[inline]
     pub fn after(&self, after: Option<Duration>) -> u64 {
-        after.map_or(u64::MAX, |after| self.now_ns.saturating_add(after.as_nanos() as u64))
+        after.map_or(u64::MAX, |after| {
+            self.now_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+        })
     }
 
     /// The time as `date` headers say it (RFC 9110 §5.6.7).

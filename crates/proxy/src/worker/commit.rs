@@ -9,6 +9,8 @@ use crate::http::config::RouteTableRef;
 use crate::listener::ActiveListener;
 use crate::network::downstream::CloseReason;
 use crate::route_table::RouteTable;
+use crate::router::ResetReason;
+use crate::upstream::host::Host;
 use crate::worker::token::Owner;
 
 /// Route tables by slot.
@@ -54,6 +56,7 @@ impl Worker {
                     self.commit(change);
                 }
             }
+            Message::CloseHost(host) => self.close_host(&host),
             Message::Adopt { listener, socket } => self.adopt(listener, socket),
             Message::StartDrain { listeners } => {
                 for key in self.listeners_of(listeners.as_deref()) {
@@ -97,6 +100,14 @@ impl Worker {
         };
         for pool in drained {
             self.drain_pool(pool);
+        }
+    }
+
+    fn close_host(&mut self, host: &Arc<Host>) {
+        for key in self.ups.keys() {
+            if self.ups.get(key).is_some_and(|connection| Arc::ptr_eq(&connection.host, host)) {
+                self.close_upstream(key, ResetReason::ConnectionTermination, true);
+            }
         }
     }
 

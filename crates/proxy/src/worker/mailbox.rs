@@ -16,7 +16,7 @@ use crate::listener::config::ListenerConfig;
 use crate::route_table::RouteTable;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::config::ClusterRef;
-use crate::upstream::host::HostSet;
+use crate::upstream::host::{Host, HostSet};
 
 /// A listener for the life of its name; updates keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +63,8 @@ pub enum Message {
         /// Dropped when done.
         ack: Option<Arc<Ack>>,
     },
+    /// Close every connection to a host: it has failed its checks.
+    CloseHost(Arc<Host>),
     /// Serve a connection that was accepted elsewhere.
     Adopt {
         /// The listener it belongs to.

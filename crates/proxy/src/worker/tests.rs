@@ -96,7 +96,10 @@ fn engine(host: SocketAddr) -> (WorkerHandle, Registry, SocketAddr) {
     let address = listener.local_addr().unwrap();
     let mut http = HttpConnectionManager::new("t", HttpBlocks::new(&registry, "l", "t"), routes());
     http.codec = CodecType::Frames;
-    http.filters = Arc::new(FilterChainFactory { filters: vec![("ask".into(), Arc::new(Ask))] });
+    http.filters = Arc::new(FilterChainFactory {
+        filters: vec![("ask".into(), Arc::new(Ask))],
+        ..FilterChainFactory::default()
+    });
     let chains = vec![Arc::new(FilterChain {
         name: "".into(),
         criteria: Default::default(),
@@ -109,6 +112,7 @@ fn engine(host: SocketAddr) -> (WorkerHandle, Registry, SocketAddr) {
         name: "l".into(),
         stat_prefix: "l".into(),
         stats: registry.block(&Scope::listener("l")),
+        tls_stats: None,
         address: ListenAddress::Tcp(address),
         index: FilterChainIndex::build(&chains).unwrap(),
         filter_chains: chains,

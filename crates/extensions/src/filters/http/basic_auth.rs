@@ -18,7 +18,6 @@ use proxy::filter_manager::{
     FilterContext, HeadersStatus, HttpFilter, HttpFilterFactory, LocalReply, Phases, WorkerContext,
 };
 use proxy::snapshot::registry::CompileContext;
-use proxy::stream_info::ResponseFlags;
 
 /// Bytes of a SHA-1 digest.
 const DIGEST: usize = 20;
@@ -130,7 +129,7 @@ impl Settings {
             body: body.into(),
             headers: vec![(name.into(), format!("Basic realm=\"http://{realm}\"").into())],
             details,
-            flags: ResponseFlags::default(),
+            ..LocalReply::default()
         });
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::super::output::Output;
 use super::super::time::Moment;
 use super::arguments::{Argument, GrpcForm, MetadataOf, NameFirst, PathSource, Point};
+use crate::http::grpc;
 use crate::stream_info::{CertificateInfo, ConnectionInfo, LogRecord, ResponseFlags, TlsInfo};
 use crate::upstream::host::{Host, HostAddress};
 
@@ -480,6 +481,7 @@ pub(super) fn grpc_status(
 /// The gRPC status of a gRPC request: from the trailers, the head, or the HTTP status.
 pub fn grpc_number(record: &LogRecord<'_>) -> Option<u64> {
     let content_type = record.request?.get(names::CONTENT_TYPE)?;
+    // gRPC-Web counts, too: its status is in the head or in the trailers that its filter has made.
     if !content_type.starts_with(b"application/grpc") {
         return None;
     }
@@ -489,12 +491,5 @@ pub fn grpc_number(record: &LogRecord<'_>) -> Option<u64> {
     if let Some(status) = in_trailers.or_else(in_head) {
         return Some(status.parse().unwrap_or(2));
     }
-    Some(match record.info.response_code {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    })
+    Some(grpc::status_of_http(record.info.response_code).into())
 }

@@ -1,0 +1,3 @@
+//! What the filters about gRPC share.
+
+pub mod calls;
