@@ -1,19 +1,28 @@
-//! The client's half of incremental ADS: subscriptions in, requests out; responses in, verdicts out.
+//! The client's half of discovery: subscriptions in, requests out; responses in, verdicts out.
 //!
-//! What is held survives the stream: after a reconnect the first request of each type lists the versions that were
-//! accepted, so that an unchanged server has nothing to send.
+//! One driver, [`Client`], over the two forms of the protocol, [`delta`] and [`sotw`], which look the same from above.
+//! What is held survives the stream: after a reconnect the first request of each type says what was accepted, so that an
+//! unchanged server has nothing new to send.
 
-use std::collections::{HashMap, VecDeque};
+mod delta;
+mod sotw;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use ahash::RandomState;
 use api::envoy::config::core::v3::Node;
-use api::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use api::google::protobuf::Any;
-use indexmap::IndexSet;
 
-use crate::nack::{self, Rejection};
+use crate::nack::Rejection;
 use crate::resource_type::{ResourceType, collection_of};
+
+/// The client of a control plane that speaks the incremental form.
+pub type DeltaClient = Client<delta::Delta>;
+
+/// The client of a control plane that speaks the state of the world.
+pub type SotwClient = Client<sotw::Sotw>;
 
 /// What a client refuses of a server. The stream goes on: the message is dropped.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,18 +48,9 @@ pub struct ResponseId {
 }
 
 impl ResponseId {
-    pub(crate) fn new(kind: ResourceType, stream: u64, nonce: &str) -> ResponseId {
-        ResponseId { kind, stream, nonce: Arc::from(nonce) }
-    }
-
-    /// Whether the response came on this stream.
-    pub(crate) fn is_on(&self, stream: u64) -> bool {
-        self.stream == stream
-    }
-
-    /// Whether it is this very response.
-    pub(crate) fn is_of(&self, stream: u64, nonce: &str) -> bool {
-        self.stream == stream && self.nonce.as_ref() == nonce
+    /// What the server calls it.
+    fn nonce(&self) -> &Arc<str> {
+        &self.nonce
     }
 }
 
@@ -65,7 +65,7 @@ pub struct Received {
     pub body: Option<Any>,
 }
 
-/// What a response asks the client to apply. Answer it with [`DeltaClient::answer`].
+/// What a response asks the client to apply. Answer it with [`Client::answer`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     /// To be given back with the answer.
@@ -78,65 +78,121 @@ pub struct Update {
 
 /// The client of one control plane. It has at most one stream at a time.
 #[derive(Debug)]
-pub struct DeltaClient {
+pub struct Client<F: Form> {
     node: Node,
-    types: [TypeState; ResourceType::COUNT],
+    types: [TypeState<F>; ResourceType::COUNT],
     /// Counts streams, so that a late answer is not sent on a later one.
     stream: u64,
     connected: bool,
     node_sent: bool,
 }
 
-#[derive(Debug, Default)]
-struct TypeState {
+/// A form of the protocol, with what it keeps of one type.
+pub trait Form: Debug + Default {
+    /// What is sent.
+    type Request;
+    /// What comes.
+    type Response;
+    /// How a resource's content is told from others of the same name.
+    type Version: Clone + Debug + PartialEq;
+
+    /// A response's type URL and nonce.
+    fn envelope(response: &Self::Response) -> (&str, &str);
+
+    /// Introduces the client: once on each stream.
+    fn set_node(request: &mut Self::Request, node: Node);
+
+    /// A stream is open: nothing was said on it yet.
+    fn connected(&mut self);
+
+    /// A name, or `*`, is wanted that was not.
+    fn subscribed(&mut self, name: &Arc<str>);
+
+    /// A name is not wanted any more. `introduced` says whether the stream has seen any request for the type.
+    fn unsubscribed(&mut self, name: Arc<str>, introduced: bool);
+
+    /// What a response changes.
+    fn read(
+        &mut self,
+        known: &Known<Self::Version>,
+        kind: ResourceType,
+        response: Self::Response,
+    ) -> Contents<Self::Version>;
+
+    /// A response was judged. `here` says whether it came on this stream, so that its answer is due.
+    fn judged(&mut self, response: Judged, here: bool);
+
+    /// The request that tells of new subscriptions, if one is due.
+    fn subscription_request(
+        &mut self,
+        known: &mut Known<Self::Version>,
+        kind: ResourceType,
+    ) -> Option<Self::Request>;
+
+    /// The request that answers a response, if one is due.
+    fn answer_request(
+        &mut self,
+        known: &Known<Self::Version>,
+        kind: ResourceType,
+    ) -> Option<Self::Request>;
+}
+
+/// What a client knows of one type, in either form.
+#[derive(Debug)]
+pub struct Known<V> {
     wildcard: bool,
-    names: IndexSet<Arc<str>, RandomState>,
+    names: BTreeSet<Arc<str>>,
     /// Accepted resources and their versions.
-    held: HashMap<Arc<str>, String, RandomState>,
+    held: HashMap<Arc<str>, V, RandomState>,
     /// Whether this stream has seen a request for this type.
     introduced: bool,
-    /// Changes of subscription that this stream has not been told.
-    subscribe: IndexSet<Arc<str>, RandomState>,
-    unsubscribe: IndexSet<Arc<str>, RandomState>,
     /// Responses that await a verdict, oldest first.
-    pending: VecDeque<Pending>,
-    /// Verdicts to send on this stream, oldest first.
-    answers: VecDeque<Answer>,
+    pending: VecDeque<Pending<V>>,
+}
+
+/// What a response changes.
+#[derive(Debug)]
+pub struct Contents<V> {
+    changed: Vec<(Received, V)>,
+    removed: Vec<Arc<str>>,
+    /// The version of the whole set, where there is one.
+    version_info: String,
+}
+
+/// A response with its verdict.
+#[derive(Debug)]
+pub struct Judged {
+    nonce: Arc<str>,
+    version_info: String,
+    rejections: Vec<Rejection>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct Pending<V> {
     id: ResponseId,
-    changed: Vec<(Arc<str>, String)>,
+    version_info: String,
+    changed: Vec<(Arc<str>, V)>,
     removed: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
-struct Answer {
-    nonce: Arc<str>,
-    rejections: Vec<Rejection>,
+struct TypeState<F: Form> {
+    known: Known<F::Version>,
+    form: F,
 }
 
-impl DeltaClient {
+impl<F: Form> Client<F> {
     /// A client that will introduce itself as `node`, once on each stream.
-    pub fn new(node: Node) -> DeltaClient {
-        DeltaClient {
-            node,
-            types: Default::default(),
-            stream: 0,
-            connected: false,
-            node_sent: false,
-        }
+    pub fn new(node: Node) -> Self {
+        let types = std::array::from_fn(|_| TypeState::default());
+        Self { node, types, stream: 0, connected: false, node_sent: false }
     }
 
     /// Asks for everything of a type that the server has for this node.
     pub fn subscribe_all(&mut self, kind: ResourceType) {
         let state = &mut self.types[kind as usize];
-        if !state.wildcard {
-            state.wildcard = true;
-            if state.introduced {
-                state.subscribe.insert(Arc::from("*"));
-            }
+        if !std::mem::replace(&mut state.known.wildcard, true) {
+            state.form.subscribed(&Arc::from("*"));
         }
     }
 
@@ -144,40 +200,30 @@ impl DeltaClient {
     /// asking once.
     pub fn subscribe(&mut self, kind: ResourceType, name: &str) {
         let state = &mut self.types[kind as usize];
-        if !state.names.contains(name) {
+        if !state.known.names.contains(name) {
             let name: Arc<str> = Arc::from(name);
-            state.unsubscribe.shift_remove(&name);
-            state.subscribe.insert(name.clone());
-            state.names.insert(name);
+            state.form.subscribed(&name);
+            state.known.names.insert(name);
         }
     }
 
     /// Gives a name up, and forgets what was held through it alone.
     pub fn unsubscribe(&mut self, kind: ResourceType, name: &str) {
-        let state = &mut self.types[kind as usize];
-        let Some(name) = state.names.shift_take(name) else { return };
-        // A name that the server was never told needs no taking back.
-        if !state.subscribe.shift_remove(&name) && state.introduced {
-            state.unsubscribe.insert(name);
+        let TypeState { known, form } = &mut self.types[kind as usize];
+        if let Some(name) = known.names.take(name) {
+            form.unsubscribed(name, known.introduced);
+            known.forget_unwanted(kind);
         }
-        // What is on its way counts as never received: whoever subscribes again waits for it anew.
-        let (mut held, mut pending) =
-            (std::mem::take(&mut state.held), std::mem::take(&mut state.pending));
-        held.retain(|name, _| state.wants(kind, name));
-        for response in &mut pending {
-            response.changed.retain(|(name, _)| state.wants(kind, name));
-        }
-        (state.held, state.pending) = (held, pending);
     }
 
     /// Whether `name` is subscribed by name.
     pub fn is_subscribed(&self, kind: ResourceType, name: &str) -> bool {
-        self.types[kind as usize].names.contains(name)
+        self.types[kind as usize].known.names.contains(name)
     }
 
     /// The versions accepted so far of one type, by name.
-    pub fn held(&self, kind: ResourceType) -> impl Iterator<Item = (&Arc<str>, &str)> {
-        self.types[kind as usize].held.iter().map(|(name, version)| (name, version.as_str()))
+    pub fn held(&self, kind: ResourceType) -> impl Iterator<Item = (&Arc<str>, &F::Version)> {
+        self.types[kind as usize].known.held.iter()
     }
 
     /// A stream is open: every type that is subscribed introduces itself again, as soon as every response of
@@ -187,10 +233,8 @@ impl DeltaClient {
         self.connected = true;
         self.node_sent = false;
         for state in &mut self.types {
-            state.introduced = false;
-            state.subscribe.clear();
-            state.unsubscribe.clear();
-            state.answers.clear();
+            state.known.introduced = false;
+            state.form.connected();
         }
     }
 
@@ -199,96 +243,103 @@ impl DeltaClient {
         self.connected = false;
     }
 
-    /// Takes a response in. Resources that are no longer subscribed are left out of the update, and a name that comes
-    /// twice counts as it came last.
-    pub fn receive(&mut self, response: DeltaDiscoveryResponse) -> Result<Update, ClientError> {
+    /// Takes a response in. Resources that are no longer subscribed are left out of the update, and so is what is held
+    /// already where the protocol sends it again and again.
+    pub fn receive(&mut self, response: F::Response) -> Result<Update, ClientError> {
         if !self.connected {
             return Err(ClientError::NotConnected);
         }
-        let kind = ResourceType::from_type_url(&response.type_url)
-            .filter(|kind| self.types[*kind as usize].introduced)
-            .ok_or(ClientError::NotSubscribed(response.type_url))?;
-        if response.nonce.is_empty() {
+        let (type_url, nonce) = F::envelope(&response);
+        let kind = ResourceType::from_type_url(type_url)
+            .filter(|kind| self.types[*kind as usize].known.introduced)
+            .ok_or_else(|| ClientError::NotSubscribed(type_url.to_owned()))?;
+        if nonce.is_empty() {
             return Err(ClientError::NoNonce(kind));
         }
-        let state = &mut self.types[kind as usize];
-        let mut changed: indexmap::IndexMap<Arc<str>, Received, RandomState> = Default::default();
-        for resource in response.resources {
-            let name: Arc<str> = Arc::from(resource.name);
-            if state.wants(kind, &name) {
-                changed.insert(
-                    name.clone(),
-                    Received { name, version: resource.version, body: resource.resource },
-                );
-            }
-        }
-        let changed: Vec<Received> = changed.into_values().collect();
-        let removed: Vec<Arc<str>> = response
-            .removed_resources
-            .into_iter()
-            .map(Arc::from)
-            .filter(|name| state.wants(kind, name))
-            .collect();
-
-        let id = ResponseId { kind, stream: self.stream, nonce: Arc::from(response.nonce) };
-        state.pending.push_back(Pending {
+        let id = ResponseId { kind, stream: self.stream, nonce: Arc::from(nonce) };
+        let TypeState { known, form } = &mut self.types[kind as usize];
+        let Contents { changed, removed, version_info } = form.read(known, kind, response);
+        known.pending.push_back(Pending {
             id: id.clone(),
-            changed: changed.iter().map(|r| (r.name.clone(), r.version.clone())).collect(),
+            version_info,
+            changed: changed
+                .iter()
+                .map(|(one, version)| (one.name.clone(), version.clone()))
+                .collect(),
             removed: removed.clone(),
         });
-        Ok(Update { id, changed, removed })
+        Ok(Update { id, changed: changed.into_iter().map(|(one, _)| one).collect(), removed })
     }
 
     /// The verdict on a response: everything in it is applied except `rejections`, which keep their last version.
     /// After a reconnect the verdict is still recorded, and only not sent.
     pub fn answer(&mut self, id: &ResponseId, rejections: Vec<Rejection>) {
-        let state = &mut self.types[id.kind as usize];
-        let Some(at) = state.pending.iter().position(|pending| pending.id == *id) else { return };
-        let Some(pending) = state.pending.remove(at) else { return };
+        let TypeState { known, form } = &mut self.types[id.kind as usize];
+        let Some(at) = known.pending.iter().position(|pending| pending.id == *id) else { return };
+        let Some(pending) = known.pending.remove(at) else { return };
         let rejected = |name: &Arc<str>| rejections.iter().any(|rejection| rejection.name == *name);
         for (name, version) in pending.changed {
-            if !rejected(&name) && state.wants(id.kind, &name) {
-                state.held.insert(name, version);
+            if !rejected(&name) {
+                known.held.insert(name, version);
             }
         }
-        for name in &pending.removed {
-            if !rejected(name) {
-                state.held.remove(name);
-            }
+        for name in pending.removed.iter().filter(|name| !rejected(name)) {
+            known.held.remove(name);
         }
-        if self.connected && id.stream == self.stream {
-            state.answers.push_back(Answer { nonce: id.nonce.clone(), rejections });
-        }
+        let here = self.connected && id.stream == self.stream;
+        let (nonce, version_info) = (id.nonce().clone(), pending.version_info);
+        form.judged(Judged { nonce, version_info, rejections }, here);
     }
 
     /// The next message to send, if any. Changes of subscription go before answers, in the order of the types: a server
     /// that hears "clusters accepted" has heard before which endpoints they want.
-    pub fn poll_request(&mut self) -> Option<DeltaDiscoveryRequest> {
+    pub fn poll_request(&mut self) -> Option<F::Request> {
         // What is still being judged from an earlier stream may be held in a moment, and then the server must hear of it.
         // The introductions of all types stay together: a server that removes a cluster must know all routes.
         let stream = self.stream;
-        let judging =
-            |state: &TypeState| state.pending.iter().any(|pending| pending.id.stream != stream);
+        let judging = |state: &TypeState<F>| {
+            state.known.pending.iter().any(|pending| pending.id.stream != stream)
+        };
         if !self.connected || self.types.iter().any(judging) {
             return None;
         }
-        let mut request = ResourceType::ALL
-            .into_iter()
-            .find_map(|kind| self.types[kind as usize].subscription_request(kind))
-            .or_else(|| {
-                ResourceType::ALL
-                    .into_iter()
-                    .find_map(|kind| self.types[kind as usize].answer_request(kind))
-            })?;
-        if !self.node_sent {
-            self.node_sent = true;
-            request.node = Some(self.node.clone());
+        let types = &mut self.types;
+        let subscriptions = ResourceType::ALL.into_iter().find_map(|kind| {
+            let TypeState { known, form } = &mut types[kind as usize];
+            form.subscription_request(known, kind)
+        });
+        let mut request = subscriptions.or_else(|| {
+            ResourceType::ALL.into_iter().find_map(|kind| {
+                let TypeState { known, form } = &mut self.types[kind as usize];
+                form.answer_request(known, kind)
+            })
+        })?;
+        if !std::mem::replace(&mut self.node_sent, true) {
+            F::set_node(&mut request, self.node.clone());
         }
         Some(request)
     }
 }
 
-impl TypeState {
+impl<F: Form> Default for TypeState<F> {
+    fn default() -> Self {
+        let known = Known {
+            wildcard: false,
+            names: BTreeSet::new(),
+            held: HashMap::default(),
+            introduced: false,
+            pending: VecDeque::new(),
+        };
+        Self { known, form: F::default() }
+    }
+}
+
+impl<V> Known<V> {
+    /// Whether anything of the type is subscribed.
+    fn is_wanted(&self) -> bool {
+        self.wildcard || !self.names.is_empty()
+    }
+
     /// Whether a resource is covered by a subscription.
     fn wants(&self, kind: ResourceType, name: &str) -> bool {
         self.wildcard
@@ -297,60 +348,22 @@ impl TypeState {
                 && collection_of(name).is_some_and(|collection| self.names.contains(collection)))
     }
 
-    fn subscription_request(&mut self, kind: ResourceType) -> Option<DeltaDiscoveryRequest> {
-        if !self.introduced {
-            return (self.wildcard || !self.names.is_empty()).then(|| self.introduction(kind));
-        }
-        if self.subscribe.is_empty() && self.unsubscribe.is_empty() {
-            return None;
-        }
-        Some(DeltaDiscoveryRequest {
-            type_url: kind.type_url().to_owned(),
-            resource_names_subscribe: self
-                .subscribe
-                .drain(..)
-                .map(|name| name.to_string())
-                .collect(),
-            resource_names_unsubscribe: self
-                .unsubscribe
-                .drain(..)
-                .map(|name| name.to_string())
-                .collect(),
-            ..Default::default()
-        })
-    }
-
-    /// The first request of this type on a stream. No names at all means everything, which every server understands;
+    /// Every subscribed name as a request lists them. No names at all means everything, which every server understands;
     /// the asterisk is needed only beside names.
-    fn introduction(&mut self, kind: ResourceType) -> DeltaDiscoveryRequest {
-        self.introduced = true;
-        self.subscribe.clear();
-        self.unsubscribe.clear();
+    fn listed_names(&self) -> Vec<String> {
         let asterisk = (self.wildcard && !self.names.is_empty()).then(|| "*".to_owned());
-        DeltaDiscoveryRequest {
-            type_url: kind.type_url().to_owned(),
-            resource_names_subscribe: asterisk
-                .into_iter()
-                .chain(self.names.iter().map(|name| name.to_string()))
-                .collect(),
-            initial_resource_versions: self
-                .held
-                .iter()
-                .map(|(name, version)| (name.to_string(), version.clone()))
-                .collect(),
-            ..Default::default()
-        }
+        asterisk.into_iter().chain(self.names.iter().map(|name| name.to_string())).collect()
     }
 
-    fn answer_request(&mut self, kind: ResourceType) -> Option<DeltaDiscoveryRequest> {
-        let answer = self.answers.pop_front()?;
-        Some(DeltaDiscoveryRequest {
-            type_url: kind.type_url().to_owned(),
-            response_nonce: answer.nonce.to_string(),
-            error_detail: (!answer.rejections.is_empty())
-                .then(|| nack::to_status(&answer.rejections)),
-            ..Default::default()
-        })
+    /// What is on its way counts as never received: whoever subscribes again waits for it anew.
+    fn forget_unwanted(&mut self, kind: ResourceType) {
+        let mut held = std::mem::take(&mut self.held);
+        let mut pending = std::mem::take(&mut self.pending);
+        held.retain(|name, _| self.wants(kind, name));
+        for response in &mut pending {
+            response.changed.retain(|(name, _)| self.wants(kind, name));
+        }
+        (self.held, self.pending) = (held, pending);
     }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! proxy / agent                                       pilot / agent's SDS
-//! client::DeltaClient   -- DeltaDiscoveryRequest -->  server::DeltaServer  <-- server::ResourceSource (what the proxy sees)
-//! sotw_client::SotwClient <-- wire::DeltaResponse ---      sotw::SotwServer (for whoever does not speak delta)
+//! client::DeltaClient  -- DeltaDiscoveryRequest -->  server::DeltaServer  <-- server::ResourceSource (what the proxy sees)
+//! client::SotwClient   <-- wire::DeltaResponse ---      sotw::SotwServer (for whoever does not speak delta)
 //! ```
 //!
 //! The protocol is Envoy's incremental ADS (`envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources`).
@@ -17,15 +17,13 @@ pub mod resource;
 pub mod resource_type;
 pub mod server;
 pub mod sotw;
-pub mod sotw_client;
 pub mod wire;
 
 #[cfg(test)]
 mod simulation;
 
-pub use client::DeltaClient;
+pub use client::{DeltaClient, SotwClient};
 pub use nack::Rejection;
 pub use resource::{Resource, Version};
 pub use resource_type::ResourceType;
 pub use server::{DeltaServer, ResourceSource};
-pub use sotw_client::SotwClient;

@@ -1,11 +1,17 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use api::envoy::config::cluster::v3::Cluster as ClusterMessage;
+use api::envoy::config::core::v3::Node;
+use api::envoy::service::discovery::v3::{DiscoveryResponse, Resource};
+use api::google::protobuf::Any;
+use prost::{Message, Name};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::*;
-use crate::resource_type::ResourceType::*;
+use crate::client::{SotwClient, Update};
+use crate::nack::Rejection;
+use crate::resource_type::ResourceType::{self, *};
 use crate::sotw::SotwServer;
 use crate::{Resource as ServerResource, ResourceSource};
 
@@ -202,8 +208,10 @@ fn client_and_server_always_converge() {
             }
         }
         let held = |kind: ResourceType| {
-            let held = &client.types[kind as usize].held;
-            held.iter().map(|(name, version)| (name.clone(), *version)).collect::<BTreeMap<_, _>>()
+            client
+                .held(kind)
+                .map(|(name, version)| (name.clone(), *version))
+                .collect::<BTreeMap<_, _>>()
         };
         let wanted = |world: &mut World, kind, all: bool| {
             let names = world.names(kind).into_iter().filter(|name| all || name.as_ref() == "c0");
