@@ -23,7 +23,7 @@ pub use request::{Method, Query, Reply};
 pub use serve::{AdminHandle, serve};
 pub use state::{
     AdminState, CertificateStatus, ClusterStatus, ConfigDump, DrainRequest, DynamicResource,
-    ListenerStatus, ServerState, StaticResource,
+    ListenerStatus, RejectedResource, ServerState, StaticResource,
 };
 
 /// Everything that endpoints read or act on.
@@ -77,6 +77,7 @@ impl AdminContext {
         recorder.gauge_set(block, Server::STATE, state as i64);
         recorder.gauge_set(block, Server::LIVE, i64::from(state == ServerState::Live));
         recorder.gauge_set(block, Server::MEMORY_ALLOCATED, memory.anonymous as i64);
+        recorder.gauge_set(block, Server::MEMORY_HEAP_SIZE, memory.data as i64);
         recorder.gauge_set(block, Server::MEMORY_PHYSICAL_SIZE, memory.resident as i64);
     }
 

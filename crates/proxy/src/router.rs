@@ -1,6 +1,7 @@
 //! Step 12: the terminal filter of every HTTP chain: cluster choice, timeouts, attempts, retries.
 
 pub mod config;
+pub mod replay;
 pub mod reply;
 pub mod retry;
 pub mod timeouts;
@@ -18,9 +19,10 @@ use crate::http::config::HttpConnectionManager;
 use crate::http::conn_manager::after;
 use crate::http::header_mutation::MutationContext;
 use crate::http::stream::Stream;
-use crate::route_table::{Action, ApplyOptions};
+use crate::http::{flow, tunnel};
+use crate::route_table::{Action, ApplyOptions, RouteMatch};
 use crate::stream_info::{ResponseFlags, UpstreamAlpn};
-use crate::upstream::config::ClusterRef;
+use crate::upstream::config::{ClusterRef, UpstreamProtocol};
 use crate::upstream::connection::UpstreamConnection;
 use crate::upstream::host::Host;
 use crate::upstream::pool::Pool;
@@ -46,6 +48,14 @@ pub struct RouterState {
     pub body_sent: usize,
     /// The body is kept for another attempt.
     pub keeps_body: bool,
+    /// It is in its connection's line of those that wait for the host's window.
+    pub awaits_host: bool,
+    /// The attempt's connection has answered others before.
+    pub on_kept_connection: bool,
+    /// How many bytes that connection had before the request's first.
+    pub request_at: u64,
+    /// The request was sent again without a policy's word.
+    pub was_replayed: bool,
     /// The attempt has the whole request.
     pub request_sent: bool,
     /// Hosts tried before, for the `previous_hosts` predicate.
@@ -62,6 +72,8 @@ pub struct RouterState {
     timeout_at_ns: u64,
     /// The attempt's; 0 for none.
     try_deadline_ns: u64,
+    /// When the whole stream must be over; 0 for never.
+    stream_ends_ns: u64,
 }
 
 /// Where a stream's attempt is.
@@ -204,14 +216,22 @@ impl Worker {
                 cluster.balancer.pick_avoiding(&mut self.random, attempts, was_tried)
             }
         };
+        if cluster.balancer.is_panicking() {
+            cluster.cells.counters.inc(ClusterStat::LB_HEALTHY_PANIC);
+        }
         let Some(index) = picked else {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_NONE_HEALTHY);
             return self.local_reply(key, reply::no_healthy_upstream());
         };
+        let protocol = cluster.cluster.config.http.protocol.resolve(stream.info.protocol);
+        let version = match protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => Version::Http11,
+            _ => Version::Http2,
+        };
         let alpn = stream.info.filter_state.get::<UpstreamAlpn>();
-        let alpn = alpn.and_then(|alpn| alpn.for_cluster(Version::Http11, &cluster.cluster));
+        let alpn = alpn.and_then(|alpn| alpn.for_cluster(version, &cluster.cluster));
         let at = stream.router.cluster.unwrap_or(ClusterRef::NONE);
-        let pool = self.upstreams.pool_of(at, index, alpn);
+        let pool = self.upstreams.pool_of(at, index, protocol, alpn);
         stream.router.try_deadline_ns = match stream.router.per_try_timeout {
             Some(timeout) => self.clock.after(Some(timeout)),
             None => 0,
@@ -228,36 +248,65 @@ impl Worker {
                 stream.router.timeout.map_or(0, |timeout| after(now, Some(timeout)));
         }
         let is_active = match stream.router.attempt {
+            _ if stream.awaits_tunnel() => false,
             Attempt::Active(key, _) => self.ups.get(key).is_some_and(|up| up.codec.can_send_data()),
             _ => false,
         };
-        if is_active && !stream.router.keeps_body && stream.body.is_empty() {
-            return self.encode_request_data(key, data);
+        if is_active
+            && !stream.router.keeps_body
+            && stream.body.is_empty()
+            && data.len() <= self.host_room(key)
+        {
+            return self.encode_request_data(key, data, true);
         }
+        let Some(stream) = self.streams.get_mut(key) else { return };
         if !data.is_empty() {
             stream.body.writer(&mut self.buffers).extend_from_slice(data);
         }
         if is_active {
-            self.send_kept_body(key);
+            self.send_kept_body(key, usize::MAX);
         }
         self.limit_kept_body(key);
     }
 
-    /// Passes on what was kept of the body and has not been passed on.
-    pub(crate) fn send_kept_body(&mut self, key: Key<Box<Stream>>) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
+    /// What the attempt's host has room for now.
+    #[inline]
+    fn host_room(&self, key: Key<Box<Stream>>) -> usize {
+        match self.streams.get(key).map(|stream| stream.router.attempt) {
+            Some(Attempt::Active(on, id)) => {
+                self.ups.get(on).map_or(0, |connection| connection.codec.send_room(id))
+            }
+            _ => 0,
+        }
+    }
+
+    /// Passes on what was kept of the body and has not been passed on, as far as the host's window and `most` go. Says how
+    /// much that was. What has no room waits for it.
+    pub(crate) fn send_kept_body(&mut self, key: Key<Box<Stream>>, most: usize) -> usize {
+        let room = self.host_room(key).min(most);
+        let Some(stream) = self.streams.get_mut(key) else { return 0 };
         let mut body = std::mem::take(&mut stream.body);
         let (sent, keeps) = (stream.router.body_sent, stream.router.keeps_body);
-        if body.len() > sent || stream.request_ready {
-            self.encode_request_data(key, &body.as_slice()[sent..]);
+        let len = room.min(body.len() - sent);
+        let is_last = sent + len == body.len();
+        if len > 0 || is_last && stream.request_ready {
+            self.encode_request_data(key, &body.as_slice()[sent..sent + len], is_last);
         }
-        let Some(stream) = self.streams.get_mut(key) else { return body.clear(&mut self.buffers) };
-        if keeps {
-            stream.router.body_sent = body.len();
-            stream.body = body;
-        } else {
+        let Some(stream) = self.streams.get_mut(key) else {
             body.clear(&mut self.buffers);
+            return len;
+        };
+        if keeps {
+            stream.router.body_sent = sent + len;
+        } else {
+            stream.router.body_sent = 0;
+            body.consume(sent + len, &mut self.buffers);
         }
+        stream.body = body;
+        if !is_last {
+            self.wait_for_host(key);
+        }
+        len
     }
 
     /// Too much to keep: either the attempt under way must do (no retries any more), or the client waits.
@@ -265,19 +314,28 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let Some(down_key) = stream.downstream else { return };
         let Some(down) = self.downs.get(down_key) else { return };
-        if stream.body.len() <= down.buffer_limit {
+        let on = match stream.router.attempt {
+            Attempt::Active(on, _) => Some(on),
+            _ => None,
+        };
+        let limit = match stream.router.keeps_body || on.is_none() {
+            true => down.buffer_limit,
+            false => down.buffer_limit.min(flow::PAUSE_ABOVE),
+        };
+        if stream.body.len() <= limit {
             return;
         }
         if stream.router.keeps_body {
             stream.router.keeps_body = false;
             stream.router.retry = None;
-            if matches!(stream.router.attempt, Attempt::Active(..))
-                && stream.router.body_sent == stream.body.len()
-            {
+            if on.is_some() && stream.router.body_sent == stream.body.len() {
                 stream.body.clear(&mut self.buffers);
                 stream.router.body_sent = 0;
                 return;
             }
+        }
+        if let Some(connection) = on.and_then(|on| self.ups.get_mut(on)) {
+            connection.above_high_watermark = true;
         }
         if let Some(http) = self.http_of(down_key) {
             http.pause_reading();
@@ -436,10 +494,7 @@ fn allows_upgrade(
     config: &HttpConnectionManager,
     policy: &RoutePolicy,
 ) -> bool {
-    if !request.is_upgrade {
-        return true;
-    }
-    let asked = request.fields.get(names::UPGRADE).unwrap_or_default();
+    let Some(asked) = tunnel::asked_for(request) else { return true };
     let is_asked = |name: &str| name.as_bytes().eq_ignore_ascii_case(asked);
     let by_route =
         policy.upgrades.iter().find(|(name, _)| is_asked(name)).map(|(_, enabled)| *enabled);
@@ -471,6 +526,31 @@ impl Stream {
 }
 
 impl RouterState {
+    /// Notes when the stream must be over, now that its route is known.
+    pub fn limit_stream(
+        &mut self,
+        route: Option<&RouteMatch>,
+        request: &mut RequestHead,
+        limit: Option<Duration>,
+        start_ns: u64,
+    ) {
+        let limit = match route.and_then(RouteMatch::route_action) {
+            Some(action) => timeouts::stream_limit(&action.policy, request, limit),
+            None => limit,
+        };
+        self.stream_ends_ns = limit.map_or(0, |limit| after(start_ns, Some(limit)));
+    }
+
+    /// The response is whole: how long the client takes to read it is not the route's business.
+    pub fn response_complete(&mut self) {
+        (self.timeout, self.timeout_at_ns, self.try_deadline_ns) = (None, 0, 0);
+    }
+
+    /// When the whole stream must be over.
+    pub fn stream_ends_ns(&self) -> u64 {
+        if self.stream_ends_ns == 0 { u64::MAX } else { self.stream_ends_ns }
+    }
+
     /// The request is whole: the route timeout runs from here.
     pub fn request_complete(&mut self, now_ns: u64) {
         if self.timeout_at_ns == 0 {

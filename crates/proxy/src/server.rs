@@ -6,8 +6,10 @@
 
 pub mod control;
 mod counters;
+mod discovery_counters;
 mod dns;
 mod drain;
+mod health;
 mod introspection;
 mod sockets;
 

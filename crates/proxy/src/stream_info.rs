@@ -203,6 +203,8 @@ pub struct TlsInfo {
     pub version: &'static str,
     /// The cipher suite's OpenSSL name, as Envoy prints it.
     pub cipher: &'static str,
+    /// The key exchange group's name, as Envoy prints it; empty for one that it does not have.
+    pub curve: &'static str,
     /// The protocol that ALPN agreed on; empty for none.
     pub alpn: Box<[u8]>,
     /// The session was resumed.
@@ -223,6 +225,7 @@ impl TlsInfo {
         HandshakeOutcome {
             version: self.version,
             cipher: self.cipher,
+            curve: self.curve,
             resumed: self.resumed,
             has_peer_certificate: self.peer.is_some(),
         }

@@ -4,8 +4,10 @@ pub mod attempt;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod health_check;
 pub mod host;
 pub mod load_balancing;
+pub mod multiplexed;
 pub mod opening;
 pub mod outlier;
 pub mod pool;
@@ -24,7 +26,7 @@ use crate::router::config::ClusterChoice;
 use crate::stream_info::AlpnList;
 use crate::worker::random::Random;
 use cluster::Cluster;
-use config::ClusterRef;
+use config::{ClusterRef, UpstreamProtocol};
 use host::{Host, HostSet};
 use load_balancing::Balancer;
 use pool::Pool;
@@ -53,7 +55,7 @@ pub struct WorkerCluster {
     pub cells: ClusterCells,
     /// Chooses hosts.
     pub balancer: Balancer,
-    /// Pools, as the hosts of the balancer's set; made when first needed. A host has one for each ALPN list asked for.
+    /// Pools, as the hosts of the balancer's set; made when first needed. A host has one for each protocol and each ALPN list asked for.
     pools: Vec<SmallVec<[Key<Pool>; 1]>>,
 }
 
@@ -95,11 +97,12 @@ impl Upstreams {
         self.get(at).map(|_| at)
     }
 
-    /// The pool of a host by its index in the balancer's set, whose connections offer `alpn`.
+    /// The pool of a host by its index in the balancer's set, whose connections speak `protocol` and offer `alpn`.
     pub fn pool_of(
         &mut self,
         at: ClusterRef,
         index: usize,
+        protocol: UpstreamProtocol,
         alpn: Option<&AlpnList>,
     ) -> Option<Key<Pool>> {
         let pools = &mut self.pools;
@@ -110,11 +113,14 @@ impl Upstreams {
         // Plaintext offers nothing, so it needs no pools apart.
         let alpn = alpn.filter(|_| host.tls.is_some());
         let known = cluster.pools.get_mut(index)?;
-        let same = |key: &&Key<Pool>| pools.get(**key).is_some_and(|it| it.alpn.as_ref() == alpn);
+        let same = |key: &&Key<Pool>| {
+            pools.get(**key).is_some_and(|it| it.protocol == protocol && it.alpn.as_ref() == alpn)
+        };
         if let Some(key) = known.iter().find(same) {
             return Some(*key);
         }
-        let pool = Pool::new(at, Arc::clone(&cluster.cluster), Arc::clone(host), alpn.cloned());
+        let (shared, host) = (Arc::clone(&cluster.cluster), Arc::clone(host));
+        let pool = Pool::new(at, shared, host, protocol, alpn.cloned());
         let key = pools.insert(pool);
         known.push(key);
         Some(key)

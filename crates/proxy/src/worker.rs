@@ -132,6 +132,8 @@ pub struct Worker {
     pub(crate) route_scratch: RouteScratch,
     pub(crate) mutation_scratch: MutationScratch,
     pub(crate) commands: Vec<Command>,
+    /// What filters write in the place of body bytes.
+    pub(crate) replacement: Vec<u8>,
     pub(crate) next_call_id: u64,
     pub(crate) next_id: u64,
 
@@ -184,6 +186,7 @@ impl Worker {
             route_scratch: RouteScratch::default(),
             mutation_scratch: MutationScratch::default(),
             commands: Vec::new(),
+            replacement: Vec::new(),
             next_call_id: 0,
             // Ids are unique in the process: the worker's number is in front.
             next_id: (options.index as u64) << 48,

@@ -111,6 +111,7 @@ fn listener(
         name: "l".into(),
         stat_prefix: "l".into(),
         stats: registry.block(&Scope::listener("l")),
+        tls_stats: None,
         address: ListenAddress::Tcp(address),
         index: FilterChainIndex::build(&chains).unwrap(),
         filter_chains: chains,

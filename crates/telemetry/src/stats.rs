@@ -23,6 +23,7 @@ mod text;
 mod tests;
 
 pub use histogram::{BOUNDS, BUCKETS, Distribution, QUANTILES};
+pub use prometheus::Exposition;
 pub use recorder::{Local, Recorder, SharedRecorder};
 pub use registry::{Block, Registry};
 pub use scope::Scope;

@@ -8,6 +8,7 @@ mod healthcheck;
 mod help;
 mod home;
 mod hot_restart_version;
+mod init_dump;
 mod listeners;
 mod logging;
 pub mod memory;
@@ -47,6 +48,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     healthcheck::OK,
     help::ENDPOINT,
     hot_restart_version::ENDPOINT,
+    init_dump::ENDPOINT,
     listeners::ENDPOINT,
     logging::ENDPOINT,
     memory::ENDPOINT,
@@ -84,8 +86,13 @@ pub(super) fn dispatch(
 
 /// A regular expression that matches anywhere, or the answer that says why it is none.
 fn regex(pattern: &str) -> Result<regex_automata::meta::Regex, Reply> {
-    regex_automata::meta::Regex::new(pattern)
-        .map_err(|error| Reply::error(400, format!("Invalid re2 regex: {error}")))
+    regex_automata::meta::Regex::new(pattern).map_err(|error| {
+        // The last line of a syntax error says what is wrong; those before it draw a picture.
+        let syntax = error.syntax_error().map(ToString::to_string);
+        let why = syntax.unwrap_or_else(|| error.to_string());
+        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Reply::error(400, format!("Invalid re2 regex: {why}: {pattern}\n"))
+    })
 }
 
 /// One of the admin's JSON shapes for an address (`core.v3.Address`).

@@ -54,6 +54,10 @@ pub trait AdminState: Send + Sync + 'static {
     fn certificates(&self) -> Vec<CertificateStatus>;
     /// All configuration in force.
     fn config_dump(&self) -> ConfigDump;
+    /// What is configured and does not serve yet: kinds, and the names of each.
+    fn unready(&self) -> Vec<(&'static str, Vec<String>)> {
+        Vec::new()
+    }
     /// Runtime layers by name, the first below the others, each with its keys and values.
     fn runtime_layers(&self) -> Vec<(String, Vec<(String, serde_json::Value)>)> {
         Vec::new()
@@ -84,6 +88,8 @@ pub struct ClusterStatus {
     pub cluster: Arc<Cluster>,
     /// Its endpoints.
     pub hosts: Arc<HostSet>,
+    /// What its endpoints are called in discovery, if they are discovered.
+    pub eds_service_name: Option<Arc<str>>,
     /// It came over xDS.
     pub added_via_api: bool,
 }
@@ -95,6 +101,17 @@ pub struct CertificateStatus {
     pub authorities: Vec<(CertificateInfo, Option<PathBuf>)>,
     /// Our chain, leaf first, and the file each came from.
     pub chain: Vec<(CertificateInfo, Option<PathBuf>)>,
+}
+
+impl CertificateStatus {
+    /// What tells it from others: the fingerprints of its leaf and of its first authority.
+    pub fn first_fingerprints(&self) -> (Option<&str>, Option<&str>) {
+        (first_fingerprint(&self.chain), first_fingerprint(&self.authorities))
+    }
+}
+
+fn first_fingerprint(list: &[(CertificateInfo, Option<PathBuf>)]) -> Option<&str> {
+    list.first().map(|(info, _)| info.fingerprint_256.as_str())
 }
 
 /// `POST /drain_listeners`.
@@ -158,6 +175,17 @@ pub struct DynamicResource {
     pub warming: Option<(String, StaticResource)>,
     /// What it is called, whichever of the above is there.
     pub name: String,
-    /// Why the last update was rejected, when, and its version.
-    pub rejected: Option<(String, SystemTime, String)>,
+    /// The last version, if it was rejected.
+    pub rejected: Option<RejectedResource>,
+}
+
+/// A version of a resource that was rejected.
+#[derive(Clone, Debug)]
+pub struct RejectedResource {
+    /// Everything that is wrong with it.
+    pub details: String,
+    /// The server's version of it.
+    pub version: String,
+    /// As it came; `updated` is when.
+    pub resource: StaticResource,
 }

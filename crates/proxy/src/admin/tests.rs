@@ -86,6 +86,7 @@ impl AdminState for Fake {
         vec![ClusterStatus {
             cluster: Arc::new(Cluster::new(ClusterConfig::new("a.b.c"), blocks)),
             hosts: Arc::new(HostSet::new(vec![Arc::new(host)])),
+            eds_service_name: Some("eds".into()),
             added_via_api: true,
         }]
     }
@@ -108,14 +109,31 @@ impl AdminState for Fake {
             name: "dyn".to_owned(),
             active: Some(("v7".to_owned(), cluster("dyn"))),
             warming: None,
-            rejected: Some(("bad field".to_owned(), SystemTime::UNIX_EPOCH, "v8".to_owned())),
+            rejected: Some(RejectedResource {
+                details: "bad field".to_owned(),
+                version: "v8".to_owned(),
+                resource: cluster("dyn"),
+            }),
+        };
+        let never = DynamicResource {
+            name: "never".to_owned(),
+            active: None,
+            rejected: Some(RejectedResource {
+                details: "worse".to_owned(),
+                version: "v1".to_owned(),
+                resource: cluster("never"),
+            }),
+            ..dynamic.clone()
         };
         let clusters = Resources {
             version: "v7".to_owned(),
             fixed: vec![cluster("a"), cluster("b")],
-            dynamic: vec![dynamic],
+            dynamic: vec![dynamic, never],
         };
         ConfigDump { clusters, ..ConfigDump::default() }
+    }
+    fn unready(&self) -> Vec<(&'static str, Vec<String>)> {
+        vec![("init manager Clusters", vec!["Cluster c".to_owned()])]
     }
     fn runtime_layers(&self) -> Vec<(String, Vec<(String, Value)>)> {
         let layer = |name: &str, value: Value| (name.to_owned(), vec![("k".to_owned(), value)]);
@@ -357,6 +375,21 @@ fn config_dump_is_envoys() {
         json!({"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "a"})
     );
     assert!(masked["configs"][0].get("last_updated").is_none());
+    let never = &clusters["dynamic_active_clusters"][1];
+    assert!(never.get("cluster").is_none(), "it is not in force: {never}");
+    assert_eq!(never["error_state"]["failed_configuration"]["name"], "never");
+    assert_eq!(never["error_state"]["version_info"], "v1");
+    // Only what the mask finds something in is left; nothing at all is an error.
+    let masked =
+        get_json(&context, "/config_dump?mask=dynamic_active_clusters.error_state.details");
+    assert_eq!(masked["configs"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        get(&context, "/config_dump?mask=nope"),
+        (400, "FieldMask nope could not be successfully applied to any configs.\n".to_owned())
+    );
+    assert_eq!(get_json(&context, "/config_dump?resource=dynamic_listeners"), json!({}));
+    let (status, text) = get(&context, "/config_dump?name_regex=%5B");
+    assert!(status == 400 && text.contains("unclosed character class: ["), "{text}");
     assert_eq!(
         get(&context, "/config_dump?resource=nope"),
         (404, "nope not found in config dump\n".to_owned())
@@ -447,4 +480,30 @@ async fn it_serves_over_http() {
     let delete = "DELETE /stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     assert!(raw(handle.address, delete).await.starts_with("HTTP/1.1 405 "));
     handle.shutdown().await;
+}
+
+#[test]
+fn what_does_not_serve_yet_is_told() {
+    let (context, _) = context();
+    let told = get_json(&context, "/init_dump");
+    assert_eq!(
+        told,
+        json!({"unready_targets_dumps": [
+            {"name": "init manager Clusters", "target_names": ["Cluster c"]}
+        ]})
+    );
+    assert_eq!(get_json(&context, "/init_dump?mask=listener"), json!({}));
+}
+
+#[test]
+fn prometheus_has_texts_and_summaries_when_asked() {
+    let (context, _) = context();
+    context.registry.set_text(&Scope::new().text("lds"), "version_text", "v1");
+    let (_, plain) = get(&context, "/stats/prometheus");
+    assert!(!plain.contains("version_text"));
+    let (_, texts) = get(&context, "/stats/prometheus?text_readouts");
+    assert!(texts.contains("envoy_lds_version_text{text_value=\"v1\"} 0\n"), "{texts}");
+    let (_, summary) = get(&context, "/stats/prometheus?histogram_buckets=summary");
+    assert!(!summary.contains("_bucket{"), "{summary}");
+    assert_eq!(get(&context, "/stats/prometheus?histogram_buckets=detailed").0, 400);
 }

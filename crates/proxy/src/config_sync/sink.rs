@@ -67,6 +67,21 @@ pub struct Rejected {
     pub problems: Vec<Problem>,
 }
 
+impl Rejected {
+    /// Everything that is wrong with it, in a line.
+    pub fn reason(&self) -> String {
+        let problems: Vec<String> = self
+            .problems
+            .iter()
+            .map(|problem| match problem.path.as_str() {
+                "" => problem.message.clone(),
+                path => format!("{path}: {}", problem.message),
+            })
+            .collect();
+        problems.join("; ")
+    }
+}
+
 /// Where a kind of resource comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
@@ -136,6 +151,11 @@ pub trait ConfigSink: Send + Sync + 'static {
 
     /// Applies an update; returns when every worker has committed what was good.
     fn apply(&self, update: Update) -> impl Future<Output = Applied> + Send;
+
+    /// A stream was opened, or was lost or could not be opened: the one for `only` this kind, or the aggregated one.
+    fn connected(&self, only: Option<ResourceKind>, is_connected: bool) {
+        let _ = (only, is_connected);
+    }
 
     /// Looks a cluster of the bootstrap up; `None` if there is none of this name.
     fn grpc_target(&self, cluster: &str) -> impl Future<Output = Option<GrpcTarget>> + Send;

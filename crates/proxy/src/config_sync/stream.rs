@@ -103,6 +103,7 @@ impl<S: ConfigSink, P: Protocol> Stream<S, P> {
                 lost = self.session() => lost,
             };
             self.client.disconnected();
+            self.sink.connected(self.key.only, false);
             let first = self.backoff.is_fresh();
             let pause = self.backoff.next(&mut rng);
             let cluster = &self.source.cluster;
@@ -151,6 +152,7 @@ impl<S: ConfigSink, P: Protocol> Stream<S, P> {
         let path = PathAndQuery::from_static(P::path(self.key.only));
         let codec = tonic_prost::ProstCodec::<P::Request, P::Response>::default();
         let responses = grpc.streaming(request, path, codec).await?.into_inner();
+        self.sink.connected(self.key.only, true);
         tracing::info!(cluster = %self.source.cluster, "discovery stream open");
         Ok((requests, responses))
     }
@@ -276,13 +278,5 @@ async fn apply_in_order<S: ConfigSink>(
 }
 
 fn rejection(rejected: &Rejected) -> Rejection {
-    let problems: Vec<String> = rejected
-        .problems
-        .iter()
-        .map(|problem| match problem.path.as_str() {
-            "" => problem.message.clone(),
-            path => format!("{path}: {}", problem.message),
-        })
-        .collect();
-    Rejection { name: Arc::from(rejected.name.as_str()), reason: problems.join("; ") }
+    Rejection { name: Arc::from(rejected.name.as_str()), reason: rejected.reason() }
 }

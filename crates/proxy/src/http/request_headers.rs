@@ -16,6 +16,8 @@ mod tests;
 use std::net::IpAddr;
 
 use codec::headers::{HeaderName, Method, NameSet, RequestHead, ResponseHead, Version, names};
+use telemetry::stats::Counter;
+use telemetry::stats::sets::HttpConnManager;
 
 use super::config::{
     ClientAddress, ForwardClientCert, HostNormalization, Http1Options, HttpConnectionManager,
@@ -97,6 +99,20 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// Where Envoy counts rejections of this kind, if it does so apart from others.
+    pub fn statistic(&self) -> Option<Counter<HttpConnManager>> {
+        match self.details {
+            "path_normalization_failed" => {
+                Some(HttpConnManager::DOWNSTREAM_RQ_FAILED_PATH_NORMALIZATION)
+            }
+            "path_normalized" => {
+                Some(HttpConnManager::DOWNSTREAM_RQ_REDIRECTED_WITH_NORMALIZED_PATH)
+            }
+            "absolute_path_rejected" => Some(HttpConnManager::DOWNSTREAM_RQ_NON_RELATIVE_PATH),
+            _ => None,
+        }
+    }
+
     const fn new(status: u16, details: &'static str) -> Rejection {
         Rejection { status, details, body: "", location: None, close: false }
     }

@@ -1,12 +1,15 @@
 //! Step 7, the way back: a response, from upstream or made here, is finished and encoded to the client.
 
-use codec::headers::{Method, ResponseHead, names};
+use codec::headers::{ResponseHead, names};
 use telemetry::stats::sets::HttpConnManager as Stat;
 
 use super::config::ServerHeader;
+use super::flow::Rest;
+use super::grpc;
 use super::header_mutation::MutationContext;
 use super::request_headers::{HeadRules, finish_response};
 use super::stream::Stream;
+use super::tunnel;
 use crate::arena::Key;
 use crate::filter_manager::{Direction, LocalReply};
 use crate::network::downstream::{CloseReason, Downstream, Kind};
@@ -100,13 +103,17 @@ impl Worker {
             return;
         };
         let out = io.output.writer(&mut self.buffers);
-        if down.is_draining {
+        if down.is_draining && !down.is_multiplexed() {
             down.codec.start_drain(out);
         }
-        down.codec.encode_head(stream.id, &stream.response, end_stream, out);
-        let opens_tunnel =
-            stream.request.is_upgrade || stream.request.method_kind() == Method::Connect;
-        if opens_tunnel && std::mem::take(&mut down.is_blocked) {
+        if down.is_multiplexed() {
+            tunnel::as_extended_response(&mut stream.response, |response| {
+                down.codec.encode_head(stream.id, response, end_stream, out);
+            });
+        } else {
+            down.codec.encode_head(stream.id, &stream.response, end_stream, out);
+        }
+        if tunnel::asks_for_tunnel(&stream.request) && std::mem::take(&mut down.is_blocked) {
             // What the client sent ahead is the tunnel's.
             self.wake_downstream(down_key);
         }
@@ -135,8 +142,12 @@ impl Worker {
         };
         let Some(down) = self.downs.get_mut(down_key) else { return };
         let Kind::Http(http) = &mut down.kind else { return };
+        if data.len() > http.codec.send_room(stream.id) || !stream.unsent.is_empty() {
+            return self.hold_response(key, data, end_stream);
+        }
         let out = down.io.output.writer(&mut self.buffers);
-        if data.len() < WRITE_THROUGH {
+        // What many streams have to say goes out together.
+        if data.len() < WRITE_THROUGH || http.is_multiplexed() {
             http.codec.encode_data(stream.id, data, end_stream, out);
         } else {
             let tail = http.codec.begin_data(stream.id, data.len(), end_stream, out);
@@ -148,6 +159,7 @@ impl Worker {
         let is_full = down.io.output.len() > down.buffer_limit;
         down.above_high_watermark |= is_full;
         self.mark_downstream(down_key);
+        self.owe_host(key, data.len());
         if end_stream {
             self.end_stream(key);
         } else if is_full {
@@ -159,6 +171,10 @@ impl Worker {
     pub(crate) fn send_response_trailers(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let Some(down_key) = stream.downstream else { return self.call_ended(key, None) };
+        if !stream.unsent.is_empty() {
+            stream.unsent_rest = Rest::Trailers;
+            return;
+        }
         let Some(Downstream { kind: Kind::Http(http), io, .. }) = self.downs.get_mut(down_key)
         else {
             return;
@@ -196,11 +212,17 @@ impl Worker {
         }
         stream.replies += 1;
         stream.encode.clear(&mut self.buffers);
-        write_reply_head(&mut stream.response, &reply);
-        let (replies, is_empty) = (stream.replies, reply.body.is_empty());
-        self.respond_head(key, is_empty);
+        let has_body = if grpc::is_grpc(&stream.request) {
+            grpc::write_reply_head(&mut stream.response, &reply, &stream.request);
+            false
+        } else {
+            write_reply_head(&mut stream.response, &reply);
+            !reply.body.is_empty()
+        };
+        let replies = stream.replies;
+        self.respond_head(key, !has_body);
         // A filter may have put another answer in the place of this one.
-        if !is_empty && self.streams.get(key).is_some_and(|stream| stream.replies == replies) {
+        if has_body && self.streams.get(key).is_some_and(|stream| stream.replies == replies) {
             self.respond_data(key, reply.body.as_bytes(), true);
         }
     }

@@ -11,7 +11,9 @@ use codec::headers::{Fields, RequestHead, ResponseHead, names};
 use telemetry::stats::sets::{HttpConnManager as Stat, HttpTimes};
 
 use super::config::RouteSource;
+use super::flow::{Owed, Rest};
 use super::request_headers::{HeadRules, Rejection, sanitise};
+use super::tunnel;
 use crate::arena::Key;
 use crate::buffer::Pending;
 use smallvec::SmallVec;
@@ -25,6 +27,7 @@ use crate::route_table::RouteInput;
 use crate::router::RouterState;
 use crate::stream_info::{ConnectionInfo, LogRecord, ResponseFlags, StreamInfo};
 use crate::timer_wheel::TimerHandle;
+use crate::upstream::connection::UpstreamConnection;
 use crate::worker::Worker;
 
 /// One request and its response.
@@ -50,6 +53,16 @@ pub struct Stream {
     pub chain: Option<Box<ChainInstance>>,
     /// Request body bytes that wait for an upstream, or are kept for another attempt.
     pub body: Pending,
+    /// What its client is not told of yet that it has sent of the request.
+    pub request_owed: Owed<Downstream>,
+    /// Response body bytes that wait for the client's window.
+    pub unsent: Pending,
+    /// What comes after them.
+    pub unsent_rest: Rest,
+    /// It is in its connection's line of those that wait for the client's window.
+    pub awaits_client: bool,
+    /// What its host is not told of yet that it has sent of the response.
+    pub response_owed: Owed<UpstreamConnection>,
     /// Attempts, timeouts, retries.
     pub router: RouterState,
     /// How far the request has come through the filters.
@@ -113,6 +126,8 @@ impl Stream {
         self.info.clear();
         self.router = RouterState::default();
         self.caller = None;
+        (self.request_owed, self.response_owed) = Default::default();
+        (self.unsent_rest, self.awaits_client) = (Rest::More, false);
         self.call_body.clear();
         self.calls.clear();
         self.timers.clear();
@@ -122,18 +137,18 @@ impl Stream {
         (self.has_request_trailers, self.has_response_trailers) = (false, false);
     }
 
+    /// A tunnel was asked for and has not been granted yet.
+    pub fn awaits_tunnel(&self) -> bool {
+        tunnel::asks_for_tunnel(&self.request) && self.info.timings.upstream_first_rx_ns == 0
+    }
+
     /// When it must be looked at.
     pub fn deadline(&self) -> u64 {
         let idle = self
             .idle_timeout_ns()
             .map_or(u64::MAX, |idle| self.last_activity_ns.saturating_add(idle));
         let request = self.request_deadline();
-        let life = self.http.as_ref().map_or(u64::MAX, |http| {
-            super::conn_manager::after(
-                self.info.timings.start_ns,
-                http.config.timeouts.max_stream_duration,
-            )
-        });
+        let life = self.router.stream_ends_ns();
         let timer = self.timers.iter().map(|timer| timer.deadline_ns).min().unwrap_or(u64::MAX);
         idle.min(request).min(life).min(timer).min(self.router.deadline())
     }
@@ -177,7 +192,8 @@ impl Worker {
         }
         self.find_route(key);
         let Some(stream) = self.streams.get_mut(key) else { return };
-        if stream.chain.is_some() {
+        if let Some(chain) = &mut stream.chain {
+            chain.begin(stream.info.route.as_ref());
             self.filter_head(key, Direction::Decode, 0, end_stream);
         } else {
             stream.request_ready = end_stream;
@@ -204,12 +220,18 @@ impl Worker {
     }
 
     fn reject(&mut self, key: Key<Box<Stream>>, rejection: Rejection) {
+        let statistic = rejection.statistic();
         let headers = match rejection.location {
             Some(location) => vec![("location".into(), String::from_utf8_lossy(&location).into())],
             None => Vec::new(),
         };
         if rejection.close {
             self.answer_is_last(key);
+        }
+        if let (Some(stat), Some(http)) =
+            (statistic, self.streams.get(key).and_then(|stream| stream.http.as_ref()))
+        {
+            http.cells.counters.inc(stat);
         }
         let reply = LocalReply {
             status: rejection.status,
@@ -225,6 +247,7 @@ impl Worker {
     pub(crate) fn answer_is_last(&mut self, key: Key<Box<Stream>>) {
         if let Some(down) = self.streams.get(key).and_then(|stream| stream.downstream)
             && let Some(http) = self.http_of(down)
+            && !http.is_multiplexed()
         {
             http.is_draining = true;
         }
@@ -256,6 +279,9 @@ impl Worker {
         let input = RouteInput { random: self.random.draw(), tls };
         stream.info.route =
             table.and_then(|table| table.route(&stream.request, input, &mut self.route_scratch));
+        let (limit, start) =
+            (http.config.timeouts.max_stream_duration, stream.info.timings.start_ns);
+        stream.router.limit_stream(stream.info.route.as_ref(), &mut stream.request, limit, start);
     }
 
     /// Body bytes of the request, perhaps the last.
@@ -264,6 +290,7 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.last_activity_ns = now;
         stream.info.bytes_received += data.len() as u64;
+        stream.request_owed.arrived(data.len());
         if end_stream {
             stream.request_done = true;
             stream.info.timings.request_end_ns = now;
@@ -274,6 +301,7 @@ impl Worker {
             stream.request_ready |= end_stream;
             self.upstream_request_data(key, data);
         }
+        self.settle_request(key);
         if end_stream {
             self.arm_stream(key);
         }
@@ -367,9 +395,10 @@ impl Worker {
         }
         self.wheel.cancel(&mut stream.timer);
         stream.body.clear(&mut self.buffers);
+        stream.unsent.clear(&mut self.buffers);
         stream.decode.clear(&mut self.buffers);
         stream.encode.clear(&mut self.buffers);
-        let downstream = stream.downstream;
+        let (downstream, id) = (stream.downstream, stream.id);
         stream.recycle();
         if self.idle_streams.len() < MAX_IDLE_STREAMS
             && stream.request.fields.capacity() <= MAX_KEPT_HEAD
@@ -377,7 +406,7 @@ impl Worker {
             self.idle_streams.push(stream);
         }
         if let Some(downstream) = downstream {
-            self.stream_left(downstream, key);
+            self.stream_left(downstream, id);
         }
     }
 
@@ -440,7 +469,6 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let Some(http) = stream.http.clone() else { return self.router_deadlines(key, now) };
         let counters = &http.cells.counters;
-        let max_duration = http.config.timeouts.max_stream_duration;
         if stream.request_deadline() <= now {
             counters.inc(Stat::DOWNSTREAM_RQ_TIMEOUT);
             return self.time_out(
@@ -451,15 +479,8 @@ impl Worker {
                 ResponseFlags::default(),
             );
         }
-        if super::conn_manager::after(stream.info.timings.start_ns, max_duration) <= now {
-            let flags = ResponseFlags::DURATION_TIMEOUT;
-            return self.time_out(
-                key,
-                408,
-                "downstream duration timeout",
-                "max_duration_timeout",
-                flags,
-            );
+        if stream.router.stream_ends_ns() <= now {
+            return self.local_reply(key, crate::router::reply::stream_too_long());
         }
         if stream
             .idle_timeout_ns()

@@ -54,6 +54,8 @@ pub struct ListenerConfig {
     pub stat_prefix: Arc<str>,
     /// Where its statistics are (`Scope::listener(stat_prefix)`).
     pub stats: Block<sets::Listener>,
+    /// Where TLS of its connections is counted, if any chain has it.
+    pub tls_stats: Option<Block<sets::Tls>>,
     /// The configured address (not the bound one).
     pub address: ListenAddress,
     /// Chains in configured order; `index` picks one of them.

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use mio::Token;
 use mio::event::Event;
+use telemetry::stats::sets::HttpConnManager as HttpStat;
 
+use super::credits::Credits;
 use super::io::{FlushResult, Io, ReadResult};
 use super::socket::Socket;
 use crate::arena::Key;
@@ -17,6 +19,7 @@ use crate::network::handshake::Handshake;
 use crate::stream_info::ConnectionInfo;
 use crate::tcp_proxy::session::TcpSession;
 use crate::timer_wheel::{TimerHandle, TimerWheel};
+use crate::upstream::connection::UpstreamConnection;
 use crate::worker::Worker;
 use crate::worker::token::Owner;
 
@@ -39,6 +42,10 @@ pub struct Downstream {
     pub close_deadline_ns: u64,
     /// Close once everything is written.
     pub close_after_flush: bool,
+    /// Bytes of responses in `io.output` that their hosts' windows wait for.
+    pub credits: Credits<UpstreamConnection>,
+    /// What the gauges of buffered bytes have of it: read and kept, encoded and not written.
+    buffered: (u32, u32),
     /// Someone upstream is paused until this connection has written enough.
     pub above_high_watermark: bool,
     timer: TimerHandle,
@@ -110,6 +117,8 @@ impl Worker {
             buffer_limit,
             close_deadline_ns: u64::MAX,
             close_after_flush: false,
+            credits: Credits::default(),
+            buffered: (0, 0),
             above_high_watermark: false,
             timer: TimerHandle::default(),
             is_dirty: false,
@@ -127,6 +136,15 @@ impl Worker {
         match &chain.terminal {
             ActiveTerminal::Http(state) => {
                 down.kind = Kind::Http(HttpConnection::new(state, now));
+                self.begin_http(key);
+                let Some(down) = self.downs.get_mut(key) else { return };
+                let counters = &state.cells.counters;
+                if down.io.tls().is_some() {
+                    counters.inc(HttpStat::DOWNSTREAM_CX_SSL_TOTAL);
+                    counters.gauge_add(HttpStat::DOWNSTREAM_CX_SSL_ACTIVE, 1);
+                }
+                // What listener filters have looked at is read here for the first time.
+                counters.add(HttpStat::DOWNSTREAM_CX_RX_BYTES_TOTAL, down.io.input.len() as u64);
                 if self.listeners.get(down.listener).is_none_or(|listener| listener.draining) {
                     self.drain_connection(key);
                 }
@@ -193,6 +211,10 @@ impl Worker {
     /// Bytes have been read: what is not consumed is kept.
     fn downstream_bytes(&mut self, key: Key<Downstream>, bytes: &[u8]) {
         let Some(down) = self.downs.get_mut(key) else { return };
+        if let Kind::Http(http) = &down.kind {
+            let counters = &http.state.cells.counters;
+            counters.add(HttpStat::DOWNSTREAM_CX_RX_BYTES_TOTAL, bytes.len() as u64);
+        }
         if matches!(down.kind, Kind::Inspecting(_)) {
             down.io.input.writer(&mut self.buffers).extend_from_slice(bytes);
             return self.inspect(key);
@@ -267,7 +289,17 @@ impl Worker {
     pub(crate) fn flush_downstream(&mut self, key: Key<Downstream>) {
         let Some(down) = self.downs.get_mut(key) else { return };
         down.is_dirty = false;
-        match down.io.flush(&mut self.buffers) {
+        if let Kind::Http(http) = &mut down.kind
+            && http.is_multiplexed()
+        {
+            if http.codec.has_control() {
+                http.codec.write_control(down.io.output.writer(&mut self.buffers));
+            }
+            http.count_frames();
+        }
+        let flushed = down.io.flush(&mut self.buffers);
+        down.count_bytes();
+        match flushed {
             FlushResult::Failed(_) => self.close_downstream(key, CloseReason::Remote),
             FlushResult::Done if down.close_after_flush => self.finish_downstream(key),
             FlushResult::Done if matches!(down.kind, Kind::Tcp(_)) => {
@@ -284,6 +316,10 @@ impl Worker {
         if down.above_high_watermark && down.io.output.len() <= down.buffer_limit / 2 {
             down.above_high_watermark = false;
             self.downstream_has_room(key);
+        }
+        let Some(down) = self.downs.get(key) else { return };
+        if !down.credits.is_empty() && down.io.output.len() <= down.buffer_limit / 2 {
+            self.credit_hosts(key);
         }
     }
 
@@ -323,6 +359,7 @@ impl Worker {
     pub(crate) fn close_downstream(&mut self, key: Key<Downstream>, reason: CloseReason) {
         self.leave_kind(key, reason);
         let Some(mut down) = self.downs.remove(key) else { return };
+        self.count_tls_failure(&down);
         self.wheel.cancel(&mut down.timer);
         down.io.release(&mut self.buffers);
         self.gauges.connections.store(self.downs.len(), std::sync::atomic::Ordering::Relaxed);
@@ -332,6 +369,7 @@ impl Worker {
     /// The connection's kind lets go of what it has.
     fn leave_kind(&mut self, key: Key<Downstream>, reason: CloseReason) {
         let Some(down) = self.downs.get_mut(key) else { return };
+        down.uncount();
         match std::mem::replace(&mut down.kind, Kind::Lingering) {
             Kind::Http(http) => self.http_closed(key, http, reason),
             Kind::Tcp(session) => self.tcp_closed(key, *session, reason),
@@ -374,6 +412,7 @@ impl Worker {
         TimerWheel::fired(&mut down.timer);
         let now = self.clock.now_ns();
         if down.close_deadline_ns <= now {
+            down.count_delayed_close();
             self.close_downstream(key, CloseReason::Local);
             return;
         }
@@ -393,6 +432,43 @@ impl Worker {
 }
 
 impl Downstream {
+    /// Counts what was written, and what is buffered.
+    #[inline]
+    fn count_bytes(&mut self) {
+        let Kind::Http(http) = &self.kind else { return };
+        let counters = &http.state.cells.counters;
+        counters.add(HttpStat::DOWNSTREAM_CX_TX_BYTES_TOTAL, std::mem::take(&mut self.io.sent));
+        let buffered = (self.io.input.len() as u32, self.io.output.len() as u32);
+        if buffered != self.buffered {
+            let (input, output) = std::mem::replace(&mut self.buffered, buffered);
+            let by = |now: u32, before: u32| i64::from(now) - i64::from(before);
+            counters.gauge_add(HttpStat::DOWNSTREAM_CX_RX_BYTES_BUFFERED, by(buffered.0, input));
+            counters.gauge_add(HttpStat::DOWNSTREAM_CX_TX_BYTES_BUFFERED, by(buffered.1, output));
+        }
+    }
+
+    /// The time is up. If it was the time to hear our last words, the peer did not hang up after them.
+    fn count_delayed_close(&self) {
+        if matches!(self.kind, Kind::Lingering)
+            && let Some(ActiveTerminal::Http(state)) = self.chain.as_ref().map(|it| &it.terminal)
+        {
+            state.cells.counters.inc(HttpStat::DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT);
+        }
+    }
+
+    /// The connection's kind is about to let go of it: gauges forget it.
+    fn uncount(&mut self) {
+        self.count_bytes();
+        let Kind::Http(http) = &self.kind else { return };
+        let counters = &http.state.cells.counters;
+        let (input, output) = std::mem::take(&mut self.buffered);
+        counters.gauge_add(HttpStat::DOWNSTREAM_CX_RX_BYTES_BUFFERED, -i64::from(input));
+        counters.gauge_add(HttpStat::DOWNSTREAM_CX_TX_BYTES_BUFFERED, -i64::from(output));
+        if self.io.tls().is_some() {
+            counters.gauge_add(HttpStat::DOWNSTREAM_CX_SSL_ACTIVE, -1);
+        }
+    }
+
     /// Would more bytes be of use now?
     fn wants_input(&self) -> bool {
         match &self.kind {

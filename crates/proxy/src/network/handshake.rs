@@ -7,7 +7,7 @@ use telemetry::stats::sets::Listener as Stat;
 
 use super::downstream::{CloseReason, Downstream, Kind};
 use super::tls::session::TlsSession;
-use super::tls::{ServerSide, info};
+use super::tls::{ServerSide, info, stats};
 use crate::arena::Key;
 use crate::listener::chain::ActiveChain;
 use crate::listener::filter_chain::ConnectionFacts;
@@ -177,7 +177,7 @@ impl Worker {
             let presented = secrets.presented(info.requested_server_name.as_deref());
             let tls = info::of(session.state(), secrets, presented);
             if let Some(listener) = self.listeners.get(down.listener) {
-                listener.stats.0.handshake(&tls.outcome());
+                stats::handshake(&self.cx.recorder, listener.config.tls_stats.as_ref(), &tls);
             }
             info.tls = Some(Arc::new(tls));
             info.handshake_done_ns = now;
@@ -201,9 +201,16 @@ impl Worker {
         let Some(down) = self.downs.get(key) else { return };
         if let Some(failure) = down.io.tls_failure() {
             tracing::debug!(peer = ?down.info.remote_address, %failure, "TLS handshake failed");
-            if let Some(listener) = self.listeners.get(down.listener) {
-                listener.stats.0.inc(Stat::SSL_CONNECTION_ERROR);
-            }
+        }
+    }
+
+    /// A connection is about to be closed: if TLS is why, that is counted.
+    pub(super) fn count_tls_failure(&self, down: &Downstream) {
+        if let Some(failure) = down.io.tls_failure()
+            && let Some(listener) = self.listeners.get(down.listener)
+        {
+            let block = listener.config.tls_stats.as_ref();
+            stats::failure(&self.cx.recorder, block, Some(failure));
         }
     }
 }

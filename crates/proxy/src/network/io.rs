@@ -32,6 +32,8 @@ pub struct Io {
     pub shutdown_after_flush: bool,
     /// The write side has been shut down.
     pub write_shut: bool,
+    /// Plaintext bytes written since somebody last took this for statistics.
+    pub sent: u64,
     /// TLS between the bytes and the socket.
     tls: Option<Box<Tls>>,
 }
@@ -106,6 +108,7 @@ impl Io {
             is_broken: false,
             shutdown_after_flush: false,
             write_shut: false,
+            sent: 0,
             tls: None,
         }
     }
@@ -133,6 +136,7 @@ impl Io {
         if !plaintext.is_empty() {
             self.input.writer(pool).extend_from_slice(&plaintext);
         }
+        tls.failure = opened.clone().err();
         opened
     }
 
@@ -241,7 +245,9 @@ impl Io {
         if self.tls.is_some() {
             return self.flush_sealed(pool);
         }
+        let before = self.output.len();
         let result = write_pending(&self.socket, &mut self.output, &mut self.writable, pool);
+        self.sent += (before - self.output.len()) as u64;
         if matches!(result, FlushResult::Done) {
             self.shut_if_asked();
         }
@@ -280,6 +286,7 @@ impl Io {
             let plaintext = self.output.as_slice();
             let plaintext = &plaintext[..plaintext.len().min(SEAL_AT_ONCE)];
             let written = seal_and_write(&self.socket, tls, plaintext, &mut self.writable, pool);
+            self.sent += plaintext.len() as u64;
             self.output.consume(plaintext.len(), pool);
             if let Err(error) = written {
                 return FlushResult::Failed(error);
@@ -311,6 +318,7 @@ impl Io {
             match self.socket.write_vectored(parts) {
                 Ok(count) => {
                     self.writable = count == total;
+                    self.sent += count as u64;
                     let from_head = count.min(head.len());
                     let from_body = (count - from_head).min(body.len());
                     let from_tail = count - from_head - from_body;

@@ -6,6 +6,7 @@
 
 pub mod info;
 pub mod session;
+pub mod stats;
 
 use std::sync::{Arc, OnceLock};
 

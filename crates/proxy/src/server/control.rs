@@ -11,12 +11,17 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::Options;
 use super::counters::Counters;
+use super::discovery_counters::DiscoveryCounters;
 use super::dns::Resolutions;
+use super::health::HealthChecks;
 use super::sockets::Sockets;
 use crate::bootstrap::{Bootstrap, Node};
-use crate::config_sync::sink::{Applied, ConfigSink, GrpcTarget, Subscriptions, Update};
+use crate::config_sync::sink::{
+    Applied, ConfigSink, GrpcTarget, ResourceKind, Subscriptions, Update,
+};
 use crate::listener::config::ListenAddress;
 use crate::snapshot::{Effects, ListenerEffect, Snapshot};
+use crate::upstream::host::Host;
 use crate::worker::{Ack, ListenerId, Mailbox, Message, WorkerGauges};
 
 /// The main thread's state. Its lock is held while a change is prepared and handed to the workers, never across an
@@ -27,6 +32,7 @@ pub struct Control {
     pub(super) options: Options,
     pub(super) gauges: Vec<Arc<WorkerGauges>>,
     pub(super) counters: Counters,
+    pub(super) discovery: DiscoveryCounters,
     pub(super) started: SystemTime,
     began: Instant,
     initialized: AtomicBool,
@@ -47,6 +53,8 @@ pub struct Core {
     pub mailboxes: Vec<Mailbox>,
     /// Names that are being resolved.
     pub resolutions: Resolutions,
+    /// Hosts that are being checked.
+    pub health: HealthChecks,
 }
 
 impl std::fmt::Debug for Control {
@@ -86,17 +94,21 @@ impl Control {
     ) -> Arc<Self> {
         let subscriptions = watch::Sender::new(Arc::new(snapshot.subscriptions()));
         let counters = Counters::new(&snapshot.environment().registry, mailboxes.len());
+        let discovery = DiscoveryCounters::new(&snapshot.environment().registry);
+        discovery.follow(&snapshot, &subscriptions.borrow());
         Arc::new(Self {
             core: Mutex::new(Core {
                 snapshot,
                 sockets,
                 mailboxes,
                 resolutions: Resolutions::default(),
+                health: HealthChecks::default(),
             }),
             bootstrap,
             options,
             gauges,
             counters,
+            discovery,
             started: SystemTime::now(),
             began: Instant::now(),
             initialized: AtomicBool::new(false),
@@ -111,11 +123,16 @@ impl Control {
     /// Takes an update and hands what is good to the workers.
     fn apply(self: &Arc<Self>, update: &Update) -> (Applied, Done) {
         let mut core = self.core.lock();
+        let began = Instant::now();
         let Core { snapshot, sockets, .. } = &mut *core;
-        let rejected = snapshot.apply(update, sockets, Instant::now());
-        self.counters.update(update, rejected.len());
+        let rejected = snapshot.apply(update, sockets, began);
+        let names: Vec<String> = rejected.iter().map(|refused| refused.name.clone()).collect();
+        if update.kind == ResourceKind::Listener {
+            self.counters.listeners_rejected(names.len() as u64);
+        }
         self.counters.unknown_fields(core.snapshot.take_unknown_fields());
         let done = self.commit(&mut core);
+        self.discovery.update(update, &names, began.elapsed());
         (Applied { rejected }, done)
     }
 
@@ -124,14 +141,36 @@ impl Control {
         self.commit(&mut self.core.lock());
     }
 
-    /// What DNS says of a cluster's names.
+    /// What DNS says of a cluster's names, after so many look-ups, of which so many failed.
     pub(super) fn resolved(
         self: &Arc<Self>,
         cluster: &str,
         addresses: HashMap<String, Vec<IpAddr>>,
+        lookups: u64,
+        failures: u64,
     ) {
         let mut core = self.core.lock();
-        core.snapshot.resolved(cluster, addresses);
+        let is_new = core.snapshot.resolved(cluster, addresses);
+        if let Some(block) = core.snapshot.membership(cluster) {
+            self.counters.resolved(block, lookups, failures, is_new);
+        }
+        self.commit(&mut core);
+    }
+
+    /// Every host of a cluster has been checked once.
+    pub(super) fn health_checked(self: &Arc<Self>, cluster: &str) {
+        let mut core = self.core.lock();
+        core.snapshot.health_checked(cluster);
+        self.commit(&mut core);
+    }
+
+    /// A host has failed its checks; if `closing`, its connections are closed.
+    pub(super) fn host_failed(self: &Arc<Self>, cluster: &str, closing: Option<Arc<Host>>) {
+        let mut core = self.core.lock();
+        if let Some(host) = closing {
+            core.mailboxes.iter().for_each(|it| it.send(Message::CloseHost(Arc::clone(&host))));
+        }
+        core.snapshot.host_failed(cluster);
         self.commit(&mut core);
     }
 
@@ -143,6 +182,7 @@ impl Control {
         self.subscriptions.send_if_modified(|current| {
             let changed = **current != wanted;
             if changed {
+                self.discovery.follow(&core.snapshot, &wanted);
                 *current = Arc::new(wanted);
             }
             changed
@@ -159,6 +199,13 @@ impl Control {
 
     fn publish(self: &Arc<Self>, core: &mut Core, effects: Effects, ack: &Arc<Ack>) {
         self.counters.clusters(effects.clusters);
+        self.counters.memberships(&effects.memberships);
+        for (kind, name) in &effects.unanswered {
+            self.discovery.timed_out(*kind, Some(name));
+        }
+        for kind in &effects.silent {
+            self.discovery.timed_out(*kind, None);
+        }
         if !effects.changes.is_empty() {
             let changes: Arc<[_]> = effects.changes.into();
             for mailbox in &core.mailboxes {
@@ -174,6 +221,9 @@ impl Control {
         }
         for (cluster, task) in effects.dns {
             core.resolutions.change(cluster, task, self);
+        }
+        for task in effects.health {
+            core.health.change(task, &core.snapshot.environment().registry, self);
         }
     }
 
@@ -316,6 +366,12 @@ impl ConfigSink for ConfigHandle {
         drop(control);
         done.wait().await;
         applied
+    }
+
+    fn connected(&self, only: Option<ResourceKind>, is_connected: bool) {
+        if let Some(control) = self.control.upgrade() {
+            control.discovery.connected(only, is_connected);
+        }
     }
 
     async fn grpc_target(&self, cluster: &str) -> Option<GrpcTarget> {

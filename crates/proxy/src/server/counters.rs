@@ -1,20 +1,19 @@
 //! What the main thread counts: listeners, clusters, discovery, the process.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Instant;
 
-use telemetry::stats::sets::{
-    ClusterManager, ClusterMembership, ConfigSource, ListenerManager, Server,
-};
-use telemetry::stats::{Block, Registry, Scope, SharedRecorder};
+use telemetry::stats::sets::{ClusterManager, ClusterMembership, ListenerManager, Server};
+use telemetry::stats::{Block, Gauge, Registry, Scope, SharedRecorder};
 
 use super::control::Core;
-use crate::config_sync::sink::{ResourceKind, Update};
 use crate::snapshot::{ClusterEvents, ListenerEffect};
-use crate::upstream::host::DiscoveredHealth;
+use crate::upstream::cluster::{Breakers, Cluster};
+use crate::upstream::config::BreakerThresholds;
+use crate::upstream::host::{DiscoveredHealth, Host, HostSet};
 
 /// Where it counts.
 pub struct Counters {
-    registry: Registry,
     recorder: SharedRecorder,
     server: Block<Server>,
     listeners: Block<ListenerManager>,
@@ -30,7 +29,6 @@ impl Counters {
             server: registry.block(&block("server")),
             listeners: registry.block(&block("listener_manager")),
             clusters: registry.block(&block("cluster_manager")),
-            registry: registry.clone(),
         };
         counters.recorder.gauge_set(&counters.server, Server::CONCURRENCY, concurrency as i64);
         counters.recorder.gauge_set(&counters.listeners, ListenerManager::WORKERS_STARTED, 1);
@@ -43,20 +41,33 @@ impl Counters {
         self.recorder.record(&self.server, Server::INITIALIZATION_TIME_MS, took);
     }
 
-    /// An update came, of which so many resources were rejected.
-    pub fn update(&self, update: &Update, rejected: usize) {
-        let Some(scope) = scope(update) else { return };
-        let block: Block<ConfigSource> = self.registry.block(&scope);
-        self.recorder.inc(&block, ConfigSource::UPDATE_ATTEMPT);
-        if rejected > 0 {
-            self.recorder.inc(&block, ConfigSource::UPDATE_REJECTED);
-            return;
+    /// Listeners of an update that were refused: nothing of theirs was made.
+    pub fn listeners_rejected(&self, count: u64) {
+        let failure = ListenerManager::LISTENER_CREATE_FAILURE;
+        self.recorder.add(&self.listeners, failure, count);
+    }
+
+    /// Endpoints of these clusters came or went.
+    pub fn memberships(&self, changed: &[Block<ClusterMembership>]) {
+        for block in changed {
+            self.recorder.inc(block, ClusterMembership::MEMBERSHIP_CHANGE);
         }
-        self.recorder.inc(&block, ConfigSource::UPDATE_SUCCESS);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.recorder.gauge_set(&block, ConfigSource::UPDATE_TIME, now.as_millis() as i64);
-        if let Some(newest) = update.added.last() {
-            self.registry.set_text(&scope, "version_text", &newest.version);
+    }
+
+    /// A cluster's names were looked up so many times, so many of them in vain; are the addresses new?
+    pub fn resolved(
+        &self,
+        block: &Block<ClusterMembership>,
+        lookups: u64,
+        failures: u64,
+        is_new: bool,
+    ) {
+        let add = |counter, by| self.recorder.add(block, counter, by);
+        add(ClusterMembership::UPDATE_ATTEMPT, lookups);
+        add(ClusterMembership::UPDATE_SUCCESS, lookups - failures);
+        add(ClusterMembership::UPDATE_FAILURE, failures);
+        if !is_new && failures < lookups {
+            add(ClusterMembership::UPDATE_NO_REBUILD, 1);
         }
     }
 
@@ -106,28 +117,88 @@ impl Counters {
         set(ClusterManager::WARMING_CLUSTERS, core.snapshot.warming_clusters());
         self.recorder.gauge_set(&self.server, Server::TOTAL_CONNECTIONS, connections as i64);
         for (_, active) in core.snapshot.clusters() {
-            let hosts = &active.hosts.hosts;
-            let count = |gauge, value: usize| {
-                self.recorder.gauge_set(&active.membership, gauge, value as i64)
-            };
-            count(ClusterMembership::MEMBERSHIP_TOTAL, hosts.len());
-            let degraded = |health| health == DiscoveredHealth::Degraded;
-            let healthy = hosts
-                .iter()
-                .filter(|host| host.is_healthy() && !degraded(host.discovered_health()));
-            count(ClusterMembership::MEMBERSHIP_HEALTHY, healthy.count());
-            let degraded =
-                hosts.iter().filter(|host| host.is_healthy() && degraded(host.discovered_health()));
-            count(ClusterMembership::MEMBERSHIP_DEGRADED, degraded.count());
+            self.refresh_membership(&active.membership, &active.hosts);
+            self.refresh_breakers(&active.membership, &active.cluster);
+        }
+        let warming: Vec<_> = core.snapshot.warming_memberships().collect();
+        for block in warming {
+            self.recorder.gauge_set(block, ClusterMembership::WARMING_STATE, 1);
+        }
+    }
+
+    fn refresh_membership(&self, block: &Block<ClusterMembership>, set: &HostSet) {
+        let hosts = &set.hosts;
+        let count = |gauge, value: usize| self.recorder.gauge_set(block, gauge, value as i64);
+        let is_degraded = |host: &Host| host.discovered_health() == DiscoveredHealth::Degraded;
+        let healthy = |degraded| {
+            let alike = |host: &&Arc<Host>| host.is_healthy() && is_degraded(host) == degraded;
+            hosts.iter().filter(alike).count()
+        };
+        count(ClusterMembership::MEMBERSHIP_TOTAL, hosts.len());
+        count(ClusterMembership::MEMBERSHIP_HEALTHY, healthy(false));
+        count(ClusterMembership::MEMBERSHIP_DEGRADED, healthy(true));
+        let draining = |host: &&Arc<Host>| host.discovered_health() == DiscoveredHealth::Draining;
+        count(ClusterMembership::MEMBERSHIP_EXCLUDED, hosts.iter().filter(draining).count());
+        let heaviest = hosts.iter().map(|host| host.weight()).max().unwrap_or_default();
+        count(ClusterMembership::MAX_HOST_WEIGHT, heaviest as usize);
+        count(ClusterMembership::WARMING_STATE, 0);
+    }
+
+    /// Limits are looked at when somebody asks, so that nobody pays for it who counts against them.
+    fn refresh_breakers(&self, block: &Block<ClusterMembership>, cluster: &Cluster) {
+        for (priority, (open, remaining)) in OPEN.iter().zip(&REMAINING).enumerate() {
+            let (limits, used) = cluster.priority(priority);
+            let left = left(limits, used);
+            for (gauge, left) in open.iter().zip(left) {
+                self.recorder.gauge_set(block, *gauge, i64::from(left == 0));
+            }
+            for (gauge, left) in remaining.iter().zip(left).filter(|_| limits.track_remaining) {
+                self.recorder.gauge_set(block, *gauge, i64::from(left));
+            }
         }
     }
 }
 
-/// Where Envoy counts the updates of this kind; some are counted per resource, which is not done yet.
-fn scope(update: &Update) -> Option<Scope> {
-    match update.kind {
-        ResourceKind::Cluster => Some(Scope::new().text("cluster_manager").text("cds")),
-        ResourceKind::Listener => Some(Scope::new().text("listener_manager").text("lds")),
-        _ => None,
-    }
+type Gauges = [[Gauge<ClusterMembership>; 4]; 2];
+
+/// By priority; connections, pending requests, requests, retries.
+const OPEN: Gauges = [
+    [
+        ClusterMembership::DEFAULT_CX_OPEN,
+        ClusterMembership::DEFAULT_RQ_PENDING_OPEN,
+        ClusterMembership::DEFAULT_RQ_OPEN,
+        ClusterMembership::DEFAULT_RQ_RETRY_OPEN,
+    ],
+    [
+        ClusterMembership::HIGH_CX_OPEN,
+        ClusterMembership::HIGH_RQ_PENDING_OPEN,
+        ClusterMembership::HIGH_RQ_OPEN,
+        ClusterMembership::HIGH_RQ_RETRY_OPEN,
+    ],
+];
+
+/// As [`OPEN`].
+const REMAINING: Gauges = [
+    [
+        ClusterMembership::DEFAULT_REMAINING_CX,
+        ClusterMembership::DEFAULT_REMAINING_PENDING,
+        ClusterMembership::DEFAULT_REMAINING_RQ,
+        ClusterMembership::DEFAULT_REMAINING_RETRIES,
+    ],
+    [
+        ClusterMembership::HIGH_REMAINING_CX,
+        ClusterMembership::HIGH_REMAINING_PENDING,
+        ClusterMembership::HIGH_REMAINING_RQ,
+        ClusterMembership::HIGH_REMAINING_RETRIES,
+    ],
+];
+
+/// How much of each limit is left, in the order of [`OPEN`].
+fn left(limits: &BreakerThresholds, used: &Breakers) -> [u32; 4] {
+    [
+        limits.max_connections.saturating_sub(used.connections.used()),
+        limits.max_pending_requests.saturating_sub(used.pending.used()),
+        limits.max_requests.saturating_sub(used.requests.used()),
+        limits.max_retries.saturating_sub(used.retries.used()),
+    ]
 }

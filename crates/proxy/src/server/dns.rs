@@ -53,8 +53,12 @@ async fn resolve(cluster: Arc<str>, task: DnsTask, control: Weak<Control>) {
     let mut addresses: HashMap<String, Vec<IpAddr>> = HashMap::new();
     loop {
         let mut interval = task.options.refresh_rate;
+        let mut failures = 0;
         for name in &task.names {
-            let Some(resolver) = &resolver else { continue };
+            let Some(resolver) = &resolver else {
+                failures += 1;
+                continue;
+            };
             match resolver.lookup_ip(name.as_str()).await {
                 Ok(found) => {
                     if task.options.respect_ttl {
@@ -64,11 +68,14 @@ async fn resolve(cluster: Arc<str>, task: DnsTask, control: Weak<Control>) {
                     addresses.insert(name.clone(), in_stable_order(found.iter()));
                 }
                 // The addresses known go on being used: a failing resolver must not empty a cluster.
-                Err(error) => tracing::warn!("cluster {cluster}: {name}: {error}"),
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!("cluster {cluster}: {name}: {error}");
+                }
             }
         }
         let Some(control) = control.upgrade() else { return };
-        control.resolved(&cluster, addresses.clone());
+        control.resolved(&cluster, addresses.clone(), task.names.len() as u64, failures);
         drop(control);
         tokio::time::sleep(interval).await;
     }

@@ -51,6 +51,7 @@ impl AdminState for Control {
             .map(|(_, active)| ClusterStatus {
                 cluster: Arc::clone(&active.cluster),
                 hosts: Arc::clone(&active.hosts),
+                eds_service_name: active.eds_service_name().cloned(),
                 added_via_api: !active.version.is_static,
             })
             .collect()
@@ -69,6 +70,10 @@ impl AdminState for Control {
     fn refresh(&self) {
         let connections = self.connections();
         self.counters.refresh(&self.core.lock(), connections);
+    }
+
+    fn unready(&self) -> Vec<(&'static str, Vec<String>)> {
+        self.core.lock().snapshot.unready()
     }
 
     fn drain_listeners(&self, request: DrainRequest) {

@@ -15,6 +15,7 @@ use crate::arena::Key;
 use crate::network::downstream::Downstream;
 use crate::network::io::{FlushResult, Io, ReadResult};
 use crate::network::socket::Socket;
+use crate::network::tls::stats;
 use crate::stream_info::{LogRecord, ResponseFlags};
 use crate::timer_wheel::{TimerHandle, TimerWheel};
 use crate::upstream::cluster::Cluster;
@@ -143,7 +144,7 @@ impl Worker {
                 .times
                 .record(ClusterTimes::UPSTREAM_CX_CONNECT_MS, (now - opened_ns) / 1_000_000);
             if let Some(tls) = &info.tls {
-                cluster.cells.counters.handshake(&tls.outcome());
+                stats::handshake(&self.cx.recorder, cluster.cluster.stats.tls.as_ref(), tls);
             }
         }
         let worker = self.cx.index;
@@ -284,6 +285,11 @@ impl Worker {
         if reset {
             upstream.io.socket.reset_on_close();
         }
+        stats::failure(
+            &self.cx.recorder,
+            upstream.cluster.stats.tls.as_ref(),
+            upstream.io.tls_failure(),
+        );
         upstream.io.release(&mut self.buffers);
         upstream.cluster.breakers[0].connections.release();
         upstream.host.counters.cx_active.fetch_sub(1, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use codec::headers::{Version, names};
+use codec::headers::names;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes, Outliers};
 
 use super::cluster::Cluster;
@@ -14,7 +14,9 @@ use super::host::Host;
 use super::outlier::{Outcome, may_eject};
 use crate::arena::Key;
 use crate::http::stream::Stream;
+use crate::http::{grpc, tunnel};
 use crate::network::io::FlushResult;
+use crate::router::replay::Loss;
 use crate::router::{Attempt, ResetReason};
 use crate::worker::Worker;
 
@@ -25,6 +27,9 @@ impl Worker {
     /// Puts a stream on a connection: its request goes out.
     pub(crate) fn attach(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>) {
         let now = self.clock.now_ns();
+        if self.ups.get(key).is_some_and(|it| it.is_multiplexed() && it.streams.is_empty()) {
+            self.ping_if_silent(key);
+        }
         let (Some(stream), Some(connection)) =
             (self.streams.get_mut(stream_key), self.ups.get_mut(key))
         else {
@@ -34,6 +39,8 @@ impl Worker {
         connection.cluster.breakers[stream.router.priority.min(1)].requests.acquire();
         host.counters.rq_active.fetch_add(1, Ordering::Relaxed);
         host.counters.rq_total.fetch_add(1, Ordering::Relaxed);
+        stream.router.on_kept_connection = connection.has_answered;
+        stream.router.request_at = connection.written() + connection.io.output.len() as u64;
         connection.requests += 1;
         if stream.info.attempt_count > 1
             && stream.request.fields.contains(names::X_ENVOY_ATTEMPT_COUNT)
@@ -46,19 +53,33 @@ impl Worker {
         let info = &mut stream.info;
         info.upstream_connection = Some(Rc::clone(&connection.info));
         info.upstream_protocol = Some(connection.codec.version());
-        info.timings.upstream_first_tx_ns = now;
+        (info.timings.upstream_first_tx_ns, info.timings.upstream_first_rx_ns) = (now, 0);
         (info.upstream_bytes_sent, info.upstream_bytes_received) = (0, 0);
         let ends = stream.request_ready && stream.body.is_empty() && !stream.trailers_ready;
+        let is_multiplexed = connection.is_multiplexed();
+        if !is_multiplexed && stream.request.is_upgrade {
+            tunnel::ensure_websocket_key(&mut stream.request, &mut self.random);
+        }
         let out = connection.io.output.writer(&mut self.buffers);
-        let id = connection.codec.encode_head(&stream.request, ends, out);
+        let id = if is_multiplexed && stream.request.is_upgrade {
+            let (request, codec) = (&mut stream.request, &mut connection.codec);
+            tunnel::as_extended_connect(request, |request| codec.encode_head(request, ends, out))
+        } else {
+            connection.codec.encode_head(&stream.request, ends, out)
+        };
         connection.streams.insert(id, stream_key);
         stream.router.attempt = Attempt::Active(key, id);
+        stream.router.awaits_host = false;
+        if is_multiplexed {
+            stream.response_owed.begin(key, id);
+            connection.count_streams(1);
+        }
         if ends {
             stream.router.request_sent = true;
             stream.info.timings.upstream_last_tx_ns = now;
         }
         if !connection.is_available
-            && connection.codec.free_streams() > 0
+            && connection.can_take(now)
             && let Some(pool) = self.upstreams.pools.get_mut(connection.pool)
         {
             connection.is_available = true;
@@ -71,21 +92,30 @@ impl Worker {
             cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
         }
         self.mark_upstream(key);
-        if has_more {
-            self.send_kept_body(stream_key);
+        // What goes through a tunnel waits until it stands.
+        if has_more && !self.streams.get(stream_key).is_some_and(|it| it.awaits_tunnel()) {
+            self.send_kept_body(stream_key, usize::MAX);
             self.resume_request(stream_key);
         }
     }
 
-    /// Body bytes go out on the attempt's connection; the end, too, when the request is whole.
-    pub(crate) fn encode_request_data(&mut self, stream_key: Key<Box<Stream>>, data: &[u8]) {
+    /// Body bytes go out on the attempt's connection; the end, too, when the request is whole and these are the last.
+    pub(crate) fn encode_request_data(
+        &mut self,
+        stream_key: Key<Box<Stream>>,
+        data: &[u8],
+        is_last: bool,
+    ) {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
         let Attempt::Active(key, id) = stream.router.attempt else { return };
         let Some(connection) = self.ups.get_mut(key) else { return };
-        let ends = stream.request_ready && !stream.trailers_ready;
+        let is_whole = is_last && stream.request_ready;
+        let ends = is_whole && !stream.trailers_ready;
         stream.info.upstream_bytes_sent += data.len() as u64;
+        let is_multiplexed = connection.is_multiplexed();
         let out = connection.io.output.writer(&mut self.buffers);
-        if data.len() < WRITE_THROUGH {
+        // What many streams have to say goes out together.
+        if data.len() < WRITE_THROUGH || is_multiplexed {
             connection.codec.encode_data(id, data, ends, out);
         } else {
             let tail = connection.codec.begin_data(id, data.len(), ends, out);
@@ -93,17 +123,19 @@ impl Worker {
             let _: FlushResult =
                 connection.io.write_through(&data[..tail.len], tail.suffix, &mut self.buffers);
         }
-        if stream.request_ready && stream.trailers_ready {
+        if is_whole && stream.trailers_ready {
             let out = connection.io.output.writer(&mut self.buffers);
             connection.codec.encode_trailers(id, &stream.request_trailers, out);
         }
-        if stream.request_ready {
+        if is_whole {
             stream.router.request_sent = true;
             stream.info.timings.upstream_last_tx_ns = self.clock.now_ns();
         }
         let is_full = connection.io.output.len()
             > connection.cluster.config.per_connection_buffer_limit as usize;
+        connection.above_high_watermark |= is_full;
         self.mark_upstream(key);
+        self.owe_client(stream_key, data.len());
         if is_full
             && let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream)
             && let Some(http) = self.http_of(down)
@@ -114,25 +146,29 @@ impl Worker {
 
     /// The connection takes bytes again: clients that were paused for it go on.
     pub(crate) fn upstream_has_room(&mut self, key: Key<UpstreamConnection>) {
-        let Some(connection) = self.ups.get(key) else { return };
+        let Some(connection) = self.ups.get_mut(key) else { return };
         let limit = connection.cluster.config.per_connection_buffer_limit as usize;
         if connection.io.output.len() > limit / 2 {
             return;
         }
+        let somebody_rests = std::mem::take(&mut connection.above_high_watermark);
+        if !connection.credits.is_empty() {
+            self.credit_clients(key);
+        }
+        let Some(connection) = self.ups.get(key).filter(|_| somebody_rests) else { return };
         for stream in connection.streams.keys() {
             self.resume_request(stream);
         }
     }
 
     /// The client may send again.
-    fn resume_request(&mut self, stream_key: Key<Box<Stream>>) {
+    pub(crate) fn resume_request(&mut self, stream_key: Key<Box<Stream>>) {
         let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream) else {
             return;
         };
         if let Some(http) = self.http_of(down)
-            && http.read_paused
+            && http.resume_reading()
         {
-            http.read_paused = false;
             self.wake_downstream(down);
         }
     }
@@ -144,7 +180,7 @@ impl Worker {
         if let Attempt::Active(key, _) = stream.router.attempt
             && let Some(connection) = self.ups.get_mut(key)
             && !connection.read_paused
-            && connection.codec.version() != Version::Http2
+            && !connection.is_multiplexed()
         {
             connection.read_paused = true;
             self.count_upstream(key, ClusterStat::UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL);
@@ -175,9 +211,16 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
         std::mem::swap(&mut stream.response, &mut self.spare_response);
         stream.info.timings.upstream_first_rx_ns = now;
+        if let Some(connection) = self.ups.get_mut(key) {
+            connection.has_answered = true;
+            if connection.is_multiplexed() {
+                tunnel::from_extended_response(&stream.request, &mut stream.response);
+            }
+        }
         let status = stream.response.status;
-        self.note_outcome(stream_key, Outcome::Status(status));
-        self.count_response(stream_key, status, now);
+        let outcome = grpc::outcome(&stream.request, &stream.response);
+        self.note_outcome(stream_key, Outcome::Status(outcome));
+        self.count_response(stream_key, status, outcome, now);
         if self.retry_response(stream_key, end_stream) {
             return;
         }
@@ -193,10 +236,14 @@ impl Worker {
             fields.set_number(names::X_ENVOY_ATTEMPT_COUNT, u64::from(stream.info.attempt_count));
         }
         stream.info.response_code_details = "via_upstream";
+        let grants_tunnel = tunnel::is_granted(&stream.request, &stream.response);
         if end_stream {
             self.response_complete(stream_key, key);
         }
         self.respond_head(stream_key, end_stream);
+        if grants_tunnel {
+            self.upstream_request_data(stream_key, &[]);
+        }
     }
 
     /// Is this a response to throw away and try again?
@@ -235,10 +282,12 @@ impl Worker {
     ) {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
         stream.info.upstream_bytes_received += data.len() as u64;
+        stream.response_owed.arrived(data.len());
         if end_stream {
             self.response_complete(stream_key, key);
         }
         self.respond_data(stream_key, data, end_stream);
+        self.settle_response(stream_key);
     }
 
     /// The response's trailers are in the fields of `spare_response`.
@@ -250,6 +299,12 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
         std::mem::swap(&mut stream.response_trailers, &mut self.spare_response.fields);
         stream.has_response_trailers = true;
+        if let Some(host) = &stream.info.upstream_host
+            && grpc::tells_in_trailers(&stream.request, &stream.response)
+        {
+            let status = grpc::status_in(&stream.response_trailers);
+            host.counters.count(status.map_or(500, grpc::http_of_status));
+        }
         self.response_complete(stream_key, key);
         self.respond_trailers(stream_key);
     }
@@ -257,14 +312,29 @@ impl Worker {
     /// The response is whole: the connection is free for others (or of no more use).
     fn response_complete(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>) {
         let now = self.clock.now_ns();
-        if let Some(stream) = self.streams.get_mut(stream_key) {
-            stream.info.timings.upstream_last_rx_ns = now;
+        let Some(stream) = self.streams.get_mut(stream_key) else { return };
+        stream.info.timings.upstream_last_rx_ns = now;
+        stream.router.response_complete();
+        // A host that has answered before it had the request does not want the rest of it.
+        if !stream.router.request_sent
+            && let Attempt::Active(_, id) = stream.router.attempt
+            && let Some(connection) = self.ups.get_mut(key)
+            && connection.is_multiplexed()
+        {
+            connection.codec.reset(id, connection.io.output.writer(&mut self.buffers));
+            self.mark_upstream(key);
         }
         self.detach(stream_key);
+        self.stream_off(key, now);
+    }
+
+    /// A stream has left a connection, which goes on to the next, or ends if it was the last.
+    fn stream_off(&mut self, key: Key<UpstreamConnection>, now: u64) {
         let Some(connection) = self.ups.get(key) else { return };
-        if connection.is_reusable(now) {
+        if connection.can_take(now) {
             self.connection_available(key);
         } else if connection.streams.is_empty() {
+            connection.count_why_over(now);
             self.close_upstream(key, ResetReason::ConnectionTermination, true);
         }
     }
@@ -272,11 +342,12 @@ impl Worker {
     /// The stream is not on its connection any more: what it held is given back.
     fn detach(&mut self, stream_key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
-        let Attempt::Active(key, _) = std::mem::take(&mut stream.router.attempt) else { return };
+        let Attempt::Active(key, id) = std::mem::take(&mut stream.router.attempt) else { return };
         let (priority, holds_retry) =
             (stream.router.priority, std::mem::take(&mut stream.router.holds_retry));
         let Some(connection) = self.ups.get_mut(key) else { return };
-        connection.streams.remove(stream_key);
+        connection.streams.remove(id);
+        connection.count_streams(-1);
         connection.read_paused = false;
         let pool = connection.pool;
         release(connection, priority, holds_retry);
@@ -299,9 +370,24 @@ impl Worker {
         reason: ResetReason,
     ) {
         self.count_upstream(key, ClusterStat::UPSTREAM_RQ_RX_RESET);
-        self.note_outcome(stream_key, Outcome::LocalFailure);
+        let (Some(stream), Some(connection)) = (self.streams.get(stream_key), self.ups.get(key))
+        else {
+            return;
+        };
+        let loss = Loss::new(reason, stream, connection);
         self.detach(stream_key);
-        self.attempt_failed(stream_key, reason, None);
+        if self.ups.get(key).is_some_and(|connection| !connection.io.eof) {
+            self.stream_off(key, self.clock.now_ns());
+        }
+        self.attempt_lost(stream_key, loss);
+    }
+
+    /// An attempt was lost with its connection, or given back: again, or it has failed.
+    fn attempt_lost(&mut self, stream_key: Key<Box<Stream>>, loss: Loss) {
+        if !self.replay(stream_key, loss) {
+            self.note_outcome(stream_key, Outcome::LocalFailure);
+            self.attempt_failed(stream_key, loss.reason, None);
+        }
     }
 
     /// The stream's connection is gone (and out of the arena already).
@@ -313,10 +399,11 @@ impl Worker {
     ) {
         let Some(stream) = self.streams.get_mut(stream_key) else { return };
         stream.router.attempt = Attempt::None;
+        connection.count_streams(-1);
         release(connection, stream.router.priority, std::mem::take(&mut stream.router.holds_retry));
+        let loss = Loss::new(reason, stream, connection);
         self.count_inactive(connection.pool);
-        self.note_outcome(stream_key, Outcome::LocalFailure);
-        self.attempt_failed(stream_key, reason, None);
+        self.attempt_lost(stream_key, loss);
     }
 
     /// Nobody wants this attempt any more.
@@ -329,17 +416,18 @@ impl Worker {
                 stream.router.attempt = Attempt::None;
                 let priority = stream.router.priority;
                 self.left_queue(pool, priority);
+                self.count_pool(pool, ClusterStat::UPSTREAM_RQ_CANCELLED);
             }
             Attempt::Active(key, id) => {
                 self.count_upstream(key, ClusterStat::UPSTREAM_RQ_TX_RESET);
                 self.detach(stream_key);
                 let Some(connection) = self.ups.get_mut(key) else { return };
                 connection.codec.reset(id, connection.io.output.writer(&mut self.buffers));
-                if !connection.codec.must_close() {
-                    self.mark_upstream(key);
-                    self.connection_available(key);
-                } else if connection.streams.is_empty() {
+                if connection.codec.must_close() && connection.streams.is_empty() {
                     self.close_upstream(key, ResetReason::ConnectionTermination, true);
+                } else {
+                    self.mark_upstream(key);
+                    self.stream_off(key, self.clock.now_ns());
                 }
             }
         }
@@ -356,12 +444,19 @@ impl Worker {
         }
     }
 
-    fn count_response(&mut self, stream_key: Key<Box<Stream>>, status: u16, now: u64) {
+    /// Counts a response: by its status, and for its host by its outcome, unless trailers will tell that.
+    fn count_response(
+        &mut self,
+        stream_key: Key<Box<Stream>>,
+        status: u16,
+        outcome: u16,
+        now: u64,
+    ) {
         let Some(stream) = self.streams.get(stream_key) else { return };
-        if let Some(host) = &stream.info.upstream_host {
-            let counter =
-                if status >= 500 { &host.counters.rq_error } else { &host.counters.rq_success };
-            counter.fetch_add(1, Ordering::Relaxed);
+        if let Some(host) = &stream.info.upstream_host
+            && !grpc::tells_in_trailers(&stream.request, &stream.response)
+        {
+            host.counters.count(outcome);
         }
         let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster))
         else {

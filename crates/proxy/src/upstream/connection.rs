@@ -1,26 +1,35 @@
 //! A connection to a host: opening, reads and writes, its end. Like a client's connection, seen from the other side.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use codec::client::ClientCodec;
 use codec::event::Event as CodecEvent;
+use codec::headers::Version;
 use codec::http1;
 use mio::Token;
 use mio::event::Event;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes};
+use telemetry::stats::{Counter, Local};
 
 use super::cluster::Cluster;
-#[cfg(test)]
 use super::config::UpstreamProtocol;
 use super::host::Host;
+use super::multiplexed::Multiplexed;
 use super::opening::{Opening, Progress};
 use super::pool::Pool;
 use crate::arena::Key;
-use crate::http::conn_manager::{StreamTable, after};
+use crate::http::conn_manager::after;
+use crate::http::protocol;
+use crate::http::stream::Stream;
+use crate::http::stream_table::StreamTable;
+use crate::network::credits::Credits;
+use crate::network::downstream::Downstream;
 use crate::network::io::{FlushResult, Io, ReadResult};
 use crate::network::socket::Socket;
+use crate::network::tls;
 use crate::router::ResetReason;
 use crate::stream_info::ConnectionInfo;
 use crate::timer_wheel::{TimerHandle, TimerWheel};
@@ -52,10 +61,26 @@ pub struct UpstreamConnection {
     pub idle_since_ns: u64,
     /// Requests so far.
     pub requests: u32,
+    /// It has answered a request.
+    pub has_answered: bool,
     /// It is in its pool's list of those that can take a stream.
     pub is_available: bool,
     /// A client is slower than this host: reading rests.
     pub read_paused: bool,
+    /// Some client is not read from until this connection has written enough.
+    pub above_high_watermark: bool,
+    /// What only a connection of many streams has.
+    pub multiplexed: Option<Box<Multiplexed>>,
+    /// Streams with bytes for which the host's window has no room, in their turn.
+    pub waiting: VecDeque<Key<Box<Stream>>>,
+    /// Bytes of requests in `io.output` that their clients' windows wait for.
+    pub credits: Credits<Downstream>,
+    /// This worker's cells of its cluster.
+    counters: Local<ClusterStat>,
+    /// What the gauges of buffered bytes have of it: read and kept, encoded and not written.
+    buffered: (u32, u32),
+    /// Bytes written and counted so far.
+    written: u64,
     opened_ns: u64,
     timer: TimerHandle,
     is_dirty: bool,
@@ -85,7 +110,6 @@ impl Worker {
         if let Some(worker_cluster) = self.upstreams.get(at) {
             let counters = &worker_cluster.cells.counters;
             counters.inc(ClusterStat::UPSTREAM_CX_TOTAL);
-            counters.inc(ClusterStat::UPSTREAM_CX_HTTP1_TOTAL);
             counters.gauge_add(ClusterStat::UPSTREAM_CX_ACTIVE, 1);
         }
         host.counters.cx_total.fetch_add(1, Ordering::Relaxed);
@@ -99,20 +123,22 @@ impl Worker {
         pool.connections += 1;
         pool.connecting += 1;
         let connect_deadline_ns = self.clock.after(Some(cluster.config.connect_timeout));
-        let options = http1::Options {
-            max_head_bytes: cluster.config.http.max_response_headers_kb as usize * 1024,
-            max_fields: cluster.config.http.max_response_headers_count as usize,
-            enable_trailers: cluster.config.http.enable_trailers,
-            ..http1::Options::default()
-        };
+        let protocol = pool.protocol;
+        let options = protocol::http1_to(&cluster.config.http);
         let now = self.clock.now_ns();
+        let counters = self.cx.recorder.local(&cluster.stats.counters);
         self.ups.insert(UpstreamConnection {
+            counters,
+            buffered: (0, 0),
+            written: 0,
             io: Io::new(socket, false),
-            codec: match cluster.config.http.protocol {
+            // Which one it is to be is known once the connection is open.
+            codec: match protocol {
                 #[cfg(test)]
                 UpstreamProtocol::Frames => ClientCodec::Frames(codec::frames::ClientCodec::new()),
                 _ => ClientCodec::Http1(http1::ClientCodec::new(options)),
             },
+            has_answered: false,
             is_available: false,
             streams: StreamTable::default(),
             pool: pool_key,
@@ -124,11 +150,24 @@ impl Worker {
             idle_since_ns: now,
             requests: 0,
             read_paused: false,
+            above_high_watermark: false,
+            multiplexed: None,
+            waiting: VecDeque::new(),
+            credits: Credits::default(),
             opened_ns: now,
             timer: TimerHandle::default(),
             is_dirty: false,
             is_ready: false,
         });
+        if let Some(connection) = self.ups.get(key) {
+            match protocol {
+                UpstreamProtocol::Auto => {}
+                UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => {
+                    connection.count_protocol(Version::Http11);
+                }
+                _ => connection.count_protocol(Version::Http2),
+            }
+        }
         self.arm_upstream(key);
     }
 
@@ -205,10 +244,12 @@ impl Worker {
             if let Some(cluster) = self.upstreams.get(at) {
                 cluster.cells.times.record(ClusterTimes::UPSTREAM_CX_CONNECT_MS, connect_ms);
                 if let Some(tls) = &connection.info.tls {
-                    cluster.cells.counters.handshake(&tls.outcome());
+                    let block = connection.cluster.stats.tls.as_ref();
+                    tls::stats::handshake(&self.cx.recorder, block, tls);
                 }
             }
         }
+        self.begin_upstream_protocol(key);
         self.mark_upstream(key);
         self.connection_available(key);
     }
@@ -254,6 +295,7 @@ impl Worker {
 
     fn upstream_bytes(&mut self, key: Key<UpstreamConnection>, bytes: &[u8]) {
         let Some(connection) = self.ups.get_mut(key) else { return };
+        connection.counters.add(ClusterStat::UPSTREAM_CX_RX_BYTES_TOTAL, bytes.len() as u64);
         if !connection.io.input.is_empty() {
             connection.io.input.writer(&mut self.buffers).extend_from_slice(bytes);
             return self.deliver_pending_response(key);
@@ -279,6 +321,20 @@ impl Worker {
 
     /// Decodes what has come; says how many bytes are done with.
     fn response_input(&mut self, key: Key<UpstreamConnection>, input: &[u8]) -> usize {
+        let Some(connection) = self.ups.get_mut(key) else { return input.len() };
+        let is_multiplexed = connection.is_multiplexed();
+        if is_multiplexed {
+            connection.codec.observe(self.clock.now_ns(), connection.io.output.len());
+        }
+        let used = self.response_events(key, input);
+        if is_multiplexed {
+            self.host_frames_read(key);
+        }
+        used
+    }
+
+    /// Decodes event by event.
+    fn response_events(&mut self, key: Key<UpstreamConnection>, input: &[u8]) -> usize {
         let mut used = 0;
         while used < input.len() {
             let Some(connection) = self.ups.get_mut(key) else { return input.len() };
@@ -343,8 +399,25 @@ impl Worker {
                     self.upstream_reset(stream, key, reason);
                 }
             }
+            CodecEvent::Room { .. } => self.host_has_room(key),
+            CodecEvent::PeerSettings => {
+                self.host_has_room(key);
+                self.connection_available(key);
+            }
+            CodecEvent::GoAway => self.host_says_goodbye(key),
+            CodecEvent::Pong => {}
+            CodecEvent::Error(error) if !error.close => {
+                if let Some(stream) = streams.get(error.stream) {
+                    self.upstream_reset(stream, key, ResetReason::Protocol);
+                }
+            }
             CodecEvent::Error(error) => {
                 tracing::debug!(host = %connection.host.address_text, reason = error.reason, "upstream broke the protocol");
+                if connection.codec.has_control() {
+                    // Best effort: the host is told what it did.
+                    connection.codec.write_control(connection.io.output.writer(&mut self.buffers));
+                    let _: FlushResult = connection.io.flush(&mut self.buffers);
+                }
                 self.count_upstream(key, ClusterStat::UPSTREAM_CX_PROTOCOL_ERROR);
                 self.close_upstream(key, ResetReason::Protocol, true);
             }
@@ -410,17 +483,17 @@ impl Worker {
     ) {
         let Some(mut connection) = self.ups.remove(key) else { return };
         self.wheel.cancel(&mut connection.timer);
+        connection.uncount();
+        tls::stats::failure(
+            &self.cx.recorder,
+            connection.cluster.stats.tls.as_ref(),
+            connection.io.tls_failure(),
+        );
         connection.io.release(&mut self.buffers);
         connection.cluster.breakers[0].connections.release();
         connection.host.counters.cx_active.fetch_sub(1, Ordering::Relaxed);
         let failed_to_open = connection.is_connecting();
         let pool_key = connection.pool;
-        if matches!(connection.opening, Opening::Handshaking(_))
-            && let Some(pool) = self.upstreams.pools.get(pool_key)
-            && let Some(cluster) = self.upstreams.get(pool.at)
-        {
-            cluster.cells.counters.inc(ClusterStat::SSL_CONNECTION_ERROR);
-        }
         if let Some(pool) = self.upstreams.pools.get_mut(pool_key) {
             pool.connections -= 1;
             if failed_to_open {
@@ -476,7 +549,7 @@ impl Worker {
     }
 
     /// A place has become free: who waits beyond what is being opened gets a connection of his own.
-    fn open_for_waiting(&mut self, pool_key: Key<Pool>) {
+    pub(super) fn open_for_waiting(&mut self, pool_key: Key<Pool>) {
         let Some(pool) = self.upstreams.pools.get(pool_key) else { return };
         if !pool.is_draining && pool.wants_connection() {
             self.connect_upstream(pool_key);
@@ -486,7 +559,7 @@ impl Worker {
     pub(crate) fn count_upstream(
         &mut self,
         key: Key<UpstreamConnection>,
-        stat: telemetry::stats::Counter<ClusterStat>,
+        stat: Counter<ClusterStat>,
     ) {
         if let Some(connection) = self.ups.get(key)
             && let Some(pool) = self.upstreams.pools.get(connection.pool)
@@ -519,7 +592,15 @@ impl Worker {
     pub(crate) fn flush_upstream(&mut self, key: Key<UpstreamConnection>) {
         let Some(connection) = self.ups.get_mut(key) else { return };
         connection.is_dirty = false;
-        match connection.io.flush(&mut self.buffers) {
+        if connection.is_multiplexed() {
+            if connection.codec.has_control() {
+                connection.codec.write_control(connection.io.output.writer(&mut self.buffers));
+            }
+            connection.count_frames();
+        }
+        let flushed = connection.io.flush(&mut self.buffers);
+        connection.count_bytes();
+        match flushed {
             // The peer may have answered before it closed: what it said is read first.
             FlushResult::Failed(_) => {
                 connection.io.output.clear(&mut self.buffers);
@@ -543,14 +624,18 @@ impl Worker {
         let now = self.clock.now_ns();
         let Some(connection) = self.ups.get_mut(key) else { return };
         TimerWheel::fired(&mut connection.timer);
+        if self.host_keepalive(key, now) {
+            return;
+        }
+        let Some(connection) = self.ups.get_mut(key) else { return };
         if connection.connect_deadline_ns <= now {
             return self.close_upstream(key, ResetReason::ConnectionTimeout, true);
         }
         if connection.streams.is_empty()
             && !connection.is_connecting()
-            && connection.deadline() <= now
+            && connection.rest_ends_ns() <= now
         {
-            self.count_upstream(key, ClusterStat::UPSTREAM_CX_IDLE_TIMEOUT);
+            connection.counters.inc(connection.why_over(now));
             return self.close_upstream(key, ResetReason::ConnectionTermination, true);
         }
         self.arm_upstream(key);
@@ -558,25 +643,88 @@ impl Worker {
 }
 
 impl UpstreamConnection {
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written + self.io.sent
+    }
+
+    /// Counts what was written, and what is buffered.
+    #[inline]
+    fn count_bytes(&mut self) {
+        let sent = std::mem::take(&mut self.io.sent);
+        self.counters.add(ClusterStat::UPSTREAM_CX_TX_BYTES_TOTAL, sent);
+        self.written += sent;
+        let buffered = (self.io.input.len() as u32, self.io.output.len() as u32);
+        if buffered != self.buffered {
+            let (input, output) = std::mem::replace(&mut self.buffered, buffered);
+            let by = |now: u32, before: u32| i64::from(now) - i64::from(before);
+            self.counters
+                .gauge_add(ClusterStat::UPSTREAM_CX_RX_BYTES_BUFFERED, by(buffered.0, input));
+            self.counters
+                .gauge_add(ClusterStat::UPSTREAM_CX_TX_BYTES_BUFFERED, by(buffered.1, output));
+        }
+    }
+
+    /// The connection ends: gauges forget it.
+    fn uncount(&mut self) {
+        self.count_bytes();
+        let (input, output) = std::mem::take(&mut self.buffered);
+        self.counters.gauge_add(ClusterStat::UPSTREAM_CX_RX_BYTES_BUFFERED, -i64::from(input));
+        self.counters.gauge_add(ClusterStat::UPSTREAM_CX_TX_BYTES_BUFFERED, -i64::from(output));
+    }
+
     fn deadline(&self) -> u64 {
         if self.is_connecting() {
             return self.connect_deadline_ns;
         }
-        if !self.streams.is_empty() {
-            return u64::MAX;
-        }
+        let keepalive = self.multiplexed.as_ref().map_or(u64::MAX, |it| it.deadline());
+        if self.streams.is_empty() { keepalive.min(self.rest_ends_ns()) } else { keepalive }
+    }
+
+    /// When it is closed if no stream comes.
+    fn rest_ends_ns(&self) -> u64 {
         let http = &self.cluster.config.http;
         after(self.idle_since_ns, http.idle_timeout)
             .min(after(self.opened_ns, http.max_connection_duration))
     }
 
-    /// May it take another request after this one?
-    pub(super) fn is_reusable(&self, now_ns: u64) -> bool {
+    /// What ends a connection that rests: its age, or its idleness.
+    fn why_over(&self, now_ns: u64) -> Counter<ClusterStat> {
+        if after(self.opened_ns, self.cluster.config.http.max_connection_duration) <= now_ns {
+            ClusterStat::UPSTREAM_CX_MAX_DURATION_REACHED
+        } else {
+            ClusterStat::UPSTREAM_CX_IDLE_TIMEOUT
+        }
+    }
+
+    /// May it take another request now?
+    #[inline]
+    pub(super) fn can_take(&self, now_ns: u64) -> bool {
         let http = &self.cluster.config.http;
         self.codec.free_streams() > 0
-            && !self.codec.must_close()
             && !self.io.eof
             && http.max_requests_per_connection.is_none_or(|most| self.requests < most)
             && after(self.opened_ns, http.max_connection_duration) > now_ns
+    }
+
+    /// It has no stream and takes no more: why.
+    pub(super) fn count_why_over(&self, now_ns: u64) {
+        let http = &self.cluster.config.http;
+        if http.max_requests_per_connection.is_some_and(|most| self.requests >= most) {
+            self.counters.inc(ClusterStat::UPSTREAM_CX_MAX_REQUESTS);
+        } else if after(self.opened_ns, http.max_connection_duration) <= now_ns {
+            self.counters.inc(ClusterStat::UPSTREAM_CX_MAX_DURATION_REACHED);
+        } else if self.codec.must_close() && !self.io.eof && !self.is_multiplexed() {
+            // GOAWAY is counted when it comes.
+            self.counters.inc(ClusterStat::UPSTREAM_CX_CLOSE_NOTIFY);
+        }
+    }
+
+    /// Counts the connection by what it speaks.
+    pub(super) fn count_protocol(&self, version: Version) {
+        self.counters.inc(match version {
+            Version::Http2 => ClusterStat::UPSTREAM_CX_HTTP2_TOTAL,
+            _ => ClusterStat::UPSTREAM_CX_HTTP1_TOTAL,
+        });
     }
 }

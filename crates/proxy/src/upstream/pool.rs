@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use telemetry::stats::Counter;
 use telemetry::stats::sets::Cluster as ClusterStat;
 
 use super::cluster::Cluster;
@@ -14,6 +15,7 @@ use crate::http::stream::Stream;
 use crate::router::{Attempt, ResetReason};
 use crate::stream_info::AlpnList;
 use crate::worker::Worker;
+use codec::headers::Version;
 
 /// Connections to one host.
 #[derive(Debug)]
@@ -24,9 +26,14 @@ pub struct Pool {
     pub cluster: Arc<Cluster>,
     /// The host.
     pub host: Arc<Host>,
+    /// What its connections speak; `Auto` is what ALPN agrees on.
+    pub protocol: UpstreamProtocol,
+    /// With `Auto`: what the last connection came to.
+    pub spoken: Option<Version>,
     /// What its connections offer by ALPN instead of the host's own protocols.
     pub alpn: Option<AlpnList>,
-    /// Connections that can take a stream; the last one used is taken first, so that the others may time out.
+    /// Connections that can take a stream; the last one used is taken first, so that few are busy and the others may time
+    /// out.
     pub available: Vec<Key<UpstreamConnection>>,
     /// Connections that are being opened.
     pub connecting: u32,
@@ -44,12 +51,15 @@ impl Pool {
         at: ClusterRef,
         cluster: Arc<Cluster>,
         host: Arc<Host>,
+        protocol: UpstreamProtocol,
         alpn: Option<AlpnList>,
     ) -> Self {
         Self {
             at,
             cluster,
             host,
+            protocol,
+            spoken: None,
             alpn,
             available: Vec::new(),
             connecting: 0,
@@ -63,10 +73,11 @@ impl Pool {
 impl Pool {
     /// Do more streams wait than what is being opened can take?
     pub fn wants_connection(&self) -> bool {
-        let each = match self.cluster.config.http.protocol {
+        let each = match self.protocol {
             UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => 1,
-            // As many as a peer must allow before it has said otherwise (RFC 9113 §6.5.2).
-            _ => 100,
+            UpstreamProtocol::Auto if self.spoken == Some(Version::Http11) => 1,
+            // What a host allows is not known before it has said so; RFC 9113 §6.5.2 advises this at the least.
+            _ => self.cluster.config.http.http2.max_concurrent_streams.clamp(1, 100) as usize,
         };
         (self.connecting as usize) * each < self.waiting.len()
     }
@@ -92,10 +103,11 @@ impl Worker {
                 ClusterStat::UPSTREAM_RQ_PENDING_OVERFLOW,
             );
         }
+        let now = self.clock.now_ns();
         while let Some(key) = pool.available.pop() {
             let Some(connection) = self.ups.get_mut(key) else { continue };
             connection.is_available = false;
-            if connection.codec.free_streams() > 0 {
+            if connection.can_take(now) {
                 return self.attach(stream_key, key);
             }
         }
@@ -127,14 +139,18 @@ impl Worker {
         &mut self,
         stream: Key<Box<Stream>>,
         pool: Key<Pool>,
-        stat: telemetry::stats::Counter<ClusterStat>,
+        stat: Counter<ClusterStat>,
     ) {
+        self.count_pool(pool, stat);
+        self.attempt_failed(stream, ResetReason::Overflow, None);
+    }
+
+    pub(super) fn count_pool(&self, pool: Key<Pool>, stat: Counter<ClusterStat>) {
         if let Some(pool) = self.upstreams.pools.get(pool)
             && let Some(cluster) = self.upstreams.get(pool.at)
         {
             cluster.cells.counters.inc(stat);
         }
-        self.attempt_failed(stream, ResetReason::Overflow, None);
     }
 
     /// A stream does not wait any more (it was given a connection, or gave up).
@@ -148,13 +164,13 @@ impl Worker {
 
     /// A connection can take streams: those that wait longest, then it is at hand in the pool.
     pub(crate) fn connection_available(&mut self, key: Key<UpstreamConnection>) {
+        let now = self.clock.now_ns();
         while let Some(connection) = self.ups.get(key)
-            && connection.codec.free_streams() > 0
+            && connection.can_take(now)
             && let Some(stream) = self.next_waiting(connection.pool)
         {
             self.attach(stream, key);
         }
-        let now = self.clock.now_ns();
         let Some(connection) = self.ups.get_mut(key) else { return };
         let is_idle = connection.streams.is_empty();
         if is_idle {
@@ -167,7 +183,7 @@ impl Worker {
             }
             return;
         }
-        if !connection.is_available && connection.codec.free_streams() > 0 {
+        if !connection.is_available && connection.can_take(now) {
             connection.is_available = true;
             pool.available.push(key);
         }
@@ -206,6 +222,7 @@ impl Worker {
             {
                 let priority = stream.router.priority;
                 self.left_queue(pool_key, priority);
+                self.count_pool(pool_key, ClusterStat::UPSTREAM_RQ_PENDING_FAILURE_EJECT);
                 self.note_outcome(stream_key, super::outlier::Outcome::LocalFailure);
                 self.attempt_failed(stream_key, reason, detail);
             }

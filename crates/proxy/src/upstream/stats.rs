@@ -1,6 +1,8 @@
 //! A cluster's statistics: the blocks that survive configuration, and a worker's own cells of them.
 
-use telemetry::stats::sets::{Cluster, ClusterCodes, ClusterRareCodes, ClusterTimes, Outliers};
+use telemetry::stats::sets::{
+    Cluster, ClusterCodes, ClusterRareCodes, ClusterTimes, Http2, Outliers, Tls,
+};
 use telemetry::stats::{Block, Local, Recorder, Registry, Scope};
 
 /// `cluster.<name>.*`.
@@ -16,6 +18,10 @@ pub struct ClusterBlocks {
     pub rare_codes: Block<ClusterRareCodes>,
     /// Ejections.
     pub outliers: Block<Outliers>,
+    /// TLS towards its hosts, where any has it.
+    pub tls: Option<Block<Tls>>,
+    /// HTTP/2 towards its hosts, where it is spoken.
+    pub http2: Option<Block<Http2>>,
 }
 
 impl ClusterBlocks {
@@ -28,7 +34,19 @@ impl ClusterBlocks {
             codes: registry.block(&scope),
             rare_codes: registry.block(&scope),
             outliers: registry.block(&scope),
+            tls: None,
+            http2: None,
         }
+    }
+
+    /// The same, and those of HTTP/2.
+    pub fn with_http2(self, registry: &Registry, stat_name: &str) -> Self {
+        Self { http2: Some(registry.block(&Scope::cluster(stat_name))), ..self }
+    }
+
+    /// The same, and those of TLS.
+    pub fn with_tls(self, registry: &Registry, stat_name: &str) -> Self {
+        Self { tls: Some(registry.block(&Scope::cluster(stat_name))), ..self }
     }
 }
 

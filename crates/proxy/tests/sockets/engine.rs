@@ -121,6 +121,7 @@ impl Engine {
         let config = ListenerConfig {
             name: "test".into(),
             stats: self.registry.block(&Scope::listener(&stat_prefix)),
+            tls_stats: None,
             stat_prefix: stat_prefix.into(),
             address: ListenAddress::Tcp(address),
             index: FilterChainIndex::build(&chains).unwrap(),

@@ -59,6 +59,7 @@ impl Engine {
         let config = ListenerConfig {
             name: "web".into(),
             stats: self.registry.block(&Scope::listener(&prefix)),
+            tls_stats: None,
             stat_prefix: prefix.into(),
             address: ListenAddress::Tcp(address),
             index: FilterChainIndex::build(&chains).unwrap(),

@@ -7,7 +7,7 @@ use super::snapshot::{HistogramView, Selection, Snapshot, Value};
 
 impl Snapshot {
     /// The selected statistics as Envoy's JSON: `{"stats": [{"name", "value"}, ..., {"histograms": ...}]}`. Values since
-    /// the last flush are not kept apart; they are `null`.
+    /// the last flush are not kept apart: quantiles of none are `null`, buckets of none are 0.
     pub fn to_json(&self, selection: &Selection<'_>, view: HistogramView) -> Json {
         let mut stats: Vec<Json> = self
             .texts(selection)
@@ -20,7 +20,7 @@ impl Snapshot {
                 Value::Gauge(value) => stats.push(json!({"name": name, "value": value})),
                 Value::Histogram(value, _) => histograms.push(match view.buckets(value) {
                     Some(buckets) => json!({"name": name, "buckets": buckets.map(|(bound, count)| {
-                        json!({"upper_bound": bound, "interval": null, "cumulative": count})
+                        json!({"upper_bound": bound, "interval": 0, "cumulative": count})
                     }).collect::<Vec<_>>()}),
                     None => json!({"name": name, "values": QUANTILES.map(|q| {
                         json!({"cumulative": value.quantile(q), "interval": null})

@@ -3,19 +3,35 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::histogram::{BOUNDS, Distribution};
+use super::histogram::{BOUNDS, Distribution, QUANTILES};
 use super::snapshot::{Member, Reading, Selection, Series, Snapshot, Value};
-use super::template::{Field, Kind, Values};
+use super::template::{Field, Kind, Unit, Values};
 
 /// Where a metric's values are: a field (with its first cell) of each block that has it.
 type Places<'a> = Vec<(&'a Reading, &'static Field, usize)>;
 
+/// What an exposition has beside what every one has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exposition {
+    /// Histograms as quantiles instead of buckets.
+    pub summaries: bool,
+    /// Texts as gauges with value 0, the text a label.
+    pub texts: bool,
+}
+
 impl Snapshot {
-    /// The selected statistics: counters, gauges, then histograms, each sorted by name, with one `# TYPE` a metric.
+    /// As [`Snapshot::to_prometheus_as`], with nothing special.
     pub fn to_prometheus(&self, selection: &Selection<'_>) -> String {
+        self.to_prometheus_as(selection, Exposition::default())
+    }
+
+    /// The selected statistics: counters, gauges, then histograms, each sorted by name, with one `# HELP` and one
+    /// `# TYPE` a metric.
+    pub fn to_prometheus_as(&self, selection: &Selection<'_>, how: Exposition) -> String {
         let mut out = String::new();
         let mut name = String::new();
         for ((kind, metric), places) in self.metrics() {
+            let kind = if how.summaries && kind == "histogram" { "summary" } else { kind };
             let mut begun = false;
             for (reading, field, at) in places {
                 reading.visit_field(field, at, selection, &mut |series| {
@@ -25,13 +41,26 @@ impl Snapshot {
                         return;
                     }
                     if !std::mem::replace(&mut begun, true) {
-                        let _ = writeln!(out, "# TYPE {metric} {kind}");
+                        write_header(&metric, kind, reading, field, &mut out);
                     }
-                    write_series(&metric, &series, &mut out);
+                    write_series(&metric, &series, how, &mut out);
                 });
             }
         }
+        if how.texts {
+            self.write_texts(selection, &mut out);
+        }
         out
+    }
+
+    fn write_texts(&self, selection: &Selection<'_>, out: &mut String) {
+        for (name, text) in self.texts(selection) {
+            let mut metric = "envoy_".to_owned();
+            push_sanitised(name, &mut metric);
+            let mut labels = String::new();
+            push_label("text_value", text, &mut labels);
+            let _ = writeln!(out, "# TYPE {metric} gauge\n{metric}{{{labels}}} 0");
+        }
     }
 
     /// Every metric by kind and name, without yet reading values. The blocks of a metric are in the order of their names.
@@ -45,7 +74,7 @@ impl Snapshot {
             for field in reading.data.template.fields {
                 let kind = match field.kind {
                     Kind::Counter | Kind::Lazy | Kind::Family(_) => "counter",
-                    Kind::Gauge => "gauge",
+                    Kind::Gauge | Kind::LazyGauge => "gauge",
                     Kind::Histogram(_) => "histogram",
                 };
                 metrics
@@ -98,11 +127,29 @@ fn class_of(leaf: &str) -> Option<(&str, &str)> {
     (prefix.ends_with("_rq") && class.len() == 1).then_some((prefix, class))
 }
 
-fn write_series(metric: &str, series: &Series<'_>, out: &mut String) {
+/// Help says where the metric's values come from: the dotted name that `/stats` shows, without its tags' values.
+fn write_header(metric: &str, kind: &str, reading: &Reading, field: &Field, out: &mut String) {
+    let mut dotted = String::new();
+    if reading.data.scope.is_custom() {
+        dotted.push_str("Istio's ");
+    }
+    reading.data.scope.write_extracted(field.name, &mut dotted);
+    let dotted = dotted.trim_end_matches(['_', '.']);
+    let unit = match field.kind {
+        Kind::Histogram(Unit::Bytes) => ", in bytes",
+        Kind::Histogram(Unit::Milliseconds) => ", in milliseconds",
+        Kind::Histogram(Unit::Microseconds) => ", in microseconds",
+        _ => "",
+    };
+    let _ = writeln!(out, "# HELP {metric} {dotted}{unit}\n# TYPE {metric} {kind}");
+}
+
+fn write_series(metric: &str, series: &Series<'_>, how: Exposition, out: &mut String) {
     let labels = labels(series);
     let _ = match &series.value {
         Value::Counter(value) => writeln!(out, "{metric}{{{labels}}} {value}"),
         Value::Gauge(value) => writeln!(out, "{metric}{{{labels}}} {value}"),
+        Value::Histogram(value, _) if how.summaries => write_summary(metric, value, &labels, out),
         Value::Histogram(value, _) => write_histogram(metric, value, &labels, out),
     };
 }
@@ -118,6 +165,21 @@ fn write_histogram(
         writeln!(out, "{metric}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}")?;
     }
     writeln!(out, "{metric}_bucket{{{labels}{comma}le=\"+Inf\"}} {}", of.count())?;
+    writeln!(out, "{metric}_sum{{{labels}}} {}", of.sum)?;
+    writeln!(out, "{metric}_count{{{labels}}} {}", of.count())
+}
+
+fn write_summary(
+    metric: &str,
+    of: &Distribution,
+    labels: &str,
+    out: &mut String,
+) -> std::fmt::Result {
+    let comma = if labels.is_empty() { "" } else { "," };
+    for quantile in QUANTILES {
+        let value = of.quantile(quantile).unwrap_or(f64::NAN);
+        writeln!(out, "{metric}{{{labels}{comma}quantile=\"{quantile}\"}} {value}")?;
+    }
     writeln!(out, "{metric}_sum{{{labels}}} {}", of.sum)?;
     writeln!(out, "{metric}_count{{{labels}}} {}", of.count())
 }

@@ -128,7 +128,7 @@ impl BlockData {
                 for (sum, cell) in out[range.clone()].iter_mut().zip(&cells[range.clone()]) {
                     let value = cell.load(Ordering::Relaxed);
                     *sum = match field.kind {
-                        super::Kind::Gauge => {
+                        super::Kind::Gauge | super::Kind::LazyGauge => {
                             (*sum & !1).wrapping_add(value & !1) | (*sum | value) & 1
                         }
                         _ => sum.wrapping_add(value),
@@ -152,7 +152,10 @@ impl BlockData {
         for field in self.template.fields {
             let range = at..at + field.cells();
             at = range.end;
-            if matches!(field.kind, super::Kind::Gauge | super::Kind::Histogram(_)) {
+            if matches!(
+                field.kind,
+                super::Kind::Gauge | super::Kind::LazyGauge | super::Kind::Histogram(_)
+            ) {
                 now[range].fill(0);
             }
         }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod http;
+mod http2;
 mod listener;
 mod server;
 mod tcp;
@@ -12,10 +13,13 @@ pub use cluster::{
     USUAL_CODES, usual_code,
 };
 pub use http::{HttpConnManager, HttpTimes, ListenerHttp};
+pub use http2::Http2;
 pub use listener::{Listener, ListenerTimes};
-pub use server::{ClusterManager, ConfigSource, Filesystem, ListenerManager, Server};
+pub use server::{
+    ClusterManager, ConfigReload, ConfigSource, ControlPlane, Filesystem, ListenerManager, Server,
+};
 pub use tcp::TcpProxy;
-pub use tls::{HandshakeOutcome, TLS_CIPHERS, TLS_VERSIONS};
+pub use tls::{HandshakeOutcome, TLS_CIPHERS, TLS_CURVES, TLS_VERSIONS, Tls};
 
 #[cfg(test)]
 mod tests;

@@ -191,6 +191,9 @@ impl Reading {
             {
                 emit(Member::None, Value::Gauge(gauge_value(first)));
             }
+            Kind::LazyGauge if selection.admits_kind(KindFilter::Gauges) && first & 1 != 0 => {
+                emit(Member::None, Value::Gauge(gauge_value(first)));
+            }
             Kind::Histogram(unit) if selection.admits_kind(KindFilter::Histograms) => {
                 let read = cells.map(Distribution::from_cells).unwrap_or_default();
                 if read.count() > 0 || !selection.used_only {

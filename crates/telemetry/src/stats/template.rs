@@ -16,6 +16,8 @@ pub enum Kind {
     Lazy,
     /// Goes up and down; summed over threads.
     Gauge,
+    /// As a gauge, but shown only once it was written: what most instances never need.
+    LazyGauge,
     /// Distribution of non-negative integers in that unit.
     Histogram(Unit),
     /// A family of counters that exist only once they are not zero; one per value.
@@ -75,7 +77,7 @@ impl Field {
     /// How many 64-bit cells a thread needs for this field.
     pub const fn cells(self) -> usize {
         match self.kind {
-            Kind::Counter | Kind::Lazy | Kind::Gauge => 1,
+            Kind::Counter | Kind::Lazy | Kind::Gauge | Kind::LazyGauge => 1,
             Kind::Histogram(_) => histogram::CELLS,
             Kind::Family(values) => values.len(),
         }
@@ -212,6 +214,7 @@ macro_rules! stat_set {
     (@kind counter) => { $crate::stats::Kind::Counter };
     (@kind lazy) => { $crate::stats::Kind::Lazy };
     (@kind gauge) => { $crate::stats::Kind::Gauge };
+    (@kind lazy_gauge) => { $crate::stats::Kind::LazyGauge };
     (@kind histogram($unit:ident)) => { $crate::stats::Kind::Histogram($crate::stats::Unit::$unit) };
     (@kind codes($codes:expr)) => { $crate::stats::Kind::Family($crate::stats::Values::Codes($codes)) };
     (@kind classes) => { $crate::stats::Kind::Family($crate::stats::Values::Classes) };
@@ -219,6 +222,7 @@ macro_rules! stat_set {
     (@handle counter $set:ident) => { $crate::stats::Counter<$set> };
     (@handle lazy $set:ident) => { $crate::stats::Counter<$set> };
     (@handle gauge $set:ident) => { $crate::stats::Gauge<$set> };
+    (@handle lazy_gauge $set:ident) => { $crate::stats::Gauge<$set> };
     (@handle histogram $set:ident) => { $crate::stats::Histogram<$set> };
     (@handle codes $set:ident) => { $crate::stats::Family<$set> };
     (@handle classes $set:ident) => { $crate::stats::Family<$set> };

@@ -115,7 +115,7 @@ fn text_is_envoys() {
     );
     let disjoint = Snapshot::take(&registry).to_text(&selection, HistogramView::Disjoint);
     assert!(
-        disjoint.contains("upstream_rq_time: B0.5(1,1) B1(0,0) B5(2,2) B10(1,1) B25(0,0)"),
+        disjoint.contains("upstream_rq_time: B0.5(0,1) B1(0,0) B5(0,2) B10(0,1) B25(0,0)"),
         "{disjoint}"
     );
     assert!(disjoint.contains("B600000(0,0) B1.8e+06(0,0) B3.6e+06(0,0)"), "{disjoint}");
@@ -172,17 +172,23 @@ fn prometheus_is_envoys() {
     recorder.record(&times, ClusterTimes::UPSTREAM_RQ_TIME, 7);
     let selection = Selection { used_only: true, ..Selection::default() };
     let text = Snapshot::take(&registry).to_prometheus(&selection);
-    let expected = r##"# TYPE envoy_cluster_upstream_rq counter
+    let expected = r##"# HELP envoy_cluster_upstream_rq cluster.upstream_rq
+# TYPE envoy_cluster_upstream_rq counter
 envoy_cluster_upstream_rq{envoy_response_code="204",envoy_cluster_name="b.c"} 1
+# HELP envoy_cluster_upstream_rq_completed cluster.upstream_rq_completed
 # TYPE envoy_cluster_upstream_rq_completed counter
 envoy_cluster_upstream_rq_completed{envoy_cluster_name="b.c"} 1
+# HELP envoy_cluster_upstream_rq_xx cluster.upstream_rq
 # TYPE envoy_cluster_upstream_rq_xx counter
 envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="b.c"} 1
+# HELP envoy_listener_http_downstream_rq_completed listener.http.downstream_rq_completed
 # TYPE envoy_listener_http_downstream_rq_completed counter
 envoy_listener_http_downstream_rq_completed{envoy_http_conn_manager_prefix="in",envoy_listener_address="0.0.0.0_80"} 2
+# HELP envoy_listener_http_downstream_rq_xx listener.http.downstream_rq_2xx
 # TYPE envoy_listener_http_downstream_rq_xx counter
 envoy_listener_http_downstream_rq_xx{envoy_response_code_class="2",envoy_http_conn_manager_prefix="in",envoy_listener_address="0.0.0.0_80"} 1
 envoy_listener_http_downstream_rq_xx{envoy_response_code_class="5",envoy_http_conn_manager_prefix="in",envoy_listener_address="0.0.0.0_80"} 1
+# HELP envoy_cluster_upstream_rq_time cluster.upstream_rq_time, in milliseconds
 # TYPE envoy_cluster_upstream_rq_time histogram
 envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="quote\"\\",le="0.5"} 0
 "##;
@@ -196,6 +202,13 @@ envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="quote\"\\",le="0.5"} 0
         "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"quote\\\"\\\\\",le=\"10\"} 1\n"
     ));
     assert!(text.contains("le=\"3600000\"} 1\n"));
+    let how = Exposition { summaries: true, texts: true };
+    registry.set_text(&Scope::new().text("lds"), "version_text", "v1");
+    let summary = Snapshot::take(&registry).to_prometheus_as(&selection, how);
+    assert!(summary.contains("# TYPE envoy_cluster_upstream_rq_time summary\n"), "{summary}");
+    assert!(summary.contains("quantile=\"0.5\"} "), "{summary}");
+    assert!(!summary.contains("_bucket"), "{summary}");
+    assert!(summary.ends_with("envoy_lds_version_text{text_value=\"v1\"} 0\n"), "{summary}");
     assert!(text.ends_with(
         "le=\"+Inf\"} 1\nenvoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"quote\\\"\\\\\"} 7\n\
          envoy_cluster_upstream_rq_time_count{envoy_cluster_name=\"quote\\\"\\\\\"} 1\n"
@@ -214,7 +227,9 @@ fn custom_metrics_have_labels_in_order_and_no_prefix() {
     let snapshot = Snapshot::take(&registry);
     assert_eq!(
         snapshot.to_prometheus(&Selection::default()),
-        "# TYPE istio_requests_total counter\nistio_requests_total{reporter=\"source\",destination_app=\"a b\"} 1\n"
+        "# HELP istio_requests_total Istio's istio_requests_total\n\
+         # TYPE istio_requests_total counter\n\
+         istio_requests_total{reporter=\"source\",destination_app=\"a b\"} 1\n"
     );
     assert_eq!(
         snapshot.to_text(&Selection::default(), HistogramView::Summary),
@@ -289,4 +304,21 @@ fn kept_blocks_stay_until_there_are_too_many_that_nobody_uses() {
     recorder.inc(&used, Cluster::UPSTREAM_RQ_TOTAL);
     registry.keep(&cluster(&registry, "last"));
     assert_eq!(count(), 3, "held, used and last are left");
+}
+
+#[test]
+fn a_lazy_gauge_shows_once_written() {
+    crate::stat_set! {
+        struct Limits { LEFT = lazy_gauge "left", OPEN = gauge "open" }
+    }
+    let registry = Registry::new();
+    let block = registry.block::<Limits>(&Scope::cluster("c"));
+    assert_eq!(registry.gauge_value("cluster.c.left"), None);
+    assert_eq!(registry.gauge_value("cluster.c.open"), Some(0));
+    let recorder = registry.recorder();
+    recorder.gauge_set(&block, Limits::LEFT, 0);
+    assert_eq!(registry.gauge_value("cluster.c.left"), Some(0));
+    recorder.gauge_set(&block, Limits::LEFT, 7);
+    registry.reset_counters();
+    assert_eq!(registry.gauge_value("cluster.c.left"), Some(7));
 }

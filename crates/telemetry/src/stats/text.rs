@@ -28,9 +28,8 @@ impl Snapshot {
 
 fn histogram(of: &Distribution, view: HistogramView) -> String {
     if let Some(buckets) = view.buckets(of) {
-        let shown: Vec<String> = buckets
-            .map(|(bound, count)| format!("B{}({count},{count})", bound_text(bound)))
-            .collect();
+        let shown: Vec<String> =
+            buckets.map(|(bound, count)| format!("B{}(0,{count})", bound_text(bound))).collect();
         return shown.join(" ");
     }
     if of.count() == 0 {

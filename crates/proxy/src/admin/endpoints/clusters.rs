@@ -137,6 +137,9 @@ fn status(status: &ClusterStatus) -> Value {
         "circuit_breakers": {"thresholds": thresholds.collect::<Vec<_>>()},
         "observability_name": &*config.stat_name,
     });
+    if let Some(name) = &status.eds_service_name {
+        out["eds_service_name"] = json!(&**name);
+    }
     if status.added_via_api {
         out["added_via_api"] = true.into();
     }

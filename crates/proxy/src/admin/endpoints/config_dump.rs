@@ -38,6 +38,7 @@ fn handle(context: &AdminContext, query: &Query) -> Reply {
     let schema = Schema::new();
     let writer = Writer {
         schema: &schema,
+        node: super::server_info::node(context, &schema),
         admits: &|name| names.as_ref().is_none_or(|regex| regex.is_match(name.as_bytes())),
     };
     let dump = context.state.config_dump();
@@ -54,12 +55,23 @@ fn handle(context: &AdminContext, query: &Query) -> Reply {
     if let Some(mask) = query.get("mask") {
         let paths: Vec<Vec<&str>> = mask.split(',').map(|path| path.split('.').collect()).collect();
         configs.iter_mut().for_each(|config| keep(config, &paths));
+        configs.retain(|config| config.as_object().is_some_and(|fields| fields.len() > 1));
+        if configs.is_empty() {
+            let message =
+                format!("FieldMask {mask} could not be successfully applied to any configs.\n");
+            return Reply::error(400, message);
+        }
+    }
+    // Protobuf's JSON leaves empty lists out.
+    if configs.is_empty() {
+        return Reply::json(&json!({}));
     }
     Reply::json(&json!({"configs": configs}))
 }
 
 struct Writer<'a> {
     schema: &'a Schema,
+    node: Value,
     admits: &'a dyn Fn(&str) -> bool,
 }
 
@@ -127,6 +139,11 @@ impl Writer<'_> {
             let mut inner = self.any(bootstrap);
             if let Some(map) = inner.as_object_mut() {
                 map.shift_remove("@type");
+                // The node as it introduces itself, not only what the file says of it.
+                let mut fields = std::mem::take(map);
+                fields.shift_remove("node");
+                map.insert("node".to_owned(), self.node.clone());
+                map.extend(fields);
             }
             out.push(json!({
                 "@type": type_url("BootstrapConfigDump"),
@@ -189,12 +206,17 @@ impl Writer<'_> {
             let admitted =
                 resources.dynamic.iter().filter(|resource| (self.admits)(&resource.name));
             let entry = |resource: &DynamicResource| {
-                let (version, state) =
-                    if warming { &resource.warming } else { &resource.active }.as_ref()?;
+                let state = if warming { &resource.warming } else { &resource.active };
+                let error = self.error_state(resource).filter(|_| !warming);
+                if state.is_none() && error.is_none() {
+                    return None;
+                }
                 let mut entry = Map::new();
                 entry.extend(kind.named.then(|| ("name".to_owned(), json!(resource.name))));
-                entry.extend(self.state(kind.resource, Some(version), state));
-                entry.extend(error_state(resource));
+                for (version, state) in state {
+                    entry.extend(self.state(kind.resource, Some(version), state));
+                }
+                entry.extend(error);
                 Some(Value::Object(entry))
             };
             admitted.filter_map(entry).collect()
@@ -214,6 +236,18 @@ impl Writer<'_> {
             }
         }
         Value::Object(out)
+    }
+
+    /// Why the last version is not in force.
+    fn error_state(&self, resource: &DynamicResource) -> Option<(String, Value)> {
+        let rejected = resource.rejected.as_ref()?;
+        let state = json!({
+            "failed_configuration": self.any(&rejected.resource),
+            "last_update_attempt": timestamp(rejected.resource.updated),
+            "details": rejected.details,
+            "version_info": rejected.version,
+        });
+        Some(("error_state".to_owned(), state))
     }
 
     /// Listeners have one entry a name, with active and warming states within.
@@ -256,15 +290,9 @@ impl Writer<'_> {
                 );
             }
         }
-        entry.extend(error_state(resource));
+        entry.extend(self.error_state(resource));
         Value::Object(entry)
     }
-}
-
-fn error_state(resource: &DynamicResource) -> Option<(String, Value)> {
-    let (details, when, version) = resource.rejected.as_ref()?;
-    let state = json!({"last_update_attempt": timestamp(*when), "details": details, "version_info": version});
-    Some(("error_state".to_owned(), state))
 }
 
 /// RFC 3339 with milliseconds.
@@ -302,7 +330,9 @@ fn pick(configs: Vec<Value>, resource: &str) -> Result<Vec<Value>, Reply> {
         return Err(if single {
             Reply::error(
                 400,
-                format!("{resource} is not a repeated field. Use ?mask to get only this field\n"),
+                format!(
+                    "{resource} is not a repeated field. Use ?mask={resource} to get only this field\n"
+                ),
             )
         } else {
             Reply::error(404, format!("{resource} not found in config dump\n"))

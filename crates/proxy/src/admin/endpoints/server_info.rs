@@ -1,6 +1,7 @@
 //! `/server_info`: `admin.v3.ServerInfo`.
 
-use serde_json::json;
+use api::schema::Schema;
+use serde_json::{Value, json};
 
 use super::{AdminContext, Endpoint, Query, Reply};
 
@@ -13,10 +14,7 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
 };
 
 fn handle(context: &AdminContext, _: &Query) -> Reply {
-    let schema = api::schema::Schema::new();
-    let node = schema
-        .message("envoy.config.core.v3.Node")
-        .map(|message| api::dump::to_json(&schema, message, &context.state.node()));
+    let node = node(context, &Schema::new());
     let uptime = format!("{}s", context.started.elapsed().as_secs());
     Reply::json(&json!({
         "version": context.state.version(),
@@ -27,4 +25,11 @@ fn handle(context: &AdminContext, _: &Query) -> Reply {
         "command_line_options": context.state.command_line_options(),
         "node": node,
     }))
+}
+
+/// This proxy as it introduces itself.
+pub(super) fn node(context: &AdminContext, schema: &Schema) -> Value {
+    let message = schema.message("envoy.config.core.v3.Node");
+    message
+        .map_or(Value::Null, |message| api::dump::to_json(schema, message, &context.state.node()))
 }

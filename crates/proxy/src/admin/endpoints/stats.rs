@@ -1,6 +1,6 @@
 //! `/stats` and `/stats/prometheus`.
 
-use telemetry::stats::{HistogramView, KindFilter, Selection, Snapshot};
+use telemetry::stats::{Exposition, HistogramView, KindFilter, Selection, Snapshot};
 
 use super::{AdminContext, Endpoint, Query, Reply, regex};
 
@@ -34,7 +34,8 @@ pub(super) const PROMETHEUS: Endpoint = Endpoint {
         ("usedonly", "Only include stats that have been written by system since restart"),
         ("filter", "Regular expression for filtering stats"),
         ("invert_filter", "Invert the filter regex"),
-        ("histogram_buckets", "Histogram bucket display mode; One of (cumulative)"),
+        ("text_readouts", "Render texts as gauges with value 0 and the text as a label"),
+        ("histogram_buckets", "Histogram bucket display mode; One of (cumulative, summary)"),
     ],
     handle: prometheus,
 };
@@ -71,21 +72,27 @@ fn text(context: &AdminContext, query: &Query) -> Reply {
             content_type: "application/json",
             body: snapshot.to_json(selection, view).to_string().into_bytes(),
         },
-        Some("prometheus") => |snapshot, selection, _| exposition(snapshot, selection),
+        Some("prometheus") => {
+            |snapshot, selection, _| Reply::text(snapshot.to_prometheus(selection))
+        }
         Some(_) => return Reply::error(400, "usage: /stats?format=(json|prometheus|text)\n\n"),
     };
     select(context, query, kind, &|snapshot, selection| render(snapshot, selection, view))
 }
 
 fn prometheus(context: &AdminContext, query: &Query) -> Reply {
-    if !matches!(query.get("histogram_buckets"), None | Some("" | "cumulative")) {
-        return Reply::error(400, "usage: /stats/prometheus?histogram_buckets=(cumulative)\n");
-    }
-    select(context, query, KindFilter::All, &exposition)
-}
-
-fn exposition(snapshot: &Snapshot, selection: &Selection<'_>) -> Reply {
-    Reply::text(snapshot.to_prometheus(selection))
+    let summaries = match query.get("histogram_buckets") {
+        None | Some("" | "cumulative") => false,
+        Some("summary") => true,
+        Some(_) => {
+            let usage = "usage: /stats/prometheus?histogram_buckets=(cumulative|summary)\n";
+            return Reply::error(400, usage);
+        }
+    };
+    let how = Exposition { summaries, texts: query.has("text_readouts") };
+    select(context, query, KindFilter::All, &|snapshot, selection| {
+        Reply::text(snapshot.to_prometheus_as(selection, how))
+    })
 }
 
 /// Reads the statistics and renders those that the query, and the configured matcher, select.

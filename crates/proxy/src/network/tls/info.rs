@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use identity::san::San;
-use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{CipherSuite, CommonState, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use super::Secrets;
 use crate::stream_info::{CertificateInfo, TlsInfo};
@@ -31,6 +31,9 @@ pub fn of(
         cipher: connection
             .negotiated_cipher_suite()
             .map_or("", |suite| openssl_name(suite.suite())),
+        curve: connection
+            .negotiated_key_exchange_group()
+            .map_or("", |group| boringssl_name(group.name())),
         alpn: connection.alpn_protocol().unwrap_or_default().into(),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         // A handshake that is done has passed the verifier: with roots, that means validated.
@@ -67,6 +70,17 @@ impl From<&identity::CertificateInfo> for CertificateInfo {
 fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The name that BoringSSL, and so Envoy, has for a key exchange group.
+fn boringssl_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::secp256r1 => "P-256",
+        NamedGroup::secp384r1 => "P-384",
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        _ => "",
+    }
 }
 
 /// The name that OpenSSL, and so Envoy, has for a suite.
@@ -158,5 +172,6 @@ mod tests {
         assert_eq!(info.local.as_ref().unwrap().uri_sans, [ID]);
         assert!(info.peer_validated);
         assert!(!info.resumed);
+        assert!(telemetry::stats::sets::TLS_CURVES.contains(&info.curve), "{}", info.curve);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use codec::tls_client_hello::ClientHelloParser;
+use identity::tls::PeerRefusal;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -21,6 +22,8 @@ pub struct TlsSession {
     /// Part of a record, or of a handshake message over several.
     pending: Vec<u8>,
     peer_has_closed: bool,
+    /// It is over: rustls must not be asked for anything any more.
+    has_failed: bool,
     /// What the client asked for, once its hello is whole; rustls keeps it to itself.
     server_name: Option<String>,
     hello: ClientHelloParser,
@@ -42,8 +45,19 @@ impl fmt::Debug for Side {
 
 /// Why a connection's TLS came to its end. An alert for the peer, if there is one, is among the replies.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("TLS_error: {0}")]
-pub struct TlsFailure(pub String);
+#[error("TLS_error: {message}")]
+pub struct TlsFailure {
+    /// What happened.
+    pub message: String,
+    /// It is about the peer's certificate, and why that was refused.
+    pub refusal: Option<PeerRefusal>,
+}
+
+impl TlsFailure {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), refusal: None }
+    }
+}
 
 /// The most plaintext in one record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
@@ -62,6 +76,7 @@ impl TlsSession {
             side: Side::Server(connection),
             pending: Vec::new(),
             peer_has_closed: false,
+            has_failed: false,
             server_name: None,
             hello: ClientHelloParser::new(),
         })
@@ -80,6 +95,7 @@ impl TlsSession {
             side: Side::Client(connection),
             pending: Vec::new(),
             peer_has_closed: false,
+            has_failed: false,
             server_name: None,
             hello: ClientHelloParser::new(),
         })
@@ -119,6 +135,9 @@ impl TlsSession {
         plaintext: &mut Vec<u8>,
         replies: &mut Vec<u8>,
     ) -> Result<(), TlsFailure> {
+        if self.has_failed {
+            return Err(TlsFailure::new("the connection has failed before"));
+        }
         if self.pending.is_empty() {
             let (done, result) = self.work(records, plaintext, replies);
             self.pending.extend_from_slice(&records[done..]);
@@ -169,6 +188,7 @@ impl TlsSession {
             }
             // After a failure go on only to tell the peer: nothing more of what it sent is looked at.
             if let Some(failure) = failed.take_if(|_| !self.state().wants_write()) {
+                self.has_failed = true;
                 return (done, Err(failure));
             }
         }
@@ -185,7 +205,7 @@ impl TlsSession {
     /// During the handshake, after we have closed, or when `records` is shorter than [`TlsSession::sealed_len`].
     pub fn seal(&mut self, plaintext: &[u8], records: &mut [u8]) -> Result<usize, TlsFailure> {
         self.write(|mut traffic| traffic.seal(plaintext, records))?
-            .map_err(|error| TlsFailure(error.to_string()))
+            .map_err(|error| TlsFailure::new(error.to_string()))
     }
 
     /// Appends a `close_notify` to `replies`, if the handshake is done and it was not said before.
@@ -201,13 +221,17 @@ impl TlsSession {
 
     /// Runs `act` on rustls's writing side. rustls wants to see the bytes that it has not taken yet at every call.
     fn write<T>(&mut self, act: impl FnOnce(Traffic<'_>) -> T) -> Result<T, TlsFailure> {
+        // Asked again, rustls would look at the offending bytes again, and raise a second alert.
+        if self.has_failed {
+            return Err(TlsFailure::new("the connection has failed"));
+        }
         macro_rules! write {
             ($connection:expr, $side:ident) => {{
                 let status = $connection.process_tls_records(&mut self.pending);
                 let discard = status.discard;
                 let result = match status.state.map_err(failure)? {
                     ConnectionState::WriteTraffic(traffic) => act(Traffic::$side(traffic)),
-                    _ => return Err(TlsFailure("the connection is not open".into())),
+                    _ => return Err(TlsFailure::new("the connection is not open")),
                 };
                 (discard, result)
             }};
@@ -282,7 +306,7 @@ fn take<Data>(
             if encoded {
                 Next::Again
             } else {
-                Next::Failed(TlsFailure("a message does not fit".into()))
+                Next::Failed(TlsFailure::new("a message does not fit"))
             }
         }
         Ok(ConnectionState::TransmitTlsData(transmit)) => {
@@ -292,7 +316,7 @@ fn take<Data>(
         Ok(ConnectionState::PeerClosed) => Next::PeerHasClosed,
         // Early data is never offered, so it cannot be there to read.
         Ok(ConnectionState::ReadEarlyData(_)) => {
-            Next::Failed(TlsFailure("unexpected early data".into()))
+            Next::Failed(TlsFailure::new("unexpected early data"))
         }
         Ok(_) => Next::Rest,
     };
@@ -318,7 +342,7 @@ fn append(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, u
 }
 
 fn failure(error: rustls::Error) -> TlsFailure {
-    TlsFailure(error.to_string())
+    TlsFailure { refusal: PeerRefusal::of(&error), message: error.to_string() }
 }
 
 #[cfg(test)]

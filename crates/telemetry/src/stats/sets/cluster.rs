@@ -1,14 +1,13 @@
 //! `cluster.<name>.*`. Split so that a thread allocates only what it touches: membership is the main thread's, times and
 //! codes come with the first request.
 
-use super::tls::{TLS_CIPHERS, TLS_VERSIONS};
-
 crate::stat_set! {
     /// Connections and requests of a cluster: `cluster.<name>.*`.
     pub struct Cluster {
         UPSTREAM_CX_TOTAL = counter "upstream_cx_total",
         UPSTREAM_CX_ACTIVE = gauge "upstream_cx_active",
         UPSTREAM_CX_HTTP1_TOTAL = counter "upstream_cx_http1_total",
+        UPSTREAM_CX_HTTP2_TOTAL = counter "upstream_cx_http2_total",
         UPSTREAM_CX_CONNECT_FAIL = counter "upstream_cx_connect_fail",
         UPSTREAM_CX_CONNECT_TIMEOUT = counter "upstream_cx_connect_timeout",
         UPSTREAM_CX_OVERFLOW = counter "upstream_cx_overflow",
@@ -21,12 +20,22 @@ crate::stat_set! {
         UPSTREAM_CX_IDLE_TIMEOUT = counter "upstream_cx_idle_timeout",
         UPSTREAM_CX_NONE_HEALTHY = counter "upstream_cx_none_healthy",
         UPSTREAM_CX_PROTOCOL_ERROR = counter "upstream_cx_protocol_error",
+        UPSTREAM_CX_CLOSE_NOTIFY = counter "upstream_cx_close_notify",
+        UPSTREAM_CX_MAX_REQUESTS = counter "upstream_cx_max_requests",
+        UPSTREAM_CX_MAX_DURATION_REACHED = counter "upstream_cx_max_duration_reached",
+        /// Plaintext, as all bytes that are counted here.
+        UPSTREAM_CX_RX_BYTES_TOTAL = counter "upstream_cx_rx_bytes_total",
+        UPSTREAM_CX_RX_BYTES_BUFFERED = gauge "upstream_cx_rx_bytes_buffered",
+        UPSTREAM_CX_TX_BYTES_TOTAL = counter "upstream_cx_tx_bytes_total",
+        UPSTREAM_CX_TX_BYTES_BUFFERED = gauge "upstream_cx_tx_bytes_buffered",
         // Requests.
         UPSTREAM_RQ_TOTAL = counter "upstream_rq_total",
         UPSTREAM_RQ_ACTIVE = gauge "upstream_rq_active",
         UPSTREAM_RQ_PENDING_TOTAL = counter "upstream_rq_pending_total",
         UPSTREAM_RQ_PENDING_ACTIVE = gauge "upstream_rq_pending_active",
         UPSTREAM_RQ_PENDING_OVERFLOW = counter "upstream_rq_pending_overflow",
+        UPSTREAM_RQ_PENDING_FAILURE_EJECT = counter "upstream_rq_pending_failure_eject",
+        UPSTREAM_RQ_CANCELLED = counter "upstream_rq_cancelled",
         UPSTREAM_RQ_TIMEOUT = counter "upstream_rq_timeout",
         UPSTREAM_RQ_PER_TRY_TIMEOUT = counter "upstream_rq_per_try_timeout",
         UPSTREAM_RQ_RX_RESET = counter "upstream_rq_rx_reset",
@@ -36,25 +45,46 @@ crate::stat_set! {
         UPSTREAM_RQ_RETRY_OVERFLOW = counter "upstream_rq_retry_overflow",
         UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED = counter "upstream_rq_retry_limit_exceeded",
         UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL = counter "upstream_rq_retry_backoff_exponential",
+        LB_HEALTHY_PANIC = counter "lb_healthy_panic",
         UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL = counter "upstream_flow_control_paused_reading_total",
         UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL = counter "upstream_flow_control_resumed_reading_total",
-        SSL_HANDSHAKE = lazy "ssl.handshake",
-        SSL_CONNECTION_ERROR = lazy "ssl.connection_error",
-        SSL_SESSION_REUSED = lazy "ssl.session_reused",
-        SSL_NO_CERTIFICATE = lazy "ssl.no_certificate",
-        SSL_CIPHERS = names("envoy.ssl_cipher", TLS_CIPHERS) "ssl.ciphers.",
-        SSL_VERSIONS = names("envoy.ssl_version", TLS_VERSIONS) "ssl.versions.",
     }
 }
 
 crate::stat_set! {
-    /// Endpoints of a cluster and their updates: `cluster.<name>.*`. Written by the main thread alone.
+    /// Endpoints of a cluster, their updates and the cluster's limits: `cluster.<name>.*`. Written by the main thread alone.
     pub struct ClusterMembership {
         MEMBERSHIP_TOTAL = gauge "membership_total",
         MEMBERSHIP_HEALTHY = gauge "membership_healthy",
         MEMBERSHIP_DEGRADED = gauge "membership_degraded",
+        MEMBERSHIP_EXCLUDED = gauge "membership_excluded",
+        MEMBERSHIP_CHANGE = counter "membership_change",
+        MAX_HOST_WEIGHT = gauge "max_host_weight",
+        /// 1 while a newer version of the cluster waits for what it needs.
+        WARMING_STATE = gauge "warming_state",
         UPDATE_ATTEMPT = counter "update_attempt",
         UPDATE_SUCCESS = counter "update_success",
+        UPDATE_FAILURE = counter "update_failure",
+        UPDATE_REJECTED = lazy "update_rejected",
+        UPDATE_EMPTY = counter "update_empty",
+        UPDATE_NO_REBUILD = counter "update_no_rebuild",
+        // Limits that are reached, and with `track_remaining` what is left of them; set when somebody looks.
+        DEFAULT_CX_OPEN = gauge "circuit_breakers.default.cx_open",
+        DEFAULT_RQ_PENDING_OPEN = gauge "circuit_breakers.default.rq_pending_open",
+        DEFAULT_RQ_OPEN = gauge "circuit_breakers.default.rq_open",
+        DEFAULT_RQ_RETRY_OPEN = gauge "circuit_breakers.default.rq_retry_open",
+        HIGH_CX_OPEN = gauge "circuit_breakers.high.cx_open",
+        HIGH_RQ_PENDING_OPEN = gauge "circuit_breakers.high.rq_pending_open",
+        HIGH_RQ_OPEN = gauge "circuit_breakers.high.rq_open",
+        HIGH_RQ_RETRY_OPEN = gauge "circuit_breakers.high.rq_retry_open",
+        DEFAULT_REMAINING_CX = lazy_gauge "circuit_breakers.default.remaining_cx",
+        DEFAULT_REMAINING_PENDING = lazy_gauge "circuit_breakers.default.remaining_pending",
+        DEFAULT_REMAINING_RQ = lazy_gauge "circuit_breakers.default.remaining_rq",
+        DEFAULT_REMAINING_RETRIES = lazy_gauge "circuit_breakers.default.remaining_retries",
+        HIGH_REMAINING_CX = lazy_gauge "circuit_breakers.high.remaining_cx",
+        HIGH_REMAINING_PENDING = lazy_gauge "circuit_breakers.high.remaining_pending",
+        HIGH_REMAINING_RQ = lazy_gauge "circuit_breakers.high.remaining_rq",
+        HIGH_REMAINING_RETRIES = lazy_gauge "circuit_breakers.high.remaining_retries",
     }
 }
 

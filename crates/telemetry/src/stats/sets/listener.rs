@@ -1,7 +1,5 @@
 //! `listener.<address>.*`.
 
-use super::tls::{TLS_CIPHERS, TLS_VERSIONS};
-
 crate::stat_set! {
     /// Accepted connections of a listener: `listener.<address>.*`.
     pub struct Listener {
@@ -15,12 +13,6 @@ crate::stat_set! {
         DOWNSTREAM_LISTENER_FILTER_ERROR = counter "downstream_listener_filter_error",
         DOWNSTREAM_LISTENER_FILTER_REMOTE_CLOSE = counter "downstream_listener_filter_remote_close",
         NO_FILTER_CHAIN_MATCH = counter "no_filter_chain_match",
-        SSL_HANDSHAKE = lazy "ssl.handshake",
-        SSL_CONNECTION_ERROR = lazy "ssl.connection_error",
-        SSL_SESSION_REUSED = lazy "ssl.session_reused",
-        SSL_NO_CERTIFICATE = lazy "ssl.no_certificate",
-        SSL_CIPHERS = names("envoy.ssl_cipher", TLS_CIPHERS) "ssl.ciphers.",
-        SSL_VERSIONS = names("envoy.ssl_version", TLS_VERSIONS) "ssl.versions.",
     }
 }
 

@@ -10,6 +10,7 @@ crate::stat_set! {
         UPTIME = gauge "uptime",
         MEMORY_ALLOCATED = gauge "memory_allocated",
         MEMORY_PHYSICAL_SIZE = gauge "memory_physical_size",
+        MEMORY_HEAP_SIZE = gauge "memory_heap_size",
         TOTAL_CONNECTIONS = gauge "total_connections",
         DAYS_UNTIL_FIRST_CERT_EXPIRING = gauge "days_until_first_cert_expiring",
         DYNAMIC_UNKNOWN_FIELDS = counter "dynamic_unknown_fields",
@@ -24,6 +25,8 @@ crate::stat_set! {
         LISTENER_MODIFIED = counter "listener_modified",
         LISTENER_REMOVED = counter "listener_removed",
         LISTENER_STOPPED = counter "listener_stopped",
+        /// By updates that were refused: nothing of theirs was made.
+        LISTENER_CREATE_FAILURE = counter "listener_create_failure",
         LISTENER_CREATE_SUCCESS = counter "listener_create_success",
         LISTENER_IN_PLACE_UPDATED = counter "listener_in_place_updated",
         TOTAL_LISTENERS_ACTIVE = gauge "total_listeners_active",
@@ -48,8 +51,28 @@ crate::stat_set! {
     pub struct ConfigSource {
         UPDATE_ATTEMPT = counter "update_attempt",
         UPDATE_SUCCESS = counter "update_success",
+        UPDATE_FAILURE = counter "update_failure",
         UPDATE_REJECTED = counter "update_rejected",
+        INIT_FETCH_TIMEOUT = counter "init_fetch_timeout",
+        /// Milliseconds since the epoch.
         UPDATE_TIME = gauge "update_time",
+        UPDATE_DURATION = histogram(Milliseconds) "update_duration",
+    }
+}
+
+crate::stat_set! {
+    /// A subscription whose updates change what serves (`cluster_manager.cds.*`, `http.<prefix>.rds.<name>.*`).
+    pub struct ConfigReload {
+        CONFIG_RELOAD = counter "config_reload",
+        /// Milliseconds since the epoch.
+        CONFIG_RELOAD_TIME_MS = gauge "config_reload_time_ms",
+    }
+}
+
+crate::stat_set! {
+    /// The aggregated stream: `control_plane.*`.
+    pub struct ControlPlane {
+        CONNECTED_STATE = gauge "connected_state",
     }
 }
 

@@ -15,6 +15,7 @@ const TABLES: &[(&str, &str, &[&str])] = &[
         &["server", "snapshot", "config_sync", "admin", "access_log"],
     ),
     ("tcp", include_str!("tcp.rs"), &["tcp_proxy"]),
+    ("tls", include_str!("tls.rs"), &["network"]),
 ];
 
 /// A zero that nothing can change misleads: every field of the sets must be named by code that counts.

@@ -16,6 +16,27 @@ pub const TLS_CIPHERS: &[&str] = &[
 /// Protocol versions: the values of the families `ssl.versions.*`.
 pub const TLS_VERSIONS: &[&str] = &["TLSv1.2", "TLSv1.3"];
 
+/// Key exchange groups by the names BoringSSL gives them: the values of the families `ssl.curves.*`.
+pub const TLS_CURVES: &[&str] = &["X25519", "P-256", "P-384", "X25519MLKEM768"];
+
+crate::stat_set! {
+    /// TLS of a listener or of a cluster's connections: `ssl.*` below either.
+    pub struct Tls {
+        HANDSHAKE = counter "ssl.handshake",
+        /// Failures that are not about the peer's certificate.
+        CONNECTION_ERROR = counter "ssl.connection_error",
+        SESSION_REUSED = counter "ssl.session_reused",
+        NO_CERTIFICATE = counter "ssl.no_certificate",
+        FAIL_VERIFY_NO_CERT = counter "ssl.fail_verify_no_cert",
+        FAIL_VERIFY_ERROR = counter "ssl.fail_verify_error",
+        FAIL_VERIFY_SAN = counter "ssl.fail_verify_san",
+        FAIL_VERIFY_CERT_HASH = counter "ssl.fail_verify_cert_hash",
+        CIPHERS = names("envoy.ssl_cipher", TLS_CIPHERS) "ssl.ciphers.",
+        VERSIONS = names("envoy.ssl_version", TLS_VERSIONS) "ssl.versions.",
+        CURVES = names("envoy.ssl_curve", TLS_CURVES) "ssl.curves.",
+    }
+}
+
 /// What a handshake came to, as far as statistics go.
 #[derive(Clone, Copy, Debug)]
 pub struct HandshakeOutcome<'a> {
@@ -23,35 +44,33 @@ pub struct HandshakeOutcome<'a> {
     pub version: &'a str,
     /// The cipher suite's name.
     pub cipher: &'a str,
+    /// The key exchange group's name.
+    pub curve: &'a str,
     /// A session was resumed.
     pub resumed: bool,
     /// The peer presented a certificate.
     pub has_peer_certificate: bool,
 }
 
-macro_rules! count_handshakes {
-    ($set:ty) => {
-        impl crate::stats::Local<$set> {
-            /// Counts a finished handshake.
-            pub fn handshake(&self, outcome: &HandshakeOutcome<'_>) {
-                self.inc(<$set>::SSL_HANDSHAKE);
-                if outcome.resumed {
-                    self.inc(<$set>::SSL_SESSION_REUSED);
-                }
-                if !outcome.has_peer_certificate {
-                    self.inc(<$set>::SSL_NO_CERTIFICATE);
-                }
-                let index = |names: &[&str], name| names.iter().position(|known| *known == name);
-                if let Some(index) = index(TLS_CIPHERS, outcome.cipher) {
-                    self.inc_member(<$set>::SSL_CIPHERS, index);
-                }
-                if let Some(index) = index(TLS_VERSIONS, outcome.version) {
-                    self.inc_member(<$set>::SSL_VERSIONS, index);
-                }
-            }
+impl crate::stats::Local<Tls> {
+    /// Counts a finished handshake.
+    pub fn handshake(&self, outcome: &HandshakeOutcome<'_>) {
+        self.inc(Tls::HANDSHAKE);
+        if outcome.resumed {
+            self.inc(Tls::SESSION_REUSED);
         }
-    };
+        if !outcome.has_peer_certificate {
+            self.inc(Tls::NO_CERTIFICATE);
+        }
+        let index = |names: &[&str], name| names.iter().position(|known| *known == name);
+        if let Some(index) = index(TLS_CIPHERS, outcome.cipher) {
+            self.inc_member(Tls::CIPHERS, index);
+        }
+        if let Some(index) = index(TLS_VERSIONS, outcome.version) {
+            self.inc_member(Tls::VERSIONS, index);
+        }
+        if let Some(index) = index(TLS_CURVES, outcome.curve) {
+            self.inc_member(Tls::CURVES, index);
+        }
+    }
 }
-
-count_handshakes!(super::Listener);
-count_handshakes!(super::Cluster);

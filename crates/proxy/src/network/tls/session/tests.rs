@@ -147,3 +147,41 @@ fn nothing_is_sealed_before_the_handshake() {
     server.session.close(&mut replies);
     assert!(replies.is_empty());
 }
+
+/// A server that wants a client's certificate, and one client that has none.
+#[test]
+fn a_failed_session_is_closed_without_being_asked_again() {
+    for version in [Version::Tls12, Version::Tls13] {
+        let now = SystemTime::now();
+        let ca = CertificateAuthority::self_signed("test", now).unwrap();
+        let key = PrivateKey::generate().unwrap();
+        let request = CertificateRequest::of_own_key(&key).unwrap();
+        let issued =
+            ca.issue_server(&request, &["a.example"], Duration::from_secs(60), now).unwrap();
+        let roots = Some(TrustRoots::from_pem(ca.root_pem()).unwrap());
+        let validation = Validation { roots, ..Validation::default() };
+        let parameters = Parameters { max_version: Some(version), ..Parameters::default() };
+        let server = ServerOptions {
+            certificates: vec![
+                Certificate::from_pem(&issued.certificates.concat(), &key.to_pem()).unwrap(),
+            ],
+            client_validation: Some(validation.clone()),
+            require_client_certificate: true,
+            parameters: parameters.clone(),
+            ..ServerOptions::default()
+        };
+        let client = ClientOptions { validation, parameters, ..ClientOptions::default() };
+        let server = identity::tls::server_config(&server).unwrap();
+        let client = identity::tls::client_config(&client).unwrap();
+        let mut server = End::new(TlsSession::server(server).unwrap());
+        let mut client =
+            End::new(TlsSession::client(client, "a.example".try_into().unwrap()).unwrap());
+        let failure = handshake(&mut server, &mut client, usize::MAX).unwrap_err();
+        assert_eq!(failure.refusal, Some(PeerRefusal::NoCertificate), "{version:?}");
+        let mut more = Vec::new();
+        server.session.close(&mut more);
+        assert!(more.is_empty(), "the alert was the last word");
+        assert!(server.session.seal(b"x", &mut [0; 256]).is_err());
+        assert!(server.hear(b"anything", usize::MAX).is_err());
+    }
+}
