@@ -115,22 +115,14 @@ impl ClusterSet {
 
     /// What is wrong with a reference to a cluster.
     pub fn misuse(&self, used: &ClusterUse) -> Option<Problem> {
-        let Some(entry) = self.entries.get(&used.name) else {
+        if !self.entries.contains_key(&used.name) {
             let hint = closest(&used.name, self.entries.keys().map(|name| &**name));
             let hint = hint.map_or(String::new(), |name| format!(", did you mean `{name}`?"));
             let message = format!("there is no cluster `{}`{hint}", used.name);
             let missing = used.must_exist && !self.expected.contains(&*used.name);
             return missing.then(|| Problem::new(used.path.clone(), message));
-        };
-        let config = entry.warming.as_ref().map(|warming| &warming.config);
-        let config = config.or(entry.active.as_ref().map(|active| &active.cluster.config))?;
-        (used.http && !is_served(config.http.protocol)).then(|| {
-            let message = format!(
-                "cluster `{}` speaks HTTP/2, to which requests are not supported yet",
-                used.name
-            );
-            Problem::new(used.path.clone(), message)
-        })
+        }
+        None
     }
 
     /// Takes a compiled cluster; it waits until the next settling at least.
@@ -142,10 +134,6 @@ impl ClusterSet {
         needs: Needs,
         now: Instant,
     ) -> Result<(), Vec<Problem>> {
-        if !version.is_static && !is_served(compiled.config.http.protocol) {
-            let message = "HTTP/2 towards a cluster is not supported yet";
-            return Err(vec![Problem::new("typed_extension_protocol_options", message)]);
-        }
         let name: Arc<str> = name.into();
         let CompiledCluster { config, discovery, membership } = compiled;
         let timeouts = needs.secrets.values().chain(match &discovery {
@@ -339,11 +327,6 @@ impl ClusterSet {
     }
 }
 
-/// Can requests be sent to a cluster of this protocol?
-fn is_served(protocol: UpstreamProtocol) -> bool {
-    protocol == UpstreamProtocol::Http1
-}
-
 /// The earliest moment at which waiting for any of these ends; `None` when one of them is waited for for ever.
 pub fn deadline<'a>(fetches: impl Iterator<Item = &'a Fetch>, now: Instant) -> Option<Instant> {
     let mut latest = now;
@@ -465,6 +448,9 @@ impl Settling<'_> {
         if config.tls.is_some() || config.transport_matches.iter().any(|found| found.tls.is_some())
         {
             stats = stats.with_tls(&self.env.registry, &config.stat_name);
+        }
+        if config.http.protocol != UpstreamProtocol::Http1 {
+            stats = stats.with_http2(&self.env.registry, &config.stat_name);
         }
         effects.memberships.extend(changed(&membership, old_hosts, &hosts));
         let cluster = match &previous {
