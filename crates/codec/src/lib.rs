@@ -5,7 +5,7 @@
 //! * [`event`]: what decoders say, the same for every version of HTTP
 //! * [`server`], [`client`]: the two ends of a connection, whichever version it speaks
 //! * [`http1`]: HTTP/1.0 and HTTP/1.1
-//! * [`http2`]: HTTP/2
+//! * [`http2`]: HTTP/2 and HPACK
 //! * [`sniff`]: which protocol a connection starts with
 //! * [`tls_client_hello`]: what a TLS client asks for
 //!

@@ -56,6 +56,9 @@ fn note(
         Event::End { .. } => said.push(Said::End),
         Event::Reset { reason, .. } => said.push(Said::Reset(reason)),
         Event::Error(CodecError { status, details, .. }) => said.push(Said::Error(status, details)),
+        Event::Room { .. } | Event::PeerSettings | Event::GoAway | Event::Pong => {
+            panic!("{event:?} in HTTP/1")
+        }
     }
 }
 

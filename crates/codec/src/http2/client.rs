@@ -203,6 +203,11 @@ impl ClientCodec {
     pub fn take_counts(&mut self) -> Option<Counts> {
         self.connection.take_counts()
     }
+
+    #[cfg(test)]
+    pub(super) fn pretend_last_stream(&mut self, id: u32) {
+        self.connection.last_stream = id;
+    }
 }
 
 /// A whole block has come.

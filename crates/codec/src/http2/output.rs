@@ -113,7 +113,9 @@ impl Connection {
         if self.output.control.capacity() > KEPT_CONTROL {
             self.output.control = Vec::new();
         }
-        self.open_windows(out);
+        if !self.is_closed() {
+            self.open_windows(out);
+        }
     }
 
     fn open_windows(&mut self, out: &mut Vec<u8>) {

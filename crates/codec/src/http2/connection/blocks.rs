@@ -40,6 +40,7 @@ impl Connection {
             return Err(Fault::protocol("more padding than frame"));
         }
         let end_stream = head.has(END_STREAM);
+        self.limits.check_outbound(&self.options, &mut self.counts)?;
         let is_futile = from == to && !end_stream;
         self.limits.payload(is_futile, &self.options, &mut self.counts)?;
         if head.has(END_HEADERS) {
