@@ -1,5 +1,7 @@
 //! Verifying chains of certificates, with extended key usage and revocation.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::pem::PemObject;
@@ -44,14 +46,16 @@ pub enum Usage {
 /// What is trusted, and what is not any more.
 #[derive(Clone, Debug)]
 pub struct TrustRoots {
-    anchors: Vec<TrustAnchor<'static>>,
+    anchors: Arc<[TrustAnchor<'static>]>,
+    certificates: Arc<[CertificateDer<'static>]>,
+    file: Option<Arc<Path>>,
     revocations: Vec<OwnedRevocationList>,
     only_leaf_is_checked: bool,
 }
 
 /// `CertRevocationList` neither clones nor says what it is; both are wanted here.
 #[derive(Clone)]
-struct OwnedRevocationList(std::sync::Arc<CertRevocationList<'static>>);
+struct OwnedRevocationList(Arc<CertRevocationList<'static>>);
 
 impl std::fmt::Debug for OwnedRevocationList {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -68,9 +72,15 @@ impl TrustRoots {
         let anchors = roots
             .iter()
             .map(|der| webpki::anchor_from_trusted_cert(der).map(|anchor| anchor.to_owned()))
-            .collect::<Result<Vec<_>, _>>()
+            .collect::<Result<_, _>>()
             .map_err(|error| CertificateError::Der(error.to_string()))?;
-        Ok(TrustRoots { anchors, revocations: Vec::new(), only_leaf_is_checked: false })
+        Ok(TrustRoots {
+            anchors,
+            certificates: roots.into(),
+            file: None,
+            revocations: Vec::new(),
+            only_leaf_is_checked: false,
+        })
     }
 
     /// Trusts every certificate in a PEM text.
@@ -89,13 +99,28 @@ impl TrustRoots {
             let der = der.map_err(|error| ChainError::RevocationList(error.to_string()))?;
             let list = OwnedCertRevocationList::from_der(&der)
                 .map_err(|error| ChainError::RevocationList(error.to_string()))?;
-            self.revocations.push(OwnedRevocationList(std::sync::Arc::new(list.into())));
+            self.revocations.push(OwnedRevocationList(Arc::new(list.into())));
         }
         if self.revocations.is_empty() {
             return Err(ChainError::RevocationList("no revocation list in PEM".to_owned()));
         }
         self.only_leaf_is_checked = only_leaf;
         Ok(self)
+    }
+
+    /// The same, noting the file that they were read from.
+    pub fn from_file(self, file: &Path) -> TrustRoots {
+        TrustRoots { file: Some(file.into()), ..self }
+    }
+
+    /// The file that they were read from, if they were.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// What each root's certificate says, as far as it can be read.
+    pub fn certificates(&self) -> impl Iterator<Item = CertificateInfo> {
+        self.certificates.iter().filter_map(|der| CertificateInfo::parse(der).ok())
     }
 
     /// The roots' subject names, DER, for the hint in a server's certificate request.

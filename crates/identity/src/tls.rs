@@ -4,9 +4,11 @@
 //! handshakes; running connections keep theirs. Each configuration has its own session cache and ticket keys, so a session
 //! is resumed only under the very validation that it was made under (CVE-2022-21654).
 
+mod refusal;
 mod selector;
 mod verifier;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -19,6 +21,7 @@ use rustls_pki_types::pem::PemObject;
 use crate::certificate::{CertificateError, CertificateInfo, decode_pem};
 use crate::chain::TrustRoots;
 use crate::san::SanMatcher;
+pub use refusal::PeerRefusal;
 use selector::BySni;
 use verifier::PeerVerifier;
 
@@ -53,6 +56,7 @@ pub enum TlsError {
 pub struct Certificate {
     key: Arc<CertifiedKey>,
     leaf: Arc<CertificateInfo>,
+    file: Option<Arc<Path>>,
 }
 
 impl Certificate {
@@ -71,12 +75,27 @@ impl Certificate {
             return Err(TlsError::KeyMismatch);
         }
         let key = CertifiedKey::new(chain, key);
-        Ok(Certificate { key: Arc::new(key), leaf: Arc::new(leaf) })
+        Ok(Certificate { key: Arc::new(key), leaf: Arc::new(leaf), file: None })
+    }
+
+    /// The same, noting the file that the chain was read from.
+    pub fn from_file(self, file: &Path) -> Certificate {
+        Certificate { file: Some(file.into()), ..self }
     }
 
     /// What the leaf says.
     pub fn leaf(&self) -> &Arc<CertificateInfo> {
         &self.leaf
+    }
+
+    /// What each certificate of the chain says, leaf first, as far as it can be read.
+    pub fn chain(&self) -> impl Iterator<Item = CertificateInfo> {
+        self.key.cert.iter().filter_map(|der| CertificateInfo::parse(der).ok())
+    }
+
+    /// The file that the chain was read from, if it was.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 }
 

@@ -8,7 +8,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::{TlsError, Validation};
+use super::{PeerRefusal, TlsError, Validation};
 use crate::certificate::CertificateInfo;
 use crate::chain::{Usage, verify_at};
 use crate::san::{San, dns_name_matches};
@@ -53,12 +53,13 @@ impl PeerVerifier {
         if let Some(roots) = &self.validation.roots {
             verify_at(leaf, intermediates, roots, usage, now).map_err(certificate_error)?;
         }
-        let refused =
-            || Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
         let info = CertificateInfo::parse(leaf)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        if !self.names_match(&info, server_name) || !self.fingerprints_match(leaf, &info) {
-            return Err(refused());
+        if !self.names_match(&info, server_name) {
+            return Err(PeerRefusal::Name.into_error());
+        }
+        if !self.fingerprints_match(leaf, &info) {
+            return Err(PeerRefusal::Fingerprint.into_error());
         }
         Ok(())
     }

@@ -249,7 +249,7 @@ fn stats_select_and_format() {
     let (_, prometheus) = get(&context, "/stats/prometheus?usedonly&filter=^cluster");
     assert_eq!(
         prometheus,
-        "# TYPE envoy_cluster_upstream_rq_total counter\nenvoy_cluster_upstream_rq_total{envoy_cluster_name=\"a\"} 1\n"
+        "# HELP envoy_cluster_upstream_rq_total cluster.upstream_rq_total\n# TYPE envoy_cluster_upstream_rq_total counter\nenvoy_cluster_upstream_rq_total{envoy_cluster_name=\"a\"} 1\n"
     );
     for refused in [
         "/stats?format=html",
