@@ -194,8 +194,13 @@ impl std::fmt::Debug for HeaderName {
 }
 
 /// RFC 9110 §5.6.2 `tchar`.
-pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+pub(crate) const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
+        )
+        || matches!(byte, b'`' | b'|' | b'~')
 }
 
 /// The fields of a head, or trailers.
@@ -468,27 +473,31 @@ impl Fields {
 
 /// What decoders and encoders do with fields; spans are places in the buffer that `load` filled.
 impl Fields {
-    /// Starts over with the bytes of a head as they came.
-    pub(crate) fn load(&mut self, wire: &[u8]) {
-        self.clear();
-        self.buffer.extend_from_slice(wire);
-    }
-
-    /// Indexes one line of the loaded bytes, whose name it lower-cases. `is_canonical` says that the line is `name: value\r\n`.
+    /// Notes one line of a head that is being read, by its places there; `take_wire` follows when the head is whole.
+    /// `is_canonical` says that the line is `name: value\r\n`.
     #[inline]
-    pub(crate) fn index_line(&mut self, name: Span, value: Span, is_canonical: bool) -> KnownName {
-        let bytes = &mut self.buffer[name.start as usize..name.end()];
-        bytes.make_ascii_lowercase();
-        let known = names::number(bytes);
-        self.push(Entry {
+    pub(crate) fn note_line(&mut self, name: Span, value: Span, is_canonical: bool) {
+        self.entries.push(Entry {
             name_start: name.start,
             value_start: value.start,
             value_len: value.len,
             name_len: name.len as u16,
-            known,
+            known: KnownName::NONE,
             flags: if is_canonical { WIRE } else { 0 },
         });
-        known
+    }
+
+    /// Takes the bytes of the head whose lines were noted, and puts their names into lower case.
+    pub(crate) fn take_wire(&mut self, wire: &[u8]) {
+        self.buffer.clear();
+        self.buffer.extend_from_slice(wire);
+        for entry in &mut self.entries {
+            let start = entry.name_start as usize;
+            let name = &mut self.buffer[start..start + usize::from(entry.name_len)];
+            name.make_ascii_lowercase();
+            entry.known = names::number(name);
+            self.seen |= 1 << entry.known.0;
+        }
     }
 
     /// The end of the buffer is where a decoder of compressed fields writes lines before it indexes them.

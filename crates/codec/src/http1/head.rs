@@ -1,12 +1,10 @@
-//! Parses heads and trailers: httparse finds the parts, this module refuses what httparse is lenient about, and fills a head.
+//! Parses heads and trailers: `lines` finds the parts, this module judges them and fills a head.
 //!
-//! A head is judged line by line as lines complete, so that the answer to the same bytes is the same however they arrive:
-//! only complete lines are ever looked at, and within the limit of size.
+//! A head is judged line by line as lines complete, so that the answer to the same bytes is the same however they arrive.
 
-use std::mem::MaybeUninit;
-
+use super::lines::{self, BARE_LF, Found, TOO_LARGE, fault};
 use super::target::{self, Target};
-use super::{MOST_FIELDS, Options, Refusal};
+use super::{Options, Refusal};
 use crate::headers::{
     Fields, Method, RequestHead, ResponseHead, Span, Version, is_authority, names,
 };
@@ -28,22 +26,12 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The part of the input that is worth parsing: its complete lines, if there are more than the last time.
-    fn new_lines<'a>(&mut self, input: &'a [u8]) -> Option<&'a [u8]> {
-        let from = self.searched.min(input.len());
-        self.searched = input.len();
-        let last = from + memchr::memrchr(b'\n', &input[from..])?;
-        Some(&input[..=last])
+    /// Whether the input may say more than the last time: it has more complete lines.
+    fn is_worth_parsing(&mut self, input: &[u8]) -> bool {
+        let from = std::mem::replace(&mut self.searched, input.len()).min(input.len());
+        from == 0 || memchr::memchr(b'\n', &input[from..]).is_some()
     }
 }
-
-const TOO_LARGE: Refusal =
-    Refusal { status: 431, details: "http1.headers_too_large", reason: "head is too large" };
-const TOO_MANY: Refusal =
-    Refusal { status: 431, details: "http1.too_many_headers", reason: "too many fields" };
-const BARE_LF: Refusal = Refusal::codec_error("line does not end in CRLF");
-
-type Headers<'a> = [MaybeUninit<httparse::Header<'a>>];
 
 /// Parses the request head at the front of the input. Empty lines before it are the caller's to skip.
 pub(crate) fn parse_request(
@@ -52,26 +40,8 @@ pub(crate) fn parse_request(
     seen: &mut Seen,
     head: &mut RequestHead,
 ) -> Result<Progress, Refusal> {
-    let visible = &input[..input.len().min(options.max_head_bytes)];
-    check_method_so_far(visible)?;
-    if seen.searched == 0 {
-        // Nearly always the head is there as a whole.
-        match with_room(options.max_fields, |headers| {
-            request_lines(visible, options, headers, head)
-        }) {
-            Ok(Progress::Complete(len)) => return Ok(Progress::Complete(len)),
-            Ok(Progress::Partial) => {}
-            // The fault may lie in a line that is not complete: what follows decides.
-            Err(_) => {}
-        }
-    }
-    if let Some(lines) = seen.new_lines(visible)
-        && let Progress::Complete(len) =
-            with_room(options.max_fields, |headers| request_lines(lines, options, headers, head))?
-    {
-        return Ok(Progress::Complete(len));
-    }
-    if input.len() >= options.max_head_bytes { Err(TOO_LARGE) } else { Ok(Progress::Partial) }
+    check_method_so_far(&input[..input.len().min(options.max_head_bytes)])?;
+    parse(input, options, seen, TOO_LARGE, |visible| request_lines(visible, options, head))
 }
 
 /// Parses the response head at the front of the input.
@@ -81,20 +51,7 @@ pub(crate) fn parse_response(
     seen: &mut Seen,
     head: &mut ResponseHead,
 ) -> Result<Progress, Refusal> {
-    let visible = &input[..input.len().min(options.max_head_bytes)];
-    if seen.searched == 0
-        && let Ok(Progress::Complete(len)) =
-            with_room(options.max_fields, |headers| response_lines(visible, headers, head))
-    {
-        return Ok(Progress::Complete(len));
-    }
-    if let Some(lines) = seen.new_lines(visible)
-        && let Progress::Complete(len) =
-            with_room(options.max_fields, |headers| response_lines(lines, headers, head))?
-    {
-        return Ok(Progress::Complete(len));
-    }
-    if input.len() >= options.max_head_bytes { Err(TOO_LARGE) } else { Ok(Progress::Partial) }
+    parse(input, options, seen, TOO_LARGE, |visible| response_lines(visible, options, head))
 }
 
 /// Parses trailers, the empty line that ends them included.
@@ -104,28 +61,33 @@ pub(crate) fn parse_trailers(
     seen: &mut Seen,
     fields: &mut Fields,
 ) -> Result<Progress, Refusal> {
-    const TOO_LARGE: Refusal = Refusal {
+    const TRAILERS_TOO_LARGE: Refusal = Refusal {
         status: 431,
         details: "http1.trailers_too_large",
         reason: "trailers are too large",
     };
 
+    parse(input, options, seen, TRAILERS_TOO_LARGE, |visible| {
+        trailer_lines(visible, options, fields)
+    })
+}
+
+/// Looks at what the limit of size lets see, if there is anything new in it.
+#[inline]
+fn parse(
+    input: &[u8],
+    options: &Options,
+    seen: &mut Seen,
+    too_large: Refusal,
+    lines: impl FnOnce(&[u8]) -> Found<usize>,
+) -> Result<Progress, Refusal> {
     let visible = &input[..input.len().min(options.max_head_bytes)];
-    if let Some(lines) = seen.new_lines(visible)
-        && let Progress::Complete(len) = trailer_lines(lines, options.max_fields, fields)?
+    if seen.is_worth_parsing(visible)
+        && let Some(len) = lines(visible)?
     {
         return Ok(Progress::Complete(len));
     }
-    if input.len() >= options.max_head_bytes { Err(TOO_LARGE) } else { Ok(Progress::Partial) }
-}
-
-/// Lends as much uninitialised stack as the limit needs; the common limit needs little.
-fn with_room<'b, T>(most: usize, parse: impl FnOnce(&mut Headers<'b>) -> T) -> T {
-    if most <= 128 {
-        parse(&mut [const { MaybeUninit::uninit() }; 128][..most])
-    } else {
-        parse(&mut [const { MaybeUninit::uninit() }; MOST_FIELDS][..most.min(MOST_FIELDS)])
-    }
+    if input.len() >= options.max_head_bytes { Err(too_large) } else { Ok(Progress::Partial) }
 }
 
 /// A method is refused at its first bad byte, so that what is not HTTP at all is not waited for.
@@ -170,57 +132,62 @@ const OTHER_METHODS: [&[u8]; 26] = [
     b"MSEARCH",
 ];
 
-fn request_lines<'b>(
-    lines: &'b [u8],
-    options: &Options,
-    headers: &mut Headers<'b>,
-    head: &mut RequestHead,
-) -> Result<Progress, Refusal> {
-    let mut request = httparse::Request::new(&mut []);
-    let parsed = request.parse_with_uninit_headers(lines, headers);
-    if parsed == Err(httparse::Error::Version) && has_other_version(lines) {
-        return Err(OTHER_VERSION);
+fn request_lines(input: &[u8], options: &Options, head: &mut RequestHead) -> Found<usize> {
+    const BAD_LINE: Refusal = Refusal::codec_error("bad byte in the request line");
+
+    let method = Span::new(0, lines::token_end(input, 0));
+    match input.get(method.end()) {
+        Some(b' ') if method.len > 0 => {}
+        Some(_) => return fault(input, method.end(), BAD_LINE),
+        None => return Ok(None),
     }
-    let len = match parsed.map_err(refusal)? {
-        httparse::Status::Complete(len) => len,
-        httparse::Status::Partial => return Ok(Progress::Partial),
-    };
-    let (Some(method), Some(target), Some(version)) =
-        (request.method, request.path, request.version)
-    else {
-        return Ok(Progress::Partial);
-    };
-    let target_at = method.len() + 1;
-    let line_end = target_at + target.len() + " HTTP/1.1".len();
-    if !lines[line_end..].starts_with(b"\r\n") {
-        return Err(BARE_LF);
+    let target_at = method.end() + 1;
+    let target = Span::new(target_at, lines::target_end(input, target_at) - target_at);
+    match input.get(target.end()) {
+        Some(b' ') if target.len > 0 => {}
+        Some(_) => return fault(input, target.end(), BAD_LINE),
+        None => return Ok(None),
     }
-    if !target.is_ascii() {
+    let version_at = target.end() + 1;
+    let version = match input[version_at..].first_chunk() {
+        Some(b"HTTP/1.1\r\n") => Version::Http11,
+        Some(b"HTTP/1.0\r\n") => Version::Http10,
+        _ => return odd_version(input, version_at),
+    };
+    if !input[target_at..target.end()].is_ascii() {
         return Err(Refusal::codec_error("bad byte in the request target"));
     }
-    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     head.forget_pseudo_fields();
-    index_fields(&mut head.fields, &lines[..len], line_end + 2, request.headers)?;
-    head.set_line(Span::new(0, method.len()), Span::new(target_at, target.len()), version);
-    if head.method_kind() == Method::Other && !OTHER_METHODS.contains(&method.as_bytes()) {
+    head.fields.clear();
+    let fields_at = version_at + "HTTP/1.1\r\n".len();
+    let Some(len) = lines::fields(input, fields_at, options.max_fields, &mut head.fields)? else {
+        return Ok(None);
+    };
+    head.fields.take_wire(&input[..len]);
+    head.set_line(method, target, version);
+    judge_request(target, options, head)?;
+    Ok(Some(len))
+}
+
+/// What the lines of a request say beyond their form.
+fn judge_request(target: Span, options: &Options, head: &mut RequestHead) -> Result<(), Refusal> {
+    let kind = head.method_kind();
+    if kind == Method::Other && !OTHER_METHODS.contains(&head.method()) {
         return Err(Refusal::codec_error("unknown method"));
     }
     place_authority(head)?;
-    let has_own_authority = match head.method_kind() {
+    let bytes = head.path();
+    let has_own_authority = match kind {
         Method::Connect => true,
-        Method::Options if target == "*" => false,
-        _ => !target.starts_with('/'),
+        Method::Options if bytes == b"*" => false,
+        _ => bytes.first() != Some(&b'/'),
     };
     if has_own_authority {
-        let target = target::split(
-            target.as_bytes(),
-            target_at,
-            head.method_kind(),
-            options.allow_absolute_form,
-        )?;
+        let at = target.start as usize;
+        let target = target::split(bytes, at, kind, options.allow_absolute_form)?;
         place_target(head, target);
     }
-    Ok(Progress::Complete(len))
+    Ok(())
 }
 
 /// Envoy's answer to whatever is well formed and neither 1.0 nor 1.1.
@@ -230,15 +197,17 @@ const OTHER_VERSION: Refusal = Refusal {
     reason: "an HTTP version other than 1.0 and 1.1",
 };
 
-/// Whether the request line is three words, the last one `HTTP/` digit `.` digit.
-fn has_other_version(lines: &[u8]) -> bool {
-    let end = memchr::memchr(b'\n', lines).unwrap_or_default();
-    let line = lines[..end].strip_suffix(b"\r").unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, target, version) = (words.next(), words.next(), words.next());
-    let has_version =
-        matches!(version, Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']));
-    has_version && words.next().is_none() && ![method, target].contains(&Some(b""))
+/// The request line has two words; the third is no version of ours, or not whole.
+#[cold]
+fn odd_version(input: &[u8], at: usize) -> Found<usize> {
+    let Some(end) = memchr::memchr(b'\n', &input[at..]) else {
+        return Ok(None);
+    };
+    Err(match &input[at..at + end] {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1'] => BARE_LF,
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r'] => OTHER_VERSION,
+        _ => Refusal::codec_error("bad HTTP version"),
+    })
 }
 
 /// The one Host field becomes the authority.
@@ -271,48 +240,53 @@ fn place_target(head: &mut RequestHead, target: Target) {
     }
 }
 
-fn response_lines<'b>(
-    lines: &'b [u8],
-    headers: &mut Headers<'b>,
-    head: &mut ResponseHead,
-) -> Result<Progress, Refusal> {
-    let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        lines,
-        headers,
-    );
-    let len = match parsed.map_err(refusal)? {
-        httparse::Status::Complete(len) => len,
-        httparse::Status::Partial => return Ok(Progress::Partial),
+fn response_lines(input: &[u8], options: &Options, head: &mut ResponseHead) -> Found<usize> {
+    const BAD_STATUS: Refusal = Refusal::codec_error("bad status line");
+    const STATUS_AT: usize = "HTTP/1.1 ".len();
+    const REASON_AT: usize = "HTTP/1.1 200".len();
+
+    let Some(line) = input.first_chunk::<REASON_AT>() else {
+        return fault(input, 0, BAD_STATUS);
     };
-    if !lines.starts_with(b"HTTP/") {
-        return Err(Refusal::codec_error("empty line before a response"));
-    }
-    let (Some(version), Some(status), Some(line_end)) =
-        (response.version, response.code, memchr::memchr(b'\n', lines))
+    let version = match &line[..STATUS_AT] {
+        b"HTTP/1.1 " => Version::Http11,
+        b"HTTP/1.0 " => Version::Http10,
+        _ => return fault(input, 0, Refusal::codec_error("bad HTTP version")),
+    };
+    let [hundreds @ b'0'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = &line[STATUS_AT..]
     else {
-        return Ok(Progress::Partial);
+        return fault(input, 0, BAD_STATUS);
     };
-    if lines[line_end - 1] != b'\r' {
-        return Err(BARE_LF);
-    }
+    let digit = |byte: &u8| u16::from(byte - b'0');
+    let status = digit(hundreds) * 100 + digit(tens) * 10 + digit(ones);
+    let line_end = match input.get(REASON_AT) {
+        Some(b' ') => lines::text_end(input, REASON_AT + 1),
+        Some(_) => REASON_AT,
+        None => return Ok(None),
+    };
+    let fields_at = match input.get(line_end) {
+        Some(b'\r') => lines::empty_line(input, line_end)?,
+        Some(b'\n') => return Err(BARE_LF),
+        Some(_) => return fault(input, line_end, BAD_STATUS),
+        None => None,
+    };
+    let Some(fields_at) = fields_at else { return Ok(None) };
     if status < 100 {
         return Err(Refusal::codec_error("status below 100"));
     }
-    index_fields(&mut head.fields, &lines[..len], line_end + 1, response.headers)?;
-    head.version = if version == 0 { Version::Http10 } else { Version::Http11 };
-    head.status = status;
-    Ok(Progress::Complete(len))
+    head.fields.clear();
+    let Some(len) = lines::fields(input, fields_at, options.max_fields, &mut head.fields)? else {
+        return Ok(None);
+    };
+    head.fields.take_wire(&input[..len]);
+    (head.version, head.status) = (version, status);
+    Ok(Some(len))
 }
 
-fn trailer_lines(lines: &[u8], most: usize, fields: &mut Fields) -> Result<Progress, Refusal> {
-    let mut headers = vec![httparse::EMPTY_HEADER; most];
-    let (len, headers) = match httparse::parse_headers(lines, &mut headers).map_err(refusal)? {
-        httparse::Status::Complete(parsed) => parsed,
-        httparse::Status::Partial => return Ok(Progress::Partial),
-    };
-    index_fields(fields, &lines[..len], 0, headers)?;
+fn trailer_lines(input: &[u8], options: &Options, fields: &mut Fields) -> Found<usize> {
+    fields.clear();
+    let Some(len) = lines::fields(input, 0, options.max_fields, fields)? else { return Ok(None) };
+    fields.take_wire(&input[..len]);
     let framing = [
         names::CONTENT_LENGTH,
         names::TRANSFER_ENCODING,
@@ -323,50 +297,5 @@ fn trailer_lines(lines: &[u8], most: usize, fields: &mut Fields) -> Result<Progr
     if framing.into_iter().any(|name| fields.contains(name)) {
         return Err(Refusal::codec_error("trailers that frame or route the message"));
     }
-    Ok(Progress::Complete(len))
-}
-
-/// Copies a head whose lines begin at `at` and indexes them, making sure that each ends in CRLF.
-fn index_fields(
-    fields: &mut Fields,
-    wire: &[u8],
-    mut at: usize,
-    headers: &[httparse::Header<'_>],
-) -> Result<(), Refusal> {
-    let offset = |part: *const u8| part as usize - wire.as_ptr() as usize;
-    fields.load(wire);
-    for header in headers {
-        let name = Span::new(at, header.name.len());
-        debug_assert_eq!(at, offset(header.name.as_ptr()));
-        if header.name.len() > usize::from(u16::MAX) {
-            return Err(TOO_LARGE);
-        }
-        let value = Span::new(offset(header.value.as_ptr()), header.value.len());
-        let trailing = wire[value.end()..]
-            .iter()
-            .position(|byte| !matches!(byte, b' ' | b'\t'))
-            .unwrap_or_default();
-        at = value.end() + trailing;
-        if wire[at] != b'\r' {
-            return Err(BARE_LF);
-        }
-        at += 2;
-        let is_canonical = trailing == 0
-            && value.start as usize == name.end() + 2
-            && wire.get(name.end() + 1) == Some(&b' ');
-        fields.index_line(name, value, is_canonical);
-    }
-    if wire[at..] == *b"\r\n" { Ok(()) } else { Err(BARE_LF) }
-}
-
-fn refusal(error: httparse::Error) -> Refusal {
-    match error {
-        httparse::Error::TooManyHeaders => TOO_MANY,
-        httparse::Error::HeaderName => Refusal::codec_error("bad byte in a field name"),
-        httparse::Error::HeaderValue => Refusal::codec_error("bad byte in a field value"),
-        httparse::Error::NewLine => BARE_LF,
-        httparse::Error::Status => Refusal::codec_error("bad status line"),
-        httparse::Error::Token => Refusal::codec_error("bad byte in the request line"),
-        httparse::Error::Version => Refusal::codec_error("bad HTTP version"),
-    }
+    Ok(Some(len))
 }

@@ -8,6 +8,7 @@ mod client;
 pub(crate) mod encode;
 mod framing;
 pub(crate) mod head;
+mod lines;
 mod server;
 mod target;
 

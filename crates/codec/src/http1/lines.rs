@@ -1,0 +1,168 @@
+//! Finds the lines of a head, strictly by RFC 9112 and in one pass: words of start lines, fields, the empty line.
+//!
+//! What is lenient elsewhere is a fault here: bare LF or CR, folded lines, space before a colon, control characters. A fault
+//! counts once its line is complete, so that the answer to the same bytes is the same however they arrive.
+
+use super::Refusal;
+use crate::headers::{Fields, Span, is_token_byte};
+
+pub(super) const TOO_LARGE: Refusal =
+    Refusal { status: 431, details: "http1.headers_too_large", reason: "head is too large" };
+const TOO_MANY: Refusal =
+    Refusal { status: 431, details: "http1.too_many_headers", reason: "too many fields" };
+pub(super) const BARE_LF: Refusal = Refusal::codec_error("line does not end in CRLF");
+const BAD_NAME: Refusal = Refusal::codec_error("bad byte in a field name");
+const BAD_VALUE: Refusal = Refusal::codec_error("bad byte in a field value");
+
+/// What was found, `None` when the input ends before it.
+pub(super) type Found<T> = Result<Option<T>, Refusal>;
+
+/// A fault at `at` in a line that may not be complete.
+#[cold]
+pub(super) fn fault<T>(input: &[u8], at: usize, refusal: Refusal) -> Found<T> {
+    match memchr::memchr(b'\n', &input[at..]) {
+        Some(_) => Err(refusal),
+        None => Ok(None),
+    }
+}
+
+/// Notes the field lines that begin at `at` and finds where the empty line after them ends.
+pub(super) fn fields(
+    input: &[u8],
+    mut at: usize,
+    most: usize,
+    fields: &mut Fields,
+) -> Found<usize> {
+    let mut count = 0;
+    loop {
+        let colon = token_end(input, at);
+        match input.get(colon) {
+            Some(b':') if colon > at => {}
+            Some(b'\r') if colon == at => return empty_line(input, at),
+            Some(b'\n') if colon == at => return Err(BARE_LF),
+            Some(_) => return fault(input, colon, BAD_NAME),
+            None => return Ok(None),
+        }
+        let mut start = colon + 1;
+        while matches!(input.get(start), Some(b' ' | b'\t')) {
+            start += 1;
+        }
+        let line_end = text_end(input, start);
+        match (input.get(line_end), input.get(line_end + 1)) {
+            (Some(b'\r'), Some(b'\n')) => {}
+            (Some(b'\r'), None) | (None, _) => return Ok(None),
+            (Some(b'\n'), _) => return Err(BARE_LF),
+            _ => return fault(input, line_end, BAD_VALUE),
+        }
+        let mut end = line_end;
+        while end > start && matches!(input[end - 1], b' ' | b'\t') {
+            end -= 1;
+        }
+        if count == most {
+            return Err(TOO_MANY);
+        }
+        count += 1;
+        let name = Span::new(at, colon - at);
+        if name.len > u32::from(u16::MAX) {
+            return Err(TOO_LARGE);
+        }
+        let is_canonical = end == line_end && start == colon + 2 && input[colon + 1] == b' ';
+        fields.note_line(name, Span::new(start, end - start), is_canonical);
+        at = line_end + 2;
+    }
+}
+
+/// The end of the CRLF at `at`, where a CR is.
+pub(super) fn empty_line(input: &[u8], at: usize) -> Found<usize> {
+    match input.get(at + 1) {
+        Some(b'\n') => Ok(Some(at + 2)),
+        Some(_) => fault(input, at, BARE_LF),
+        None => Ok(None),
+    }
+}
+
+/// The first byte from `at` that a token (RFC 9110 §5.6.2) cannot have, or the input's end.
+#[inline]
+pub(super) fn token_end(input: &[u8], at: usize) -> usize {
+    static IS_TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = is_token_byte(byte as u8);
+            byte += 1;
+        }
+        table
+    };
+    let rest = input.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| !IS_TOKEN[usize::from(*byte)]).unwrap_or(rest.len())
+}
+
+/// The first byte from `at` that text (values, reason phrases: HTAB, SP, VCHAR, obs-text) cannot have, or the input's end.
+#[inline]
+pub(super) fn text_end(input: &[u8], mut at: usize) -> usize {
+    loop {
+        at = plain_end(input, at, b' ');
+        if input.get(at) != Some(&b'\t') {
+            return at;
+        }
+        at += 1;
+    }
+}
+
+/// The first byte from `at` that a request target cannot have (space, controls), or the input's end. What is not ASCII passes.
+#[inline]
+pub(super) fn target_end(input: &[u8], at: usize) -> usize {
+    plain_end(input, at, b'!')
+}
+
+/// The first byte from `at` that is below `lowest` or DEL, or the input's end. Eight bytes at a time.
+#[inline]
+fn plain_end(input: &[u8], mut at: usize, lowest: u8) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = EACH << 7;
+
+    while let Some(eight) = input.get(at..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*eight);
+        let del = word ^ (EACH * 0x7f);
+        // A byte's high bit is set where it is lower than the one subtracted; borrows spoil higher bytes only.
+        let below = word.wrapping_sub(EACH * u64::from(lowest)) & !word;
+        let suspects = (below | del.wrapping_sub(EACH) & !del) & HIGH;
+        if suspects != 0 {
+            return at + suspects.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = input.get(at..).unwrap_or_default();
+    at + rest.iter().position(|byte| *byte < lowest || *byte == 0x7f).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_found_at_every_place() {
+        for len in 0..20 {
+            for place in 0..len {
+                for byte in 0..=255u8 {
+                    let mut text = vec![b'a'; len];
+                    text[place] = byte;
+                    // What follows a suspect must not hide it.
+                    if place + 1 < len {
+                        text[place + 1] = 0;
+                    }
+                    let first = |is_bad: fn(u8) -> bool| {
+                        text.iter().position(|byte| is_bad(*byte)).unwrap_or(len)
+                    };
+                    assert_eq!(
+                        text_end(&text, 0),
+                        first(|byte| byte != b'\t' && byte.is_ascii_control())
+                    );
+                    assert_eq!(target_end(&text, 0), first(|byte| byte <= b' ' || byte == 0x7f));
+                    assert_eq!(token_end(&text, 0), first(|byte| !is_token_byte(byte)));
+                }
+            }
+        }
+        assert_eq!((text_end(b"", 0), target_end(b"ab", 2), token_end(b"a", 1)), (0, 2, 1));
+    }
+}
