@@ -4,8 +4,8 @@
 //! trailers are the text of HTTP/1 heads. Streams are numbered by the client: 1, 3, 5 and so on.
 
 use crate::event::{CodecError, Decoded, Event, ResetReason, StreamId};
-use crate::headers::{Fields, RequestHead, ResponseHead, names};
-use crate::http1::encode::is_ours;
+use crate::headers::{Fields, NameSet, RequestHead, ResponseHead, names};
+use crate::http1::encode::{OURS, OURS_IN_UPGRADES};
 use crate::http1::head::{self, Progress, Seen};
 use crate::http1::{DataTail, Options, Refusal};
 
@@ -115,7 +115,7 @@ impl Connection {
 
     fn trailers(&mut self, id: StreamId, trailers: &Fields, out: &mut Vec<u8>) {
         self.write_with(id, Kind::Trailers, true, out, |out| {
-            trailers.write_lines(out, |name| is_ours(name, false));
+            trailers.write_lines(out, OURS);
             out.extend_from_slice(b"\r\n");
         });
     }
@@ -425,7 +425,7 @@ impl ClientCodec {
             for part in [head.method(), b" ", head.path(), b" HTTP/1.1\r\n"] {
                 out.extend_from_slice(part);
             }
-            head.write_lines(out, |name| is_ours(name, false));
+            head.write_lines(out, OURS);
             out.extend_from_slice(b"\r\n");
         });
         id
@@ -485,7 +485,7 @@ fn write_response(head: &ResponseHead, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
     out.extend_from_slice(b" \r\n");
-    head.fields.write_lines(out, |name| is_ours(name, false) && name != names::UPGRADE);
+    head.fields.write_lines(out, OURS_IN_UPGRADES.and(NameSet::of(&[names::HTTP2_SETTINGS])));
     out.extend_from_slice(b"\r\n");
 }
 

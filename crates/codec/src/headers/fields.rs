@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::names::{self, KnownName, NameSet};
+use super::scan;
 
 /// A place in the buffer of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,13 +195,10 @@ impl std::fmt::Debug for HeaderName {
 }
 
 /// RFC 9110 §5.6.2 `tchar`.
-pub(crate) const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-        )
-        || matches!(byte, b'`' | b'|' | b'~')
+#[inline]
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    static TOKEN: [bool; 256] = scan::table(b"!#$%&'*+-.^_`|~");
+    TOKEN[usize::from(byte)]
 }
 
 /// The fields of a head, or trailers.
@@ -350,19 +348,25 @@ impl Fields {
     }
 
     fn append_with(&mut self, name: NameRef<'_>, write: impl FnOnce(&mut Vec<u8>)) {
-        let (name_start, known, name_len) = self.store_name(name);
+        let bytes = name.as_bytes();
+        debug_assert!(!bytes.iter().any(u8::is_ascii_uppercase), "names are given in lower case");
+        let name_start = self.buffer.len() as u32;
+        self.buffer.extend_from_slice(bytes);
         self.buffer.extend_from_slice(b": ");
         let start = self.buffer.len();
         write(&mut self.buffer);
         make_safe(&mut self.buffer[start..]);
-        let span = Span::new(start, self.buffer.len() - start);
+        let value = Span::new(start, self.buffer.len() - start);
         self.buffer.extend_from_slice(b"\r\n");
         self.push(Entry {
             name_start,
-            value_start: span.start,
-            value_len: span.len,
-            name_len,
-            known,
+            value_start: value.start,
+            value_len: value.len,
+            name_len: bytes.len() as u16,
+            known: match name {
+                NameRef::Known(known) => known,
+                NameRef::Other(other) => names::number(other),
+            },
             flags: WIRE,
         });
     }
@@ -385,8 +389,10 @@ impl Fields {
     }
 
     /// Removes every field of this name; says whether there was one.
+    #[inline]
     pub fn remove<'n>(&mut self, name: impl Into<NameRef<'n>>) -> bool {
-        self.remove_from(name.into(), 0)
+        let name = name.into();
+        !self.never_had(name) && self.remove_from(name, 0)
     }
 
     /// Removes the fields that `keep` says no to.
@@ -409,14 +415,21 @@ impl Fields {
         self.entries.iter().filter(|entry| entry.is_visible())
     }
 
+    /// There never was such a field: all that most look-ups come to.
+    #[inline]
+    fn never_had(&self, name: NameRef<'_>) -> bool {
+        matches!(name, NameRef::Known(known) if self.seen & (1 << known.0) == 0)
+    }
+
     #[inline]
     fn position(&self, name: NameRef<'_>, from: usize) -> Option<usize> {
+        if self.never_had(name) { None } else { self.search(name, from) }
+    }
+
+    fn search(&self, name: NameRef<'_>, from: usize) -> Option<usize> {
         let rest = self.entries.get(from..)?;
         let found = match name {
             NameRef::Known(known) => {
-                if self.seen & (1 << known.0) == 0 {
-                    return None;
-                }
                 rest.iter().position(|entry| entry.known == known && entry.is_visible())
             }
             NameRef::Other(bytes) => rest.iter().position(|entry| {
@@ -436,18 +449,6 @@ impl Fields {
             next = position + 1;
         }
         next != from
-    }
-
-    fn store_name(&mut self, name: NameRef<'_>) -> (u32, KnownName, u16) {
-        let bytes = name.as_bytes();
-        debug_assert!(!bytes.iter().any(u8::is_ascii_uppercase), "names are given in lower case");
-        let start = self.buffer.len() as u32;
-        self.buffer.extend_from_slice(bytes);
-        let known = match name {
-            NameRef::Known(known) => known,
-            NameRef::Other(other) => names::number(other),
-        };
-        (start, known, bytes.len() as u16)
     }
 
     pub(super) fn store_value(&mut self, value: &[u8]) -> Span {
@@ -591,11 +592,12 @@ impl Fields {
         self.entries.iter().any(|entry| entry.flags & (HIDDEN | REMOVED) == HIDDEN)
     }
 
-    /// Writes `name: value\r\n` for every field that `skip` does not name, whole runs of untouched lines at once.
-    pub(crate) fn write_lines(&self, out: &mut Vec<u8>, skip: impl Fn(KnownName) -> bool) {
+    /// Writes `name: value\r\n` for every field that is not in `skip`, whole runs of untouched lines at once.
+    pub(crate) fn write_lines(&self, out: &mut Vec<u8>, skip: NameSet) {
+        let may_skip = self.seen & skip.0 != 0;
         let mut run = 0..0;
         for entry in &self.entries {
-            if entry.is_removed() || skip(entry.known) {
+            if entry.is_removed() || may_skip && skip.contains(entry.known) {
                 continue;
             }
             if entry.flags & WIRE != 0 && run.end == entry.name_start as usize {
@@ -617,10 +619,15 @@ impl Fields {
     }
 }
 
+#[inline]
 fn make_safe(value: &mut [u8]) {
-    if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
-        return;
+    if scan::control_at(value, 0) < value.len() {
+        replace_breaks(value);
     }
+}
+
+#[cold]
+fn replace_breaks(value: &mut [u8]) {
     for byte in value.iter_mut().filter(|byte| matches!(**byte, b'\r' | b'\n' | 0)) {
         *byte = b' ';
     }
@@ -642,7 +649,7 @@ mod tests {
 
     fn lines(fields: &Fields) -> String {
         let mut out = Vec::new();
-        fields.write_lines(&mut out, |_| false);
+        fields.write_lines(&mut out, NameSet::of(&[]));
         String::from_utf8(out).unwrap()
     }
 

@@ -4,7 +4,8 @@
 //! answer the same, and there is never more than one.
 
 use super::fields::{Fields, NameRef, Span};
-use super::names::{self, KnownName};
+use super::names::{self, NameSet};
+use super::scan;
 
 /// The protocol version that a head came with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,11 +96,8 @@ pub(crate) struct PseudoFields {
 
 /// The characters that Envoy lets through in `:authority` and Host.
 pub(crate) fn is_authority(authority: &[u8]) -> bool {
-    authority.iter().all(|byte| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b':')
-            || b"_~%!$&'()*+,;=@[]".contains(byte)
-    })
+    static AUTHORITY: [bool; 256] = scan::table(b"-.:_~%!$&'()*+,;=@[]");
+    authority.iter().all(|byte| AUTHORITY[usize::from(*byte)])
 }
 
 impl RequestHead {
@@ -255,7 +253,7 @@ impl RequestHead {
     }
 
     /// Writes the field lines for an HTTP/1 wire, `host` first unless its own line is still in its place.
-    pub(crate) fn write_lines(&self, out: &mut Vec<u8>, skip: impl Fn(KnownName) -> bool) {
+    pub(crate) fn write_lines(&self, out: &mut Vec<u8>, skip: NameSet) {
         if !self.fields.has_hidden_host() {
             out.extend_from_slice(b"host: ");
             out.extend_from_slice(self.authority());

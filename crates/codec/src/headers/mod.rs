@@ -10,6 +10,7 @@
 mod fields;
 mod head;
 pub mod names;
+pub(crate) mod scan;
 
 pub use fields::{Fields, HeaderName, InvalidHeaderName, NameRef};
 pub use head::{Method, RequestHead, ResponseHead, Version};

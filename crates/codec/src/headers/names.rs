@@ -46,6 +46,11 @@ impl NameSet {
         NameSet(bits)
     }
 
+    /// The names of both sets.
+    pub const fn and(self, other: NameSet) -> NameSet {
+        NameSet(self.0 | other.0)
+    }
+
     /// Whether the name is in the set.
     pub const fn contains(self, name: KnownName) -> bool {
         self.0 & 1 << name.0 != 0

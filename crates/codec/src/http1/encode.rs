@@ -5,7 +5,7 @@
 
 use super::body::BodyEncoder;
 use super::framing;
-use crate::headers::{Fields, KnownName, Method, RequestHead, ResponseHead, Version, names};
+use crate::headers::{Fields, Method, NameSet, RequestHead, ResponseHead, Version, names};
 
 /// What a message says of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) enum ConnectionField {
 }
 
 /// The body that follows, and what of the head must not be written because of it.
-struct Plan {
+pub(super) struct Plan {
     body: BodyEncoder,
     /// A line about the length that the head does not have.
     line: &'static [u8],
@@ -29,7 +29,29 @@ impl Plan {
     fn new(body: BodyEncoder, line: &'static [u8], drops_length: bool) -> Plan {
         Plan { body, line, drops_length }
     }
+
+    /// Fields of the head that are not written.
+    fn skips(&self, keeps_upgrade: bool) -> NameSet {
+        match (keeps_upgrade, self.drops_length) {
+            (false, false) => OURS,
+            (false, true) => OURS.and(LENGTH),
+            (true, false) => OURS_IN_UPGRADES,
+            (true, true) => OURS_IN_UPGRADES.and(LENGTH),
+        }
+    }
 }
+
+/// Fields that the codec writes itself.
+pub(crate) const OURS: NameSet =
+    OURS_IN_UPGRADES.and(NameSet::of(&[names::UPGRADE, names::HTTP2_SETTINGS]));
+/// The same where the head asks for, or grants, another protocol.
+pub(crate) const OURS_IN_UPGRADES: NameSet = NameSet::of(&[
+    names::CONNECTION,
+    names::TRANSFER_ENCODING,
+    names::KEEP_ALIVE,
+    names::PROXY_CONNECTION,
+]);
+const LENGTH: NameSet = NameSet::of(&[names::CONTENT_LENGTH]);
 
 const CHUNKED_LINE: &[u8] = b"transfer-encoding: chunked\r\n";
 const NO_LENGTH_LINE: &[u8] = b"content-length: 0\r\n";
@@ -41,9 +63,7 @@ pub(super) fn request(head: &RequestHead, end_stream: bool, out: &mut Vec<u8>) -
     for part in [head.method(), b" ", target, b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
-    head.write_lines(out, |name| {
-        is_ours(name, head.is_upgrade) || plan.drops_length && name == names::CONTENT_LENGTH
-    });
+    head.write_lines(out, plan.skips(head.is_upgrade));
     out.extend_from_slice(plan.line);
     if head.is_upgrade {
         out.extend_from_slice(connection_line(ConnectionField::Upgrade));
@@ -76,19 +96,16 @@ pub(super) struct Asked {
     pub version: Version,
 }
 
-/// Writes a final response head, or that of a 101, and says how its body is to be written.
+/// Writes a final response head, or that of a 101, as planned, and says how its body is to be written.
 pub(super) fn response(
     head: &ResponseHead,
     asked: Asked,
+    plan: &Plan,
     connection: ConnectionField,
-    end_stream: bool,
     out: &mut Vec<u8>,
 ) -> BodyEncoder {
-    let plan = plan_response(head, asked, end_stream);
     status_line(head.status, asked.version, out);
-    head.fields.write_lines(out, |name| {
-        is_ours(name, head.status == 101) || plan.drops_length && name == names::CONTENT_LENGTH
-    });
+    head.fields.write_lines(out, plan.skips(head.status == 101));
     out.extend_from_slice(plan.line);
     out.extend_from_slice(connection_line(connection));
     out.extend_from_slice(b"\r\n");
@@ -96,13 +113,12 @@ pub(super) fn response(
 }
 
 /// Whether the client can tell the end of the body by the end of the connection alone.
-pub(super) fn needs_close(head: &ResponseHead, asked: Asked, end_stream: bool) -> bool {
-    matches!(plan_response(head, asked, end_stream).body, BodyEncoder::Raw)
-        && head.status != 101
-        && asked.method != Method::Connect
+pub(super) fn needs_close(head: &ResponseHead, asked: Asked, plan: &Plan) -> bool {
+    matches!(plan.body, BodyEncoder::Raw) && head.status != 101 && asked.method != Method::Connect
 }
 
-fn plan_response(head: &ResponseHead, asked: Asked, end_stream: bool) -> Plan {
+/// How a response is framed.
+pub(super) fn plan_response(head: &ResponseHead, asked: Asked, end_stream: bool) -> Plan {
     let is_tunnel =
         head.status == 101 || asked.method == Method::Connect && matches!(head.status, 200..=299);
     if is_tunnel {
@@ -127,31 +143,19 @@ fn plan_response(head: &ResponseHead, asked: Asked, end_stream: bool) -> Plan {
 /// Writes a 1xx head.
 pub(super) fn informational(head: &ResponseHead, out: &mut Vec<u8>) {
     status_line(head.status, Version::Http11, out);
-    head.fields.write_lines(out, |name| is_ours(name, false) || name == names::CONTENT_LENGTH);
+    head.fields.write_lines(out, OURS.and(LENGTH));
     out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the last chunk with trailers after it.
 pub(super) fn trailers(fields: &Fields, out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
-    fields.write_lines(out, |name| is_ours(name, false) || name == names::CONTENT_LENGTH);
+    fields.write_lines(out, OURS.and(LENGTH));
     out.extend_from_slice(b"\r\n");
 }
 
 fn declared_length(fields: &Fields) -> Option<u64> {
     framing::parse_length(fields.get(names::CONTENT_LENGTH)?).ok()
-}
-
-#[inline]
-pub(crate) fn is_ours(name: KnownName, keeps_upgrade: bool) -> bool {
-    match name {
-        names::CONNECTION
-        | names::TRANSFER_ENCODING
-        | names::KEEP_ALIVE
-        | names::PROXY_CONNECTION => true,
-        names::UPGRADE | names::HTTP2_SETTINGS => !keeps_upgrade,
-        _ => false,
-    }
 }
 
 fn connection_line(connection: ConnectionField) -> &'static [u8] {

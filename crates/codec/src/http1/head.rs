@@ -5,6 +5,7 @@
 use super::lines::{self, BARE_LF, Found, TOO_LARGE, fault};
 use super::target::{self, Target};
 use super::{Options, Refusal};
+use crate::headers::scan::{target_end, text_end};
 use crate::headers::{
     Fields, Method, RequestHead, ResponseHead, Span, Version, is_authority, names,
 };
@@ -142,7 +143,7 @@ fn request_lines(input: &[u8], options: &Options, head: &mut RequestHead) -> Fou
         None => return Ok(None),
     }
     let target_at = method.end() + 1;
-    let target = Span::new(target_at, lines::target_end(input, target_at) - target_at);
+    let target = Span::new(target_at, target_end(input, target_at) - target_at);
     match input.get(target.end()) {
         Some(b' ') if target.len > 0 => {}
         Some(_) => return fault(input, target.end(), BAD_LINE),
@@ -251,7 +252,7 @@ fn response_lines(input: &[u8], options: &Options, head: &mut ResponseHead) -> F
     let version = match &line[..STATUS_AT] {
         b"HTTP/1.1 " => Version::Http11,
         b"HTTP/1.0 " => Version::Http10,
-        _ => return fault(input, 0, Refusal::codec_error("bad HTTP version")),
+        _ => return fault(input, 0, BAD_STATUS),
     };
     let [hundreds @ b'0'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = &line[STATUS_AT..]
     else {
@@ -260,7 +261,7 @@ fn response_lines(input: &[u8], options: &Options, head: &mut ResponseHead) -> F
     let digit = |byte: &u8| u16::from(byte - b'0');
     let status = digit(hundreds) * 100 + digit(tens) * 10 + digit(ones);
     let line_end = match input.get(REASON_AT) {
-        Some(b' ') => lines::text_end(input, REASON_AT + 1),
+        Some(b' ') => text_end(input, REASON_AT + 1),
         Some(_) => REASON_AT,
         None => return Ok(None),
     };

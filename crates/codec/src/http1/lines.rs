@@ -4,6 +4,7 @@
 //! counts once its line is complete, so that the answer to the same bytes is the same however they arrive.
 
 use super::Refusal;
+use crate::headers::scan::text_end;
 use crate::headers::{Fields, Span, is_token_byte};
 
 pub(super) const TOO_LARGE: Refusal =
@@ -84,85 +85,6 @@ pub(super) fn empty_line(input: &[u8], at: usize) -> Found<usize> {
 /// The first byte from `at` that a token (RFC 9110 §5.6.2) cannot have, or the input's end.
 #[inline]
 pub(super) fn token_end(input: &[u8], at: usize) -> usize {
-    static IS_TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            table[byte] = is_token_byte(byte as u8);
-            byte += 1;
-        }
-        table
-    };
     let rest = input.get(at..).unwrap_or_default();
-    at + rest.iter().position(|byte| !IS_TOKEN[usize::from(*byte)]).unwrap_or(rest.len())
-}
-
-/// The first byte from `at` that text (values, reason phrases: HTAB, SP, VCHAR, obs-text) cannot have, or the input's end.
-#[inline]
-pub(super) fn text_end(input: &[u8], mut at: usize) -> usize {
-    loop {
-        at = plain_end(input, at, b' ');
-        if input.get(at) != Some(&b'\t') {
-            return at;
-        }
-        at += 1;
-    }
-}
-
-/// The first byte from `at` that a request target cannot have (space, controls), or the input's end. What is not ASCII passes.
-#[inline]
-pub(super) fn target_end(input: &[u8], at: usize) -> usize {
-    plain_end(input, at, b'!')
-}
-
-/// The first byte from `at` that is below `lowest` or DEL, or the input's end. Eight bytes at a time.
-#[inline]
-fn plain_end(input: &[u8], mut at: usize, lowest: u8) -> usize {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = EACH << 7;
-
-    while let Some(eight) = input.get(at..).and_then(<[u8]>::first_chunk) {
-        let word = u64::from_le_bytes(*eight);
-        let del = word ^ (EACH * 0x7f);
-        // A byte's high bit is set where it is lower than the one subtracted; borrows spoil higher bytes only.
-        let below = word.wrapping_sub(EACH * u64::from(lowest)) & !word;
-        let suspects = (below | del.wrapping_sub(EACH) & !del) & HIGH;
-        if suspects != 0 {
-            return at + suspects.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let rest = input.get(at..).unwrap_or_default();
-    at + rest.iter().position(|byte| *byte < lowest || *byte == 0x7f).unwrap_or(rest.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ends_are_found_at_every_place() {
-        for len in 0..20 {
-            for place in 0..len {
-                for byte in 0..=255u8 {
-                    let mut text = vec![b'a'; len];
-                    text[place] = byte;
-                    // What follows a suspect must not hide it.
-                    if place + 1 < len {
-                        text[place + 1] = 0;
-                    }
-                    let first = |is_bad: fn(u8) -> bool| {
-                        text.iter().position(|byte| is_bad(*byte)).unwrap_or(len)
-                    };
-                    assert_eq!(
-                        text_end(&text, 0),
-                        first(|byte| byte != b'\t' && byte.is_ascii_control())
-                    );
-                    assert_eq!(target_end(&text, 0), first(|byte| byte <= b' ' || byte == 0x7f));
-                    assert_eq!(token_end(&text, 0), first(|byte| !is_token_byte(byte)));
-                }
-            }
-        }
-        assert_eq!((text_end(b"", 0), target_end(b"ab", 2), token_end(b"a", 1)), (0, 2, 1));
-    }
+    at + rest.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(rest.len())
 }

@@ -200,12 +200,13 @@ impl ServerCodec {
         out: &mut Vec<u8>,
     ) {
         let asked = Asked { method: self.method, version: self.version };
+        let plan = encode::plan_response(head, asked, end_stream);
         let opens_tunnel = matches!(self.input, Input::TunnelAsked)
             && (head.status == 101
                 || self.method == Method::Connect && matches!(head.status, 200..=299));
         let cuts_request_short =
             end_stream && !matches!(self.input, Input::Done | Input::TunnelAsked);
-        if self.is_draining || cuts_request_short || encode::needs_close(head, asked, end_stream) {
+        if self.is_draining || cuts_request_short || encode::needs_close(head, asked, &plan) {
             self.keeps_alive = false;
         }
         let connection = match (opens_tunnel, self.keeps_alive, self.version) {
@@ -215,7 +216,7 @@ impl ServerCodec {
             (false, true, Version::Http10) => ConnectionField::KeepAlive,
             (false, true, _) => ConnectionField::Silent,
         };
-        self.output = Output::Body(encode::response(head, asked, connection, end_stream, out));
+        self.output = Output::Body(encode::response(head, asked, &plan, connection, out));
         if opens_tunnel {
             self.input = Input::Tunnel;
         }

@@ -227,6 +227,9 @@ fn check_path(head: &RequestHead) -> Result<(), Rejection> {
 
 /// Cuts a trailing dot and a port. The port of a CONNECT is what it is about.
 fn trim_host(head: &mut RequestHead, rules: &HostNormalization, connection: &ConnectionInfo) {
+    if !(rules.strip_trailing_dot || rules.strip_any_port || rules.strip_matching_port) {
+        return;
+    }
     let authority = head.authority();
     let (host, port) = authority.split_at(port_start(authority));
     let trimmed =

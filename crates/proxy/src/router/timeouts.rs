@@ -98,10 +98,8 @@ fn grpc_response_timeout(rule: GrpcTimeout, request: &RequestHead) -> Option<Dur
 
 /// Takes a header of milliseconds out of the request. Zero is no limit; what is not a number does not count.
 fn take(request: &mut RequestHead, name: KnownName) -> Option<Option<Duration>> {
-    let millis = request
-        .get(name)
-        .and_then(|value| std::str::from_utf8(value).ok())
-        .and_then(|text| text.parse::<u64>().ok());
+    let value = request.fields.get(name)?;
+    let millis = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
     request.fields.remove(name);
     millis.map(|millis| (millis > 0).then(|| Duration::from_millis(millis)))
 }

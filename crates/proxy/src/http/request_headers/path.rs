@@ -15,11 +15,11 @@ pub(super) fn normalise(
     rules: &PathNormalization,
 ) -> Result<(), Rejection> {
     let original = head.path();
-    if memchr::memchr(b'#', original).is_some() {
+    let query_at = memchr::memchr2(b'?', b'#', original).unwrap_or(original.len());
+    let (mut path, query) = original.split_at(query_at);
+    if memchr::memchr(b'#', query).is_some() {
         return Err(REJECTED);
     }
-    let (mut path, query) =
-        original.split_at(memchr::memchr(b'?', original).unwrap_or(original.len()));
     let mut unescaped = Vec::new();
     let has_escaped_slash = rules.escaped_slashes != EscapedSlashesAction::KeepUnchanged
         && unescape_slashes(path, &mut unescaped);

@@ -24,23 +24,37 @@ pub(super) fn set(
 
 /// Appends a random UUID in its usual spelling, 36 bytes.
 pub fn write_uuid(random: &mut Random, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    const VERSION: u128 = 4 << 76;
-    const VARIANT: u128 = 2 << 62;
+    const VERSION: u64 = 4 << 12;
+    const VARIANT: u64 = 2 << 62;
 
-    let bits = u128::from(random.draw()) << 64 | u128::from(random.draw());
-    let bits = bits & !(0xf << 76) & !(3 << 62) | VERSION | VARIANT;
+    let high = random.draw() & !(0xf << 12) | VERSION;
+    let low = random.draw() & !(3 << 62) | VARIANT;
+    let (high, low) = (hexadecimal(high), hexadecimal(low));
     let mut text = [b'-'; 36];
-    let mut at = 0;
-    for (position, byte) in bits.to_be_bytes().into_iter().enumerate() {
-        if matches!(position, 4 | 6 | 8 | 10) {
-            at += 1;
-        }
-        text[at] = DIGITS[usize::from(byte >> 4)];
-        text[at + 1] = DIGITS[usize::from(byte & 15)];
-        at += 2;
-    }
+    text[..8].copy_from_slice(&high[..8]);
+    text[9..13].copy_from_slice(&high[8..12]);
+    text[14..18].copy_from_slice(&high[12..]);
+    text[19..23].copy_from_slice(&low[..4]);
+    text[24..].copy_from_slice(&low[4..]);
     out.extend_from_slice(&text);
+}
+
+/// Sixteen digits, eight at a time.
+fn hexadecimal(number: u64) -> [u8; 16] {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+
+    let digits = |half: u64| {
+        // Spreads eight half-bytes over eight bytes, then adds '0', and the way from '9' to 'a' where one is above 9.
+        let half = (half << 16 | half) & 0x0000_ffff_0000_ffff;
+        let half = (half << 8 | half) & 0x00ff_00ff_00ff_00ff;
+        let half = (half << 4 | half) & EACH * 0x0f;
+        let letters = (half + EACH * 6) >> 4 & EACH;
+        half + EACH * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)
+    };
+    let mut text = [0; 16];
+    text[..8].copy_from_slice(&digits(number >> 32).to_be_bytes());
+    text[8..].copy_from_slice(&digits(number & 0xffff_ffff).to_be_bytes());
+    text
 }
 
 #[cfg(test)]
