@@ -102,6 +102,9 @@ impl Connection {
 
     fn write_due(&mut self, out: &mut Vec<u8>) {
         self.output.due = false;
+        if out.is_empty() && self.output.control.is_empty() {
+            self.limits.outbound.unsent(0);
+        }
         if !std::mem::replace(&mut self.output.has_begun, true) {
             if !self.is_server {
                 out.extend_from_slice(PREFACE);
@@ -297,7 +300,7 @@ impl Connection {
         self.count(|counts| counts.goaway_sent += 1);
     }
 
-    /// Nothing precedes what waits; and what was written before an output that is empty has left.
+    /// Nothing precedes what waits. What was written before an output that is empty has left.
     #[inline]
     fn before_writing(&mut self, out: &mut Vec<u8>) {
         if out.is_empty() {
