@@ -3,7 +3,7 @@
 use crate::event::{Decoded, Event, ResetCode, StreamId};
 use crate::headers::{Fields, RequestHead, ResponseHead, Version};
 use crate::http1::{self, DataTail};
-use crate::http2;
+use crate::{http2, raw};
 
 /// The codec of an upstream connection.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub enum ClientCodec {
     Http1(http1::ClientCodec),
     /// HTTP/2
     Http2(Box<http2::ClientCodec>),
+    /// The bytes of one tunnel
+    Raw(raw::ClientCodec),
     /// A multiplexing protocol for tests.
     #[cfg(feature = "frames")]
     Frames(crate::frames::ClientCodec),
@@ -22,6 +24,7 @@ macro_rules! dispatch {
         match $self {
             ClientCodec::Http1($codec) => $call,
             ClientCodec::Http2($codec) => $call,
+            ClientCodec::Raw($codec) => $call,
             #[cfg(feature = "frames")]
             ClientCodec::Frames($codec) => $call,
         }
@@ -33,7 +36,7 @@ impl ClientCodec {
     /// What the connection speaks.
     pub fn version(&self) -> Version {
         match self {
-            ClientCodec::Http1(_) => Version::Http11,
+            ClientCodec::Http1(_) | ClientCodec::Raw(_) => Version::Http11,
             ClientCodec::Http2(_) => Version::Http2,
             #[cfg(feature = "frames")]
             ClientCodec::Frames(_) => Version::Http2,
@@ -45,6 +48,7 @@ impl ClientCodec {
         match self {
             ClientCodec::Http1(codec) => usize::from(codec.is_reusable()),
             ClientCodec::Http2(codec) => codec.free_streams(),
+            ClientCodec::Raw(codec) => codec.free_streams(),
             #[cfg(feature = "frames")]
             ClientCodec::Frames(codec) => codec.free_streams(),
         }

@@ -6,6 +6,7 @@
 //! * [`server`], [`client`]: the two ends of a connection, whichever version it speaks
 //! * [`http1`]: HTTP/1.0 and HTTP/1.1
 //! * [`http2`]: HTTP/2 and HPACK
+//! * [`raw`]: the payload of a tunnel
 //! * [`sniff`]: which protocol a connection starts with
 //! * [`tls_client_hello`]: what a TLS client asks for
 //!
@@ -20,6 +21,7 @@ pub mod grpc;
 pub mod headers;
 pub mod http1;
 pub mod http2;
+pub mod raw;
 pub mod server;
 pub mod sniff;
 pub mod tls_client_hello;

@@ -1,6 +1,7 @@
 //! Step 12: the terminal filter of every HTTP chain: cluster choice, timeouts, attempts, retries.
 
 pub mod config;
+pub mod mirror;
 pub mod replay;
 pub mod reply;
 pub mod retry;
@@ -48,6 +49,8 @@ pub struct RouterState {
     pub body_sent: usize,
     /// The body is kept for another attempt.
     pub keeps_body: bool,
+    /// CONNECT ends here: the host gets the tunnel's bytes alone.
+    pub ends_tunnel: bool,
     /// It is in its connection's line of those that wait for the host's window.
     pub awaits_host: bool,
     /// The attempt's connection has answered others before.
@@ -74,6 +77,8 @@ pub struct RouterState {
     try_deadline_ns: u64,
     /// When the whole stream must be over; 0 for never.
     stream_ends_ns: u64,
+    /// Copies for other clusters that wait for the rest of the request.
+    mirroring: Option<Box<mirror::Mirroring>>,
 }
 
 /// Where a stream's attempt is.
@@ -183,7 +188,10 @@ impl Worker {
             self.answer_is_last(key);
         }
         match answer {
-            None => self.begin_attempt(key),
+            None => {
+                self.begin_mirroring(key);
+                self.begin_attempt(key);
+            }
             Some(reply) => self.local_reply(key, reply),
         }
     }
@@ -223,11 +231,11 @@ impl Worker {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_NONE_HEALTHY);
             return self.local_reply(key, reply::no_healthy_upstream());
         };
-        let protocol = cluster.cluster.config.http.protocol.resolve(stream.info.protocol);
-        let version = match protocol {
-            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => Version::Http11,
-            _ => Version::Http2,
+        let protocol = match stream.router.ends_tunnel {
+            true => UpstreamProtocol::Raw,
+            false => cluster.cluster.config.http.protocol.resolve(stream.info.protocol),
         };
+        let version = protocol.version().unwrap_or(Version::Http2);
         let alpn = stream.info.filter_state.get::<UpstreamAlpn>();
         let alpn = alpn.and_then(|alpn| alpn.for_cluster(version, &cluster.cluster));
         let at = stream.router.cluster.unwrap_or(ClusterRef::NONE);
@@ -242,6 +250,9 @@ impl Worker {
     /// More of the request has come: it is passed on, or kept until it can be.
     pub(crate) fn upstream_request_data(&mut self, key: Key<Box<Stream>>, data: &[u8]) {
         let now = self.clock.now_ns();
+        if self.streams.get(key).is_some_and(|stream| stream.router.mirroring.is_some()) {
+            self.mirror_data(key, data);
+        }
         let Some(stream) = self.streams.get_mut(key) else { return };
         if stream.request_ready && stream.router.timeout_at_ns == 0 {
             stream.router.timeout_at_ns =
@@ -509,6 +520,10 @@ impl Stream {
         router.cluster = Some(cluster);
         router.priority = policy.priority;
         router.idle_timeout = policy.idle_timeout;
+        router.ends_tunnel = policy.connect.is_some_and(|connect| {
+            let method = self.request.method_kind();
+            method == Method::Connect || connect.allow_post && method == Method::Post
+        });
         router.tells_attempts = policy.include_attempt_count_in_response;
         router.retry =
             RetryState::new(policy.retry.as_ref(), &self.request, !suppress_headers).map(Box::new);
@@ -539,6 +554,11 @@ impl RouterState {
             None => limit,
         };
         self.stream_ends_ns = limit.map_or(0, |limit| after(start_ns, Some(limit)));
+    }
+
+    /// What follows the head is a tunnel's payload.
+    pub fn is_tunnel(&self, request: &RequestHead) -> bool {
+        self.ends_tunnel || tunnel::asks_for_tunnel(request)
     }
 
     /// The response is whole: how long the client takes to read it is not the route's business.

@@ -236,11 +236,11 @@ impl Worker {
                 }
                 Event::Head { stream, end_stream } => self.open_stream(key, stream, end_stream),
                 Event::Informational { .. } => {}
-                Event::Data { stream, range, end_stream } => {
-                    if let Some(stream) = http.streams.get(stream) {
-                        self.request_data(stream, &rest[range], end_stream);
-                    }
-                }
+                Event::Data { stream: id, range, end_stream } => match http.streams.get(id) {
+                    Some(stream) => self.request_data(stream, &rest[range], end_stream),
+                    // Its other half has ended: nobody hears this.
+                    None => http.codec.passed_on(id, range.len()),
+                },
                 Event::Trailers { stream } => {
                     if let Some(stream) = http.streams.get(stream) {
                         self.request_trailers(stream);

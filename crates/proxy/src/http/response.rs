@@ -134,7 +134,10 @@ impl Worker {
         stream.last_activity_ns = self.clock.now_ns();
         stream.info.bytes_sent += data.len() as u64;
         let Some(down_key) = stream.downstream else {
-            stream.call_body.extend_from_slice(data);
+            // What comes back to nobody is of no use.
+            if stream.caller.is_some() {
+                stream.call_body.extend_from_slice(data);
+            }
             if end_stream {
                 self.call_ended(key, None);
             }
@@ -202,7 +205,7 @@ impl Worker {
     pub(crate) fn local_reply(&mut self, key: Key<Box<Stream>>, reply: LocalReply) {
         self.abandon_attempt(key);
         let Some(stream) = self.streams.get_mut(key) else { return };
-        if stream.caller.is_some() {
+        if stream.downstream.is_none() {
             return self.call_ended(key, Some(reply.details));
         }
         stream.info.flags.insert(reply.flags);
@@ -230,6 +233,9 @@ impl Worker {
     /// The response cannot be finished: the client must not take it for whole.
     pub(crate) fn cut_off(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.downstream.is_none() {
+            return self.call_ended(key, Some("upstream_reset_after_response_started"));
+        }
         if let Some(http) = &stream.http {
             http.cells.counters.inc(Stat::DOWNSTREAM_RQ_TX_RESET);
         }

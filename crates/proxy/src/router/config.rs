@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::route_table::config::Fraction;
 use crate::upstream::config::{ClusterRef, WeightedClusters};
 
 /// Options of `envoy.filters.http.router`.
@@ -54,8 +55,10 @@ pub struct RoutePolicy {
     pub auto_host_rewrite: bool,
     /// Keep the original authority in `x-forwarded-host` when it is rewritten.
     pub append_x_forwarded_host: bool,
-    /// Most bytes a retry or a shadow may buffer of a request's body.
+    /// Most bytes a retry or a mirror may buffer of a request's body.
     pub request_body_buffer_limit: Option<u64>,
+    /// Where copies of requests go.
+    pub mirrors: Arc<[Mirror]>,
 }
 
 impl Default for RoutePolicy {
@@ -75,8 +78,22 @@ impl Default for RoutePolicy {
             auto_host_rewrite: false,
             append_x_forwarded_host: false,
             request_body_buffer_limit: None,
+            mirrors: Arc::default(),
         }
     }
+}
+
+/// `RequestMirrorPolicy`.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    /// Where copies go; a cluster or a header that names one.
+    pub cluster: ClusterChoice,
+    /// So many requests are copied; `None` is all.
+    pub fraction: Option<Fraction>,
+    /// The copy's host gets `-shadow` behind its name (true).
+    pub marks_host: bool,
+    /// The copy's host instead.
+    pub host: Option<Box<str>>,
 }
 
 /// How the `grpc-timeout` header bounds a stream (`grpc_timeout_header_max`, `grpc_timeout_header_offset`).

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use codec::client::ClientCodec;
 use codec::headers::names;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes, Outliers};
 
@@ -52,7 +53,8 @@ impl Worker {
         }
         let info = &mut stream.info;
         info.upstream_connection = Some(Rc::clone(&connection.info));
-        info.upstream_protocol = Some(connection.codec.version());
+        let is_raw = matches!(connection.codec, ClientCodec::Raw(_));
+        info.upstream_protocol = (!is_raw).then(|| connection.codec.version());
         (info.timings.upstream_first_tx_ns, info.timings.upstream_first_rx_ns) = (now, 0);
         (info.upstream_bytes_sent, info.upstream_bytes_received) = (0, 0);
         let ends = stream.request_ready && stream.body.is_empty() && !stream.trailers_ready;
@@ -92,11 +94,23 @@ impl Worker {
             cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
         }
         self.mark_upstream(key);
+        if is_raw {
+            return self.tunnel_stands(stream_key, key);
+        }
         // What goes through a tunnel waits until it stands.
         if has_more && !self.streams.get(stream_key).is_some_and(|it| it.awaits_tunnel()) {
             self.send_kept_body(stream_key, usize::MAX);
             self.resume_request(stream_key);
         }
+    }
+
+    /// The connection that a tunnel leads to is open: that is its answer.
+    fn tunnel_stands(&mut self, stream_key: Key<Box<Stream>>, key: Key<UpstreamConnection>) {
+        self.spare_response.clear();
+        self.spare_response.status = 200;
+        self.upstream_head(stream_key, key, false);
+        self.upstream_request_data(stream_key, &[]);
+        self.resume_request(stream_key);
     }
 
     /// Body bytes go out on the attempt's connection; the end, too, when the request is whole and these are the last.
@@ -127,6 +141,9 @@ impl Worker {
             let out = connection.io.output.writer(&mut self.buffers);
             connection.codec.encode_trailers(id, &stream.request_trailers, out);
         }
+        // A tunnel's end is the end of what its host hears.
+        connection.io.shutdown_after_flush |=
+            is_whole && !is_multiplexed && stream.router.is_tunnel(&stream.request);
         if is_whole {
             stream.router.request_sent = true;
             stream.info.timings.upstream_last_tx_ns = self.clock.now_ns();

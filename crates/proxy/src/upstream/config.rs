@@ -274,6 +274,8 @@ pub enum UpstreamProtocol {
     Downstream,
     /// What ALPN agrees on, HTTP/1.1 without (`auto_config`). Both are offered.
     Auto,
+    /// The bytes of a tunnel that ends here; never configured for a whole cluster.
+    Raw,
     /// The multiplexing protocol of tests.
     #[cfg(test)]
     Frames,
@@ -286,6 +288,17 @@ impl UpstreamProtocol {
             Self::Downstream if version == Some(Version::Http2) => Self::Http2,
             Self::Downstream => Self::Http1,
             other => other,
+        }
+    }
+
+    /// Which version that is; `None` where the connection will tell, or where it is none.
+    pub fn version(self) -> Option<Version> {
+        match self {
+            Self::Http1 | Self::Downstream => Some(Version::Http11),
+            Self::Http2 => Some(Version::Http2),
+            Self::Auto | Self::Raw => None,
+            #[cfg(test)]
+            Self::Frames => Some(Version::Http2),
         }
     }
 }

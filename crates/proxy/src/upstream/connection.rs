@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use codec::client::ClientCodec;
 use codec::event::Event as CodecEvent;
 use codec::headers::Version;
-use codec::http1;
+use codec::{http1, raw};
 use mio::Token;
 use mio::event::Event;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes};
@@ -136,6 +136,7 @@ impl Worker {
             codec: match protocol {
                 #[cfg(test)]
                 UpstreamProtocol::Frames => ClientCodec::Frames(codec::frames::ClientCodec::new()),
+                UpstreamProtocol::Raw => ClientCodec::Raw(raw::ClientCodec::new()),
                 _ => ClientCodec::Http1(http1::ClientCodec::new(options)),
             },
             has_answered: false,
@@ -160,12 +161,8 @@ impl Worker {
             is_ready: false,
         });
         if let Some(connection) = self.ups.get(key) {
-            match protocol {
-                UpstreamProtocol::Auto => {}
-                UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => {
-                    connection.count_protocol(Version::Http11);
-                }
-                _ => connection.count_protocol(Version::Http2),
+            if let Some(version) = protocol.version() {
+                connection.count_protocol(version);
             }
         }
         self.arm_upstream(key);

@@ -72,9 +72,8 @@ impl Worker {
         let Some(pool) = self.upstreams.pools.get_mut(connection.pool) else { return };
         let alpn = connection.info.tls.as_ref().map_or(&[][..], |tls| &tls.alpn);
         let version = match pool.protocol {
-            UpstreamProtocol::Auto if alpn != b"h2" => Version::Http11,
-            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => Version::Http11,
-            _ => Version::Http2,
+            UpstreamProtocol::Auto if alpn == b"h2" => Version::Http2,
+            protocol => protocol.version().unwrap_or_default(),
         };
         if pool.protocol == UpstreamProtocol::Auto {
             pool.spoken = Some(version);

@@ -74,7 +74,7 @@ impl Pool {
     /// Do more streams wait than what is being opened can take?
     pub fn wants_connection(&self) -> bool {
         let each = match self.protocol {
-            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => 1,
+            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream | UpstreamProtocol::Raw => 1,
             UpstreamProtocol::Auto if self.spoken == Some(Version::Http11) => 1,
             // What a host allows is not known before it has said so; RFC 9113 §6.5.2 advises this at the least.
             _ => self.cluster.config.http.http2.max_concurrent_streams.clamp(1, 100) as usize,
