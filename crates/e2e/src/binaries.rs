@@ -27,17 +27,28 @@ pub fn workspace_binary(name: &str) -> Result<PathBuf> {
 
 /// The real Envoy, if `cargo xtask setup` has installed it.
 pub fn envoy() -> Option<PathBuf> {
-    let pythons = std::fs::read_dir(root().join("target/tools/python/lib")).ok()?;
-    let mut candidates =
-        pythons.filter_map(Result::ok).map(|p| p.path().join("site-packages/envoy/_bin/envoy"));
-    candidates.find(|envoy| envoy.is_file())
+    python_package("envoy/_bin/envoy")
 }
 
-/// A program of the system, if it is installed.
+/// The Python interpreter of the repository's own environment, if `cargo xtask setup` has made one.
+pub fn python() -> Option<PathBuf> {
+    Some(root().join("target/tools/python/bin/python")).filter(|python| python.is_file())
+}
+
+/// A file that a package of that environment has brought, relative to `site-packages`.
+pub fn python_package(file: &str) -> Option<PathBuf> {
+    let versions = std::fs::read_dir(root().join("target/tools/python/lib")).ok()?;
+    let mut found =
+        versions.filter_map(Result::ok).map(|v| v.path().join("site-packages").join(file));
+    found.find(|path| path.is_file())
+}
+
+/// A program of the system, or one that `cargo xtask setup` has built, if it is there.
 pub fn program(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&folders).chain(system).map(|f| f.join(name)).find(|p| p.is_file())
+    let own = root().join("target/tools/bin");
+    let more = [own, "/usr/sbin".into(), "/sbin".into()];
+    std::env::split_paths(&folders).chain(more).map(|f| f.join(name)).find(|p| p.is_file())
 }
 
 /// Says why a test does less than it could.

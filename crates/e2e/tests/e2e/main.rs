@@ -3,10 +3,12 @@
 mod bookinfo;
 mod bootstrap;
 mod drain;
+mod grpc;
 mod http1_inputs;
 mod mesh_faults;
 mod mesh_security;
 mod proxy_smoke;
+mod proxyless_grpc;
 mod strangers;
 mod tls;
 
