@@ -3,12 +3,14 @@
 //! One task per stream (the aggregated one, and one for every service of its own) keeps a connection to the control
 //! plane, says what the main thread wants, hands it what comes, and answers with what became of it: good resources are
 //! applied, rejected ones keep their last version and are named in the NACK with path and reason. When the control plane
-//! goes away, everything stays as it is, and the stream is tried again with a growing, jittered pause.
+//! goes away, everything stays as it is, and the stream is tried again with a growing, jittered pause. Configuration in
+//! files comes the same way, one task a file.
 
 pub mod sink;
 
 mod backoff;
 pub(crate) mod channel;
+mod files;
 mod protocol;
 mod service;
 mod stream;
@@ -70,6 +72,12 @@ async fn supervise<S: ConfigSink>(sink: Arc<S>) {
             if running.contains_key(&key) {
                 continue;
             }
+            let (stop, stopped) = oneshot::channel();
+            if let (Source::File(file), Some(kind)) = (&key.source, key.only) {
+                tokio::spawn(files::run(sink.clone(), file.clone(), kind, stopped));
+                running.insert(key, Running { _stop: stop });
+                continue;
+            }
             let Some(source) = service_of(&key, &wanted) else {
                 tracing::error!(
                     ?key,
@@ -77,7 +85,6 @@ async fn supervise<S: ConfigSink>(sink: Arc<S>) {
                 );
                 continue;
             };
-            let (stop, stopped) = oneshot::channel();
             if source.delta {
                 let stream = Stream::<S, DeltaClient>::new(sink.clone(), key.clone(), source);
                 tokio::spawn(stream.run(stopped));
@@ -101,7 +108,7 @@ fn stream_keys(subscriptions: &Subscriptions) -> BTreeSet<StreamKey> {
                 keys.insert(StreamKey { source: Source::Ads, only: None });
             }
             Source::Ads => {}
-            Source::Grpc(_) => keys.extend(
+            Source::Grpc(_) | Source::File(_) => keys.extend(
                 kinds.keys().map(|kind| StreamKey { source: source.clone(), only: Some(*kind) }),
             ),
         }
@@ -113,5 +120,6 @@ fn service_of(key: &StreamKey, subscriptions: &Subscriptions) -> Option<GrpcSour
     match &key.source {
         Source::Ads => subscriptions.ads.clone(),
         Source::Grpc(service) => Some(service.clone()),
+        Source::File(_) => None,
     }
 }

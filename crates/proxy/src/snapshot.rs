@@ -410,7 +410,6 @@ impl Snapshot {
         let message = decode::<api::envoy::config::route::v3::RouteConfiguration>(&version.raw)?;
         let Self { env, slots, clusters, routes, .. } = self;
         let mut cx = Compile::new(env, slots);
-        cx.is_http = true;
         cx.validate_clusters = message.validate_clusters.is_some_and(|validate| validate.value);
         routes.insert(&mut cx, &message, version, clusters, now)
     }
@@ -423,16 +422,14 @@ impl Snapshot {
         let message = decode::<api::envoy::config::route::v3::VirtualHost>(&version.raw)?;
         let Self { env, slots, clusters, routes, .. } = self;
         let mut cx = Compile::new(env, slots);
-        cx.is_http = true;
         routes.insert_virtual_host(&mut cx, &resource.name, &message, version, clusters)
     }
 
     fn take_secret(&mut self, resource: &Resource, version: Version) -> Result<(), Vec<Problem>> {
-        if self
-            .secrets
-            .get(&*resource.name)
-            .is_some_and(|known| known.fingerprint == version.fingerprint)
-        {
+        let known = self.secrets.get(&*resource.name);
+        let is_same = known.is_some_and(|known| known.fingerprint == version.fingerprint);
+        // The same names of files may have other files behind them.
+        if is_same && tls::files_of(&version.raw).is_empty() {
             return Ok(());
         }
         let mut message = tls::decode_secret(&version.raw).map_err(|problem| vec![problem])?;

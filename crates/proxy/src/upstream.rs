@@ -87,12 +87,21 @@ impl Upstreams {
         action: &RouteAction,
         request: &RequestHead,
     ) -> Option<ClusterRef> {
-        let at = match &action.cluster {
+        match &action.cluster {
+            ClusterChoice::Weighted(_) => route.cluster().filter(|at| self.get(*at).is_some()),
+            choice => self.resolve(choice, request),
+        }
+    }
+
+    /// The cluster that is meant, where it is not chosen by weight, if it is there.
+    pub fn resolve(&self, choice: &ClusterChoice, request: &RequestHead) -> Option<ClusterRef> {
+        let at = match choice {
             ClusterChoice::Header(name) => {
                 let name = std::str::from_utf8(request.get(&**name)?).ok()?;
                 *self.names.get(name)?
             }
-            ClusterChoice::Cluster(_) | ClusterChoice::Weighted(_) => route.cluster()?,
+            ClusterChoice::Cluster(at) => *at,
+            ClusterChoice::Weighted(_) => return None,
         };
         self.get(at).map(|_| at)
     }

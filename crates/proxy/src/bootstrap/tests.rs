@@ -145,7 +145,7 @@ fn all_problems_come_at_once_in_the_order_of_the_text() {
     let yaml = http(
         "{match: {prefix: /}, route: {cluster: nowhere, timeut: 3s}}, {match: {prefix: /x}, route: {cluster: nowhere}}",
         "{name: x, typed_config: {'@type': type.googleapis.com/a.B}}, {name: y, typed_config: {}}",
-        "{name: c, connect_timeout: 5, type: STRICT_DSN, http2_protocol_options: {}}",
+        "{name: c, connect_timeout: 5, type: STRICT_DSN, lrs_server: {self: {}}}",
     );
     let found = problems(&yaml);
     let expected = [
@@ -155,7 +155,7 @@ fn all_problems_come_at_once_in_the_order_of_the_text() {
         "http_filters[1].typed_config: `@type` is missing",
         "connect_timeout: expected a duration in seconds such as `1.5s`, found `5`, did you mean `5s`?",
         "type: `STRICT_DSN` is no value of envoy.config.cluster.v3.Cluster.DiscoveryType, did you mean `STRICT_DNS`?",
-        "http2_protocol_options: `http2_protocol_options` is not supported yet",
+        "lrs_server: `lrs_server` is not supported yet",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {

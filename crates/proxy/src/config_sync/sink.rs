@@ -89,6 +89,19 @@ pub enum Source {
     Ads,
     /// A gRPC service of its own for one kind.
     Grpc(GrpcSource),
+    /// A file.
+    File(FileSource),
+}
+
+/// A file that is read again when it changes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileSource {
+    /// Where it is.
+    pub path: Arc<str>,
+    /// Changes are looked for here instead of where the file is.
+    pub watched_directory: Option<Arc<str>>,
+    /// It is read again so often instead of being watched.
+    pub poll_interval: Option<Duration>,
 }
 
 /// A discovery service behind a cluster of the bootstrap.

@@ -49,11 +49,26 @@ impl Worker {
         cluster: ClusterRef,
         request: OutgoingRequest,
     ) {
+        let call_key = self.open_call(Some(Caller { stream: key, filter, id }), cluster, request);
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.calls.push(FilterCall { id, stream: call_key });
+        }
+        self.begin_attempt(call_key);
+        self.arm_stream(call_key);
+    }
+
+    /// A stream without a client, on behalf of a filter or of nobody; its attempt is not begun yet.
+    pub(crate) fn open_call(
+        &mut self,
+        caller: Option<Caller>,
+        cluster: ClusterRef,
+        request: OutgoingRequest,
+    ) -> Key<Box<Stream>> {
         let now = self.clock.now_ns();
         let stream_id = self.unique_id();
         let mut call = self.idle_streams.pop().unwrap_or_default();
         call.request = request.head;
-        call.caller = Some(Caller { stream: key, filter, id });
+        call.caller = caller;
         call.info.stream_id = stream_id;
         call.info.timings.start_ns = now;
         call.last_activity_ns = now;
@@ -63,12 +78,7 @@ impl Worker {
         }
         call.router.cluster = Some(cluster);
         call.router.timeout = request.timeout;
-        let call_key = self.streams.insert(call);
-        if let Some(stream) = self.streams.get_mut(key) {
-            stream.calls.push(FilterCall { id, stream: call_key });
-        }
-        self.begin_attempt(call_key);
-        self.arm_stream(call_key);
+        self.streams.insert(call)
     }
 
     /// No event is wanted any more.

@@ -141,7 +141,7 @@ pub fn cluster(
     config.metadata = values::metadata(message.metadata.as_ref());
     let needs_tls = config.http.protocol == UpstreamProtocol::Auto;
     if needs_tls && config.tls.is_none() && config.transport_matches.is_empty() {
-        let message = "`auto_config` needs a TLS transport socket: ALPN decides the protocol";
+        let message = "`auto_config` needs a transport socket with ALPN: that decides the protocol";
         cx.problem_at("typed_extension_protocol_options", message);
     }
     config.health_check =

@@ -65,8 +65,6 @@ pub struct ClusterUse {
     pub path: String,
     /// Is it an error if there is no such cluster?
     pub must_exist: bool,
-    /// Are HTTP requests sent to it?
-    pub http: bool,
 }
 
 /// One resource's compilation.
@@ -83,8 +81,6 @@ pub struct Compile<'a> {
     pub clusters: Vec<ClusterUse>,
     /// Must the clusters that are referred to now exist?
     pub validate_clusters: bool,
-    /// Do references to clusters mean HTTP requests (rather than bytes)?
-    pub is_http: bool,
     /// The direction of the listener that is being compiled.
     pub direction: TrafficDirection,
     /// Secrets of the bootstrap, by name.
@@ -110,7 +106,6 @@ impl<'a> Compile<'a> {
             needs: Needs::default(),
             clusters: Vec::new(),
             validate_clusters: false,
-            is_http: false,
             direction: TrafficDirection::Unspecified,
             static_secrets: BTreeSet::new(),
             read: Print::default(),
@@ -170,7 +165,7 @@ impl<'a> Compile<'a> {
         let path = self.at(field, |cx| cx.path.clone());
         let cluster = self.slots.cluster(name);
         let must_exist = self.validate_clusters;
-        self.clusters.push(ClusterUse { name: name.into(), path, must_exist, http: self.is_http });
+        self.clusters.push(ClusterUse { name: name.into(), path, must_exist });
         cluster
     }
 

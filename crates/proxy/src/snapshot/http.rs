@@ -112,7 +112,6 @@ pub fn manager(
 fn routes(cx: &mut Compile<'_>, message: &proto::HttpConnectionManager) -> Option<RouteSource> {
     match message.route_specifier.as_ref()? {
         RouteSpecifier::RouteConfig(config) => cx.at("route_config", |cx| {
-            cx.is_http = true;
             // Envoy: routes that are given in place must lead to clusters that there are, unless they say otherwise.
             cx.validate_clusters = config.validate_clusters.is_none_or(|validate| validate.value);
             if config.vhds.is_some() {

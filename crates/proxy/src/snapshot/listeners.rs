@@ -378,7 +378,6 @@ fn tcp_proxy(cx: &mut Compile<'_>, bytes: &[u8]) -> Option<tcp_proxy::Config> {
     let before = cx.problems.len();
     // A missing cluster passes, as in Envoy: connections are closed until it comes.
     cx.validate_clusters = false;
-    cx.is_http = false;
     let destination = match message.cluster_specifier.as_ref()? {
         ClusterSpecifier::Cluster(name) => Some(Destination::Cluster(cx.cluster("cluster", name))),
         ClusterSpecifier::WeightedClusters(weighted) => cx.at("weighted_clusters", |cx| {

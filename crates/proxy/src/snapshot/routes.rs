@@ -8,11 +8,13 @@ use api::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use api::envoy::config::core::v3::{HeaderValueOption, RoutingPriority};
 use api::envoy::config::route::v3 as proto;
 use api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use api::envoy::r#type::v3::FractionalPercent;
 use codec::headers::HeaderName;
+use prost::Message as _;
 use proto::header_matcher::HeaderMatchSpecifier;
 use proto::query_parameter_matcher::QueryParameterMatchSpecifier;
 use proto::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
-use proto::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+use proto::route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy};
 use proto::route_match::PathSpecifier;
 use proto::virtual_host::TlsRequirementType;
 
@@ -26,7 +28,7 @@ use crate::route_table::config::{
     RouteConfig, Substitution, TableConfig, ValueMatch, VirtualHostConfig, WeightedEntry,
 };
 use crate::router::config::{
-    ClusterChoice, ConnectConfig, GrpcTimeout, RetryOn, RetryPolicy, RoutePolicy,
+    ClusterChoice, ConnectConfig, GrpcTimeout, Mirror, RetryOn, RetryPolicy, RoutePolicy,
 };
 use crate::string_matcher::{StringMatcher, StringPattern};
 use crate::upstream::config::{ClusterRef, WeightedClusters};
@@ -41,6 +43,8 @@ pub struct TableSettings {
     pub max_direct_response: usize,
     /// What the table says of filters.
     pub filter_overrides: FilterOverrides,
+    /// Where the table sends copies of requests.
+    pub mirrors: Arc<[Mirror]>,
     /// Equal for equal settings.
     pub fingerprint: Fingerprint,
 }
@@ -75,6 +79,7 @@ pub fn table(
     let settings = TableSettings {
         max_direct_response,
         filter_overrides: filter_overrides::overrides(cx, filters, &FilterOverrides::default()),
+        mirrors: mirrors(cx, &message.request_mirror_policies),
         fingerprint: settings_print(message, max_direct_response),
     };
     (config, settings)
@@ -88,6 +93,9 @@ fn settings_print(message: &proto::RouteConfiguration, max_direct_response: usiz
     filters.sort_by_key(|(name, _)| *name);
     for (name, any) in filters {
         print.add((name, &any.type_url, &any.value));
+    }
+    for policy in &message.request_mirror_policies {
+        print.add(policy.encode_to_vec());
     }
     print.finish()
 }
@@ -113,7 +121,12 @@ pub fn virtual_host(
     let filters = &message.typed_per_filter_config;
     let filter_overrides = filter_overrides::overrides(cx, filters, &settings.filter_overrides);
     let max_direct_response = settings.max_direct_response;
-    let inherited = Inherited { host: message, retry, filter_overrides, max_direct_response };
+    let mirrors = match message.request_mirror_policies.as_slice() {
+        [] => Arc::clone(&settings.mirrors),
+        own => mirrors(cx, own),
+    };
+    let inherited =
+        Inherited { host: message, retry, mirrors, filter_overrides, max_direct_response };
     let config = VirtualHostConfig {
         name: message.name.as_str().into(),
         domains: message.domains.clone(),
@@ -133,6 +146,7 @@ pub fn virtual_host(
 struct Inherited<'a> {
     host: &'a proto::VirtualHost,
     retry: Option<Arc<RetryPolicy>>,
+    mirrors: Arc<[Mirror]>,
     filter_overrides: FilterOverrides,
     max_direct_response: usize,
 }
@@ -207,10 +221,7 @@ fn criteria(cx: &mut Compile<'_>, message: &proto::RouteMatch) -> Option<Criteri
         case_sensitive: message.case_sensitive.is_none_or(|sensitive| sensitive.value),
         headers: cx.each("headers", &message.headers, header_matcher),
         query: cx.each("query_parameters", &message.query_parameters, query_matcher),
-        fraction: fraction.map(|percent| Fraction {
-            numerator: percent.numerator,
-            denominator: values::denominator(&percent),
-        }),
+        fraction: fraction.as_ref().map(self::fraction),
         grpc: message.grpc.is_some(),
         tls: None,
         path,
@@ -430,9 +441,10 @@ fn policy(
         message.max_stream_duration.as_ref().and_then(|max| max.max_stream_duration.as_ref());
     let grpc_timeout = grpc_timeout(message);
     let connect = connect_config(cx, message);
-    if !message.request_mirror_policies.is_empty() {
-        cx.problem_at("request_mirror_policies", "`request_mirror_policies` is not supported yet");
-    }
+    let mirrors = match message.request_mirror_policies.as_slice() {
+        [] => Arc::clone(&inherited.mirrors),
+        own => mirrors(cx, own),
+    };
     #[allow(deprecated)]
     let buffer = route.per_request_buffer_limit_bytes.or(host.per_request_buffer_limit_bytes);
     Some(RoutePolicy {
@@ -463,7 +475,41 @@ fn policy(
         auto_host_rewrite: false,
         append_x_forwarded_host: message.append_x_forwarded_host,
         request_body_buffer_limit: buffer.map(|limit| limit.value.into()),
+        mirrors,
     })
+}
+
+fn mirrors(cx: &mut Compile<'_>, messages: &[RequestMirrorPolicy]) -> Arc<[Mirror]> {
+    let compiled = cx.each("request_mirror_policies", messages, |cx, message| {
+        let cluster = match (message.cluster.as_str(), message.cluster_header.as_str()) {
+            ("", "") => {
+                cx.problem("one of `cluster` and `cluster_header` is required");
+                return None;
+            }
+            ("", header) => ClusterChoice::Header(header.to_ascii_lowercase().into()),
+            (name, "") => ClusterChoice::Cluster(cx.cluster("cluster", name)),
+            _ => {
+                cx.problem("only one of `cluster` and `cluster_header` may be set");
+                return None;
+            }
+        };
+        let host = message.host_rewrite_literal.as_str();
+        Some(Mirror {
+            cluster,
+            fraction: message
+                .runtime_fraction
+                .as_ref()
+                .and_then(|fraction| fraction.default_value.as_ref())
+                .map(fraction),
+            marks_host: !message.disable_shadow_host_suffix_append,
+            host: (!host.is_empty()).then(|| host.into()),
+        })
+    });
+    compiled.into()
+}
+
+fn fraction(percent: &FractionalPercent) -> Fraction {
+    Fraction { numerator: percent.numerator, denominator: values::denominator(percent) }
 }
 
 /// What `grpc-timeout` means on this route; the fields of `max_stream_duration` win over the deprecated ones.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use api::envoy::config::core::v3::api_config_source::ApiType;
 use api::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use api::envoy::config::core::v3::grpc_service::TargetSpecifier;
-use api::envoy::config::core::v3::{ApiConfigSource, ConfigSource};
+use api::envoy::config::core::v3::{ApiConfigSource, ConfigSource, PathConfigSource};
 
-use super::compile::Compile;
+use super::compile::{Compile, error_text};
 use super::values;
-use crate::config_sync::sink::{GrpcSource, Source};
+use crate::config_sync::sink::{FileSource, GrpcSource, Source};
 
 /// How long a resource may be waited for unless its source says otherwise (Envoy: 15 s).
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -33,12 +33,37 @@ pub fn fetch(cx: &mut Compile<'_>, source: Option<&ConfigSource>) -> Option<Fetc
         ConfigSourceSpecifier::ApiConfigSource(api) => {
             Source::Grpc(cx.at("api_config_source", |cx| grpc(cx, api))?)
         }
+        #[allow(deprecated)]
+        ConfigSourceSpecifier::Path(path) => {
+            let message = PathConfigSource { path: path.clone(), ..PathConfigSource::default() };
+            Source::File(file(cx, "path", &message)?)
+        }
+        ConfigSourceSpecifier::PathConfigSource(path) => {
+            Source::File(cx.at("path_config_source", |cx| file(cx, "path", path))?)
+        }
         _ => {
             cx.problem("this kind of source is not supported yet");
             return None;
         }
     };
     Some(Fetch { source, initial_timeout })
+}
+
+fn file(cx: &mut Compile<'_>, field: &str, message: &PathConfigSource) -> Option<FileSource> {
+    if let Err(error) = std::fs::metadata(&message.path) {
+        cx.problem_at(field, format!("{}: {}", message.path, error_text(&error)));
+        return None;
+    }
+    let poll_interval = values::limit(message.poll_interval.as_ref(), None);
+    let watched = message.watched_directory.as_ref().map(|folder| folder.path.as_str().into());
+    if poll_interval.is_some() && watched.is_some() {
+        cx.problem_at("poll_interval", "cannot be set together with `watched_directory`");
+    }
+    Some(FileSource {
+        path: message.path.as_str().into(),
+        watched_directory: watched,
+        poll_interval,
+    })
 }
 
 /// Compiles an `ApiConfigSource`, also that of `ads_config`.

@@ -4,7 +4,7 @@
 //! hosts, its sessions and its connections. A secret is taken into use by every context that names it, or by none.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use api::envoy::config::core::v3::DataSource;
@@ -541,4 +541,20 @@ fn parameters(cx: &mut Compile<'_>, common: &proto::CommonTlsContext) -> Paramet
 /// Reads a secret's message.
 pub fn decode_secret(bytes: &[u8]) -> Result<proto::Secret, Problem> {
     proto::Secret::decode(bytes).map_err(|_| Problem::new("", "malformed protobuf"))
+}
+
+/// The files that an encoded secret refers to: it changes when they do.
+pub fn files_of(secret: &[u8]) -> Vec<PathBuf> {
+    use proto::secret::Type;
+    let Ok(secret) = proto::Secret::decode(secret) else { return Vec::new() };
+    let sources = match secret.r#type {
+        Some(Type::TlsCertificate(found)) => vec![found.certificate_chain, found.private_key],
+        Some(Type::ValidationContext(found)) => vec![found.trusted_ca, found.crl],
+        _ => Vec::new(),
+    };
+    let file = |source: DataSource| match source.specifier {
+        Some(Specifier::Filename(path)) => Some(PathBuf::from(path)),
+        _ => None,
+    };
+    sources.into_iter().flatten().filter_map(file).collect()
 }
