@@ -141,3 +141,13 @@ fn a_changed_token_is_refused() {
     let judged = issuer.verifier().unwrap().verify(&parts.join("."), CONTROL_PLANE_AUDIENCE, now());
     assert!(matches!(judged, Err(TokenError::Signature(_))));
 }
+
+#[test]
+fn a_bearer_can_see_when_its_token_ends() {
+    let issuer = TokenIssuer::new(PrivateKey::generate().unwrap(), "https://mesh").unwrap();
+    let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let token = issuer.issue("default", "a", "istio-ca", Duration::from_secs(60), now).unwrap();
+    assert_eq!(expiry(&format!(" {token}\n")), Some(now + Duration::from_secs(60)));
+    assert_eq!(expiry("no token"), None);
+    assert_eq!(expiry("a.!!.c"), None);
+}

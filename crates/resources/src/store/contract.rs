@@ -45,6 +45,7 @@ pub async fn check(store: &impl Store) -> Result<(), StoreError> {
     patches(store).await?;
     watches_miss_nothing(store).await?;
     watches_follow_their_filter(store).await?;
+    a_namespace_goes_with_what_is_in_it(store).await?;
     unknown_versions_are_expired(store).await
 }
 
@@ -135,6 +136,39 @@ async fn finalizers_hold_an_object(store: &impl Store) -> Result<(), StoreError>
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     store.patch(key("f"), release, me()).await?;
     assert_eq!(store.get(&key("f")).await, Err(StoreError::NotFound(Box::new(key("f")))));
+    Ok(())
+}
+
+/// Contents go first; what a finalizer holds holds its namespace, in which nothing new is made meanwhile.
+async fn a_namespace_goes_with_what_is_in_it(store: &impl Store) -> Result<(), StoreError> {
+    const NAMESPACES: Collection = Collection::of("", "namespaces");
+    let namespace = ObjectKey::new(NAMESPACES, "", "shop");
+    let object = Object::new("v1", "Namespace", "", "shop");
+    store.create(namespace.clone(), object, me()).await?;
+    let inside = |name: &str| {
+        let object = Object::new("networking.istio.io/v1", "DestinationRule", "shop", name);
+        (ObjectKey::new(RULES, "shop", name), object.with("spec", json!({"host": name})))
+    };
+    let (free, object) = inside("free");
+    store.create(free.clone(), object, me()).await?;
+    let (held, mut object) = inside("held");
+    object.metadata_mut().insert("finalizers".to_owned(), json!(["contract/hold"]));
+    store.create(held.clone(), object, me()).await?;
+    store.create(key("elsewhere"), rule("elsewhere", "a"), me()).await?;
+
+    store.delete(namespace.clone(), Preconditions::default()).await?;
+    let mut held_object = store.get(&held).await?.as_ref().clone();
+    assert!(held_object.is_terminating());
+    assert!(matches!(store.get(&free).await, Err(StoreError::NotFound(_))));
+    assert!(store.get(&namespace).await?.is_terminating());
+    let (late, object) = inside("late");
+    assert!(store.create(late, object, me()).await.is_err(), "nothing new in what is going");
+
+    held_object.metadata_mut().shift_remove("finalizers");
+    store.update(held.clone(), held_object, me()).await?;
+    assert!(matches!(store.get(&held).await, Err(StoreError::NotFound(_))));
+    assert!(matches!(store.get(&namespace).await, Err(StoreError::NotFound(_))));
+    assert!(store.get(&key("elsewhere")).await.is_ok());
     Ok(())
 }
 

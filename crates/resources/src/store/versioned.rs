@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
+use super::managed_fields::now;
 use super::write::{Operation, Outcome, Write, plan};
 use super::{
     EventKind, Filter, Listed, Patch, Preconditions, ResourceVersion, Store, StoreError,
@@ -400,28 +401,108 @@ struct Pending<'a> {
 
 impl Pending<'_> {
     fn write(&mut self, write: &Write) -> Result<Arc<Object>, StoreError> {
-        let before = match self.overlay.get(&write.key) {
-            Some(pending) => pending.clone(),
-            None => self.inner.state.read().get(&write.key).cloned(),
-        };
-        let (answer, after) = match plan(write, before.as_ref())? {
+        let before = self.current(&write.key);
+        let outcome = plan(write, before.as_ref())?;
+        if before.is_none() && self.is_terminating(&write.key.namespace) {
+            let reason = format!("namespace {} is being deleted", write.key.namespace);
+            return Err(StoreError::Conflict { key: Box::new(write.key.clone()), reason });
+        }
+        let (answer, after) = match outcome {
             Outcome::Unchanged(object) => return Ok(object),
-            Outcome::Put(mut object) => {
-                if write.options.dry_run {
-                    return Ok(Arc::new(object));
-                }
-                object.set_meta("resourceVersion", (self.version + 1).to_string());
-                let object = Arc::new(object);
-                (Arc::clone(&object), Some(object))
-            }
+            Outcome::Put(object) if write.options.dry_run => return Ok(Arc::new(object)),
             Outcome::Remove(object) if write.options.dry_run => return Ok(object),
+            Outcome::Put(object) => self.put(object),
+            // A namespace goes after everything in it, and stays while anything of that is held.
+            Outcome::Remove(object) if is_namespace(&write.key) && !self.empty(&write.key.name) => {
+                let mut marked = Object::clone(&object);
+                if !marked.is_terminating() {
+                    marked.set_meta("deletionTimestamp", now());
+                }
+                self.put(marked)
+            }
             Outcome::Remove(object) => (object, None),
         };
         self.version += 1;
+        let removed = after.is_none();
         self.overlay.insert(write.key.clone(), after.clone());
         self.changes.push(Change { version: self.version, key: write.key.clone(), after, before });
+        if removed && self.is_terminating(&write.key.namespace) {
+            self.remove_namespace(&write.key.namespace);
+        }
         Ok(answer)
     }
+
+    fn current(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        match self.overlay.get(key) {
+            Some(pending) => pending.clone(),
+            None => self.inner.state.read().get(key).cloned(),
+        }
+    }
+
+    /// The object under its next version.
+    fn put(&self, mut object: Object) -> (Arc<Object>, Option<Arc<Object>>) {
+        object.set_meta("resourceVersion", (self.version + 1).to_string());
+        let object = Arc::new(object);
+        (Arc::clone(&object), Some(object))
+    }
+
+    fn is_terminating(&self, namespace: &str) -> bool {
+        !namespace.is_empty()
+            && self.current(&namespace_key(namespace)).is_some_and(|it| it.is_terminating())
+    }
+
+    /// Deletes everything in a namespace; `false` if finalizers hold some of it.
+    fn empty(&mut self, namespace: &str) -> bool {
+        for key in self.keys_in(namespace) {
+            let (operation, options) = (Operation::Delete, WriteOptions::default());
+            // What is gone already is as good as deleted.
+            let _ = self.write(&Write { key, operation, options });
+        }
+        self.keys_in(namespace).is_empty()
+    }
+
+    /// The last thing in a namespace that is being deleted may have gone.
+    fn remove_namespace(&mut self, namespace: &str) {
+        let key = namespace_key(namespace);
+        if let Some(before) = self.current(&key)
+            && before.finalizers().next().is_none()
+            && self.keys_in(namespace).is_empty()
+        {
+            self.version += 1;
+            self.overlay.insert(key.clone(), None);
+            let (version, before) = (self.version, Some(before));
+            self.changes.push(Change { version, key, after: None, before });
+        }
+    }
+
+    fn keys_in(&self, namespace: &str) -> Vec<ObjectKey> {
+        let mut keys = Vec::new();
+        for (collection, rows) in &self.inner.state.read().collections {
+            let first = (namespace.to_owned(), String::new());
+            let rows = rows.range(first..).take_while(|((inside, _), _)| *inside == *namespace);
+            keys.extend(
+                rows.map(|((_, name), _)| ObjectKey::new(collection.clone(), namespace, name)),
+            );
+        }
+        keys.retain(|key| !self.overlay.contains_key(key));
+        let pending = self
+            .overlay
+            .iter()
+            .filter(|(key, after)| after.is_some() && key.namespace == namespace);
+        keys.extend(pending.map(|(key, _)| key.clone()));
+        keys.sort();
+        keys
+    }
+}
+
+const NAMESPACES: Collection = Collection::of("", "namespaces");
+
+fn namespace_key(name: &str) -> ObjectKey {
+    ObjectKey::new(NAMESPACES, "", name)
+}
+
+fn is_namespace(key: &ObjectKey) -> bool {
+    key.collection == NAMESPACES
 }
 
 #[cfg(test)]
