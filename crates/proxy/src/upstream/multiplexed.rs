@@ -20,6 +20,8 @@ pub struct Multiplexed {
     /// `cluster.<name>.http2.*`, where the cluster has them.
     pub cells: Option<Local<Http2Stat>>,
     keepalive: Option<Keepalive>,
+    /// The host has said goodbye.
+    is_leaving: bool,
 }
 
 impl std::fmt::Debug for Multiplexed {
@@ -95,7 +97,8 @@ impl Worker {
         let keepalive = keepalive.map(|config| Keepalive::new(config, now, &mut self.random));
         let block = connection.cluster.stats.http2.as_ref();
         let cells = block.map(|block| self.cx.recorder.local(block));
-        connection.multiplexed = Some(Box::new(Multiplexed { cells, keepalive }));
+        connection.multiplexed =
+            Some(Box::new(Multiplexed { cells, keepalive, is_leaving: false }));
         self.arm_upstream(key);
     }
 
@@ -118,10 +121,15 @@ impl Worker {
 
     /// The host takes no new streams on this connection; those that it has not looked at have been given back already.
     pub(super) fn host_says_goodbye(&mut self, key: Key<UpstreamConnection>) {
-        self.count_upstream(key, ClusterStat::UPSTREAM_CX_CLOSE_NOTIFY);
-        if let Some(connection) = self.ups.get(key) {
-            self.open_for_waiting(connection.pool);
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        let Some(multiplexed) = &mut connection.multiplexed else { return };
+        // A host that is polite says it twice.
+        let is_news = !std::mem::replace(&mut multiplexed.is_leaving, true);
+        let pool = connection.pool;
+        if is_news {
+            self.count_upstream(key, ClusterStat::UPSTREAM_CX_CLOSE_NOTIFY);
         }
+        self.open_for_waiting(pool);
     }
 
     /// A stream is put on a connection that may have died unnoticed: a PING goes along.

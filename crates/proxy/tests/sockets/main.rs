@@ -3,7 +3,9 @@
 
 mod engine;
 mod http;
+mod http2;
 mod inputs;
+mod peer;
 mod tcp;
 mod tls;
 mod web;

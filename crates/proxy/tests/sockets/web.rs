@@ -22,8 +22,13 @@ use crate::engine::{Engine, PATIENCE, connect};
 
 /// A route to a cluster for everything.
 pub fn route(cluster: ClusterRef, policy: RoutePolicy) -> RouteSource {
+    route_for(PathMatch::Prefix("/".into()), cluster, policy)
+}
+
+/// A route to a cluster for what matches.
+pub fn route_for(path: PathMatch, cluster: ClusterRef, policy: RoutePolicy) -> RouteSource {
     let action = RouteAction { policy, ..RouteAction::new(ClusterChoice::Cluster(cluster)) };
-    let criteria = Criteria::path(PathMatch::Prefix("/".into()));
+    let criteria = Criteria::path(path);
     let route = RouteConfig::new(criteria, Action::Route(Box::new(action)));
     let host = VirtualHost::compile(VirtualHostConfig {
         name: "all".into(),
