@@ -149,7 +149,7 @@ impl Connection {
             return self.malformed(id, "trailers that do not end the message");
         }
         if self.streams.get(id).is_some_and(|stream| !matches!(stream.left, 0 | ANY_LENGTH)) {
-            return self.malformed(id, "less body than content-length says");
+            return Ok(self.malformed_body(id, "less body than content-length says"));
         }
         self.count(|counts| counts.trailers += 1);
         self.received_all(id);

@@ -73,12 +73,12 @@ impl Connection {
         if stream.left != ANY_LENGTH {
             let Some(left) = stream.left.checked_sub(len as u64) else {
                 let reason = "more body than content-length says";
-                return self.malformed(id, reason).map(Fate::BreaksStream);
+                return Ok(Fate::BreaksStream(self.malformed_body(id, reason)));
             };
             stream.left = left;
             if head.has(END_STREAM) && left > 0 {
                 let reason = "less body than content-length says";
-                return self.malformed(id, reason).map(Fate::BreaksStream);
+                return Ok(Fate::BreaksStream(self.malformed_body(id, reason)));
             }
         }
         self.probe.arrived(id, frame_len);

@@ -6,6 +6,9 @@ use crate::http2::frame::ErrorCode;
 use crate::http2::limits::Counts;
 use crate::http2::streams::{ResetBy, Stream};
 
+/// The details of a message that is no HTTP.
+const BROKEN_RULE: &str = "http2.violation.of.messaging.rule";
+
 impl Connection {
     pub(in crate::http2) fn count(&mut self, add: impl FnOnce(&mut Counts)) {
         self.is_counted = true;
@@ -64,16 +67,27 @@ impl Connection {
         reason: &'static str,
     ) -> Result<Event, Fault> {
         let after_head = self.streams.get(id).is_some_and(|stream| stream.received_head);
-        let details = "http2.violation.of.messaging.rule";
-        self.count(|counts| counts.rx_messaging_error += 1);
         if !self.options.stream_error_on_invalid_http_message {
+            self.count(|counts| counts.rx_messaging_error += 1);
             let code = ErrorCode::Protocol;
-            return Err(Fault { code, stream: id, after_head, details, reason });
+            return Err(Fault { code, stream: id, after_head, details: BROKEN_RULE, reason });
         }
+        Ok(self.malformed_body(id, reason))
+    }
+
+    /// A body that is not of the length that its head says: as in Envoy never more than its stream's fault.
+    pub(in crate::http2) fn malformed_body(&mut self, id: u32, reason: &'static str) -> Event {
+        let after_head = self.streams.get(id).is_some_and(|stream| stream.received_head);
+        self.count(|counts| counts.rx_messaging_error += 1);
         self.discard(id, ErrorCode::Protocol);
-        let stream = StreamId(id);
-        let error = CodecError { stream, after_head, status: 400, details, reason, close: false };
-        Ok(Event::Error(error))
+        Event::Error(CodecError {
+            stream: StreamId(id),
+            after_head,
+            status: 400,
+            details: BROKEN_RULE,
+            reason,
+            close: false,
+        })
     }
 
     /// HEADERS after the end of the message.

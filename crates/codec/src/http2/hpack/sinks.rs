@@ -200,7 +200,13 @@ fn place_authority(head: &mut RequestHead) -> Result<(), Fault> {
         }
         head.fields.remove(names::HOST);
     }
-    if is_authority(head.authority()) { Ok(()) } else { Err("bad :authority") }
+    // RFC 9113 §8.3.1 forbids the `user@` that a host of HTTP/1 may still have.
+    let authority = head.authority();
+    if is_authority(authority) && !authority.contains(&b'@') {
+        Ok(())
+    } else {
+        Err("bad :authority")
+    }
 }
 
 /// Fills the head of a response.

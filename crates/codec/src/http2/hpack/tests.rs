@@ -196,6 +196,7 @@ fn host_stands_for_a_missing_authority_and_must_not_contradict_it() {
         vec![authority("a.example"), host("a.example"), host("b.example")],
         vec![host("a.example"), host("a.example")],
         vec![authority("a/b")],
+        vec![authority("u@a")],
         vec![host("a b")],
     ] {
         assert!(matches!(request(&get_with(&bad)), Err(BlockError::Malformed(_))));

@@ -254,18 +254,16 @@ fn what_ends_a_stream() {
 
 #[test]
 fn malformed_messages_cost_the_connection_unless_told_otherwise() {
-    let upload = || {
-        Wire::default()
-            .frame(Kind::Headers, END_HEADERS, 1, &request(&[("content-length", "1")]))
-            .data(1, 0, b"ab")
-    };
     let mut server = Server::greeted(Options::default());
-    let mut input = upload().0;
+    let mut input = Wire::default()
+        .frame(Kind::Headers, END_HEADERS, 1, &request(&[]))
+        .frame(Kind::Headers, END_HEADERS | END_STREAM, 1, &block(&[(":path", "/")]))
+        .0;
     let first = server.codec.decode(&input, &mut server.head);
     assert!(matches!(first.event, Event::Head { .. }));
     input.drain(..first.consumed);
     let Event::Error(error) = server.codec.decode(&input, &mut server.head).event else {
-        panic!("more body than was said");
+        panic!("a pseudo field in trailers");
     };
     assert_eq!(
         (error.stream, error.after_head, error.status, error.close),
@@ -275,6 +273,18 @@ fn malformed_messages_cost_the_connection_unless_told_otherwise() {
     let counts =
         server.codec.take_counts().map(|counts| (counts.rx_messaging_error, counts.goaway_sent));
     assert_eq!((counts, server.codec.take_counts()), (Some((1, 1)), None));
+}
+
+#[test]
+fn a_body_of_a_wrong_length_costs_its_stream_in_any_case() {
+    let mut server = Server::greeted(Options::default());
+    let upload = Wire::default()
+        .frame(Kind::Headers, END_HEADERS, 1, &request(&[("content-length", "1")]))
+        .data(1, 0, b"ab");
+    let said = server.feed(upload);
+    assert!(said.last().is_some_and(|last| last.starts_with("broken 1: ")), "{said:?}");
+    assert_eq!(server.sent().last().map(String::as_str), Some("RST 1 1"));
+    assert!(!server.codec.must_close());
 }
 
 #[test]
