@@ -3,12 +3,20 @@
 mod bookinfo;
 mod bootstrap;
 mod drain;
+mod file_config;
 mod grpc;
+mod grpc_answers;
+mod h2_frames;
+mod h2_h2spec;
+mod h2_hostile;
+mod h2_inputs;
+mod health_checks;
 mod http1_inputs;
 mod mesh_faults;
 mod mesh_security;
 mod proxy_smoke;
 mod proxyless_grpc;
+mod routes_and_filters;
 mod strangers;
 mod tls;
 
