@@ -17,6 +17,16 @@ use crate::worker::Worker;
 
 /// An HTTP/1 sender rests while more of its message than this waits for the other side's window.
 pub(crate) const PAUSE_ABOVE: usize = 64 * 1024;
+/// A connection of many streams is written to while less than this waits for its socket, and senders are told that bytes
+/// have left while it is less than half of this: what a client does not take stays with the host.
+const MULTIPLEXED_BUFFER: usize = 128 * 1024;
+
+/// The most that may wait for a connection's socket before senders rest, of a configured `limit`.
+#[inline]
+pub(crate) fn high_watermark(limit: usize, is_multiplexed: bool) -> usize {
+    if is_multiplexed { limit.min(MULTIPLEXED_BUFFER) } else { limit }
+}
+
 /// So much of one stream is written before the next one that waits has its turn.
 const QUANTUM: usize = 16 * 1024;
 

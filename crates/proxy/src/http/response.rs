@@ -159,7 +159,7 @@ impl Worker {
                 return self.close_downstream(down_key, CloseReason::Remote);
             }
         }
-        let is_full = down.io.output.len() > down.buffer_limit;
+        let is_full = down.io.output.len() > down.high_watermark();
         down.above_high_watermark |= is_full;
         self.mark_downstream(down_key);
         self.owe_host(key, data.len());

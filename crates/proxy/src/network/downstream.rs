@@ -12,6 +12,7 @@ use super::io::{FlushResult, Io, ReadResult};
 use super::socket::Socket;
 use crate::arena::Key;
 use crate::http::conn_manager::HttpConnection;
+use crate::http::flow;
 use crate::listener::ActiveListener;
 use crate::listener::chain::{ActiveChain, ActiveTerminal};
 use crate::listener::inspection::Inspection;
@@ -313,12 +314,13 @@ impl Worker {
     /// Is there room again for whoever was paused?
     fn check_low_watermark(&mut self, key: Key<Downstream>) {
         let Some(down) = self.downs.get_mut(key) else { return };
-        if down.above_high_watermark && down.io.output.len() <= down.buffer_limit / 2 {
+        let low_watermark = down.high_watermark() / 2;
+        if down.above_high_watermark && down.io.output.len() <= low_watermark {
             down.above_high_watermark = false;
             self.downstream_has_room(key);
         }
         let Some(down) = self.downs.get(key) else { return };
-        if !down.credits.is_empty() && down.io.output.len() <= down.buffer_limit / 2 {
+        if !down.credits.is_empty() && down.io.output.len() <= low_watermark {
             self.credit_hosts(key);
         }
     }
@@ -467,6 +469,13 @@ impl Downstream {
         if self.io.tls().is_some() {
             counters.gauge_add(HttpStat::DOWNSTREAM_CX_SSL_ACTIVE, -1);
         }
+    }
+
+    /// The most that may wait to be written before senders rest.
+    #[inline]
+    pub fn high_watermark(&self) -> usize {
+        let is_multiplexed = matches!(&self.kind, Kind::Http(http) if http.is_multiplexed());
+        flow::high_watermark(self.buffer_limit, is_multiplexed)
     }
 
     /// Would more bytes be of use now?

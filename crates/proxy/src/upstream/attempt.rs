@@ -148,8 +148,7 @@ impl Worker {
             stream.router.request_sent = true;
             stream.info.timings.upstream_last_tx_ns = self.clock.now_ns();
         }
-        let is_full = connection.io.output.len()
-            > connection.cluster.config.per_connection_buffer_limit as usize;
+        let is_full = connection.io.output.len() > connection.high_watermark();
         connection.above_high_watermark |= is_full;
         self.mark_upstream(key);
         self.owe_client(stream_key, data.len());
@@ -164,8 +163,7 @@ impl Worker {
     /// The connection takes bytes again: clients that were paused for it go on.
     pub(crate) fn upstream_has_room(&mut self, key: Key<UpstreamConnection>) {
         let Some(connection) = self.ups.get_mut(key) else { return };
-        let limit = connection.cluster.config.per_connection_buffer_limit as usize;
-        if connection.io.output.len() > limit / 2 {
+        if connection.io.output.len() > connection.high_watermark() / 2 {
             return;
         }
         let somebody_rests = std::mem::take(&mut connection.above_high_watermark);

@@ -22,7 +22,7 @@ use super::opening::{Opening, Progress};
 use super::pool::Pool;
 use crate::arena::Key;
 use crate::http::conn_manager::after;
-use crate::http::protocol;
+use crate::http::{flow, protocol};
 use crate::http::stream::Stream;
 use crate::http::stream_table::StreamTable;
 use crate::network::credits::Credits;
@@ -640,6 +640,13 @@ impl Worker {
 }
 
 impl UpstreamConnection {
+    /// The most that may wait to be written before senders rest.
+    #[inline]
+    pub fn high_watermark(&self) -> usize {
+        let limit = self.cluster.config.per_connection_buffer_limit as usize;
+        flow::high_watermark(limit, self.is_multiplexed())
+    }
+
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
         self.written + self.io.sent
