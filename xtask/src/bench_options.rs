@@ -8,8 +8,8 @@ pub struct Options {
     /// Scenarios by name or by the beginning of their names; `memory` and `control-plane` too. All by default.
     #[arg(long = "scenario", value_delimiter = ',')]
     pub scenarios: Vec<String>,
-    /// Proxies to compare: direct, outrigger, nginx, envoy.
-    #[arg(long, value_delimiter = ',', default_value = "outrigger,nginx,envoy")]
+    /// Proxies to compare: direct, outrigger, nginx, haproxy, envoy, hyper.
+    #[arg(long, value_delimiter = ',', default_value = "outrigger,nginx,haproxy,envoy,hyper")]
     pub peers: Vec<String>,
     /// Repetitions of each proxy in each scenario.
     #[arg(long, default_value_t = 3)]

@@ -31,7 +31,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Compare Outrigger with nginx and Envoy: CPU per request, memory, the control plane.
+    /// Compare Outrigger with nginx, HAProxy, Envoy and hyper: CPU per request, memory, the control plane.
     Bench(bench_options::Options),
     /// Build everything and run the bookinfo mesh; Ctrl-C ends it.
     Bookinfo {
@@ -46,6 +46,10 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// A peer of the bench.
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    HyperProxy { listen: std::net::SocketAddr, upstream: std::net::SocketAddr },
     /// Install what the tests and the bench need beside Rust (Debian).
     Setup,
     /// Set up, then check format, tidiness, lints and every test: what continuous integration runs.
@@ -78,6 +82,8 @@ fn run(command: Command) -> Result<()> {
         Command::Bookinfo { arguments } => bookinfo::run(root, &arguments),
         #[cfg(feature = "generate")]
         Command::Generate { check } => generate::run(root, check),
+        #[cfg(feature = "bench")]
+        Command::HyperProxy { listen, upstream } => bench::hyper_peer::run(listen, upstream),
         Command::Setup => {
             setup::for_tests(root)?;
             setup::for_bench(root)

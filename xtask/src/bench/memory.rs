@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustls::pki_types::ServerName;
 
 use super::Bench;
-use super::load::{Backend, Load};
+use super::load::{Backend, Block, END_STREAM, Frames, Load, kind};
 use super::peers::{Peer, Running, Shape};
 use super::process::pause;
 use super::report::MemoryRow;
@@ -21,7 +21,7 @@ const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nhost: bench\r\n\r\n";
 
 /// Measures one proxy.
 pub fn measure(bench: &Bench, peer: Peer) -> Result<MemoryRow> {
-    let backend = Backend::bind(1)?;
+    let backend = Backend::http1(1)?;
     let backends = backend.addresses()?;
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -34,64 +34,63 @@ pub fn measure(bench: &Bench, peer: Peer) -> Result<MemoryRow> {
 }
 
 fn measure_before(bench: &Bench, peer: Peer, backends: &[SocketAddr]) -> Result<MemoryRow> {
-    let start = |shape, idle_clusters| {
+    let start = |shape, http2, idle_clusters| {
         let mut setting = bench.setting(shape, backends.to_vec())?;
+        setting.http2 = http2;
         setting.idle_clusters = idle_clusters;
         setting.realtime = false;
         peer.start(&bench.root, &setting)
     };
-    let http = start(Shape::Http, 0)?;
+    let http = start(Shape::Http, false, 0)?;
     let process = settled(&http);
     let per_http_connection =
-        per_connection(&http, |address| Ok(Box::new(TcpStream::connect(address)?)))?;
+        per_connection(&http, |address| http1_exchange(TcpStream::connect(address)?))?;
     drop(http);
     let tls_config = bench.certificates.client()?;
-    let tls = start(Shape::Tls, 0)?;
+    let tls = start(Shape::Tls, false, 0)?;
     let per_tls_connection = per_connection(&tls, |address| {
         let name = ServerName::try_from("bench.local").context("the server's name")?;
         let session = rustls::ClientConnection::new(Arc::clone(&tls_config), name)?;
-        Ok(Box::new(rustls::StreamOwned::new(session, TcpStream::connect(address)?)))
+        http1_exchange(rustls::StreamOwned::new(session, TcpStream::connect(address)?))
     })?;
     drop(tls);
+    let http2 = start(Shape::Http, true, 0)?;
+    let per_http2_connection = per_connection(&http2, http2_exchange)?;
+    drop(http2);
     // nginx has no notion of a cluster that nobody routes to.
     let per_cluster = if peer == Peer::Nginx {
         f64::NAN
     } else {
-        (settled(&start(Shape::Http, CLUSTERS)?) - process) / CLUSTERS as f64
+        (settled(&start(Shape::Http, false, CLUSTERS)?) - process) / CLUSTERS as f64
     };
     Ok(MemoryRow {
         proxy: peer.name(),
         process,
         per_http_connection,
         per_tls_connection,
+        per_http2_connection,
         per_cluster,
     })
 }
 
-trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
-
-/// Opens many connections, serves a request on each, and divides what that has added.
-fn per_connection(
-    running: &Running,
-    connect: impl Fn(SocketAddr) -> Result<Box<dyn Stream>>,
-) -> Result<f64> {
+/// Opens many connections, serves a request on each (which `exchange` does), and divides what that has added.
+fn per_connection<S>(running: &Running, exchange: impl Fn(SocketAddr) -> Result<S>) -> Result<f64> {
     // The first ones pay for what the proxy makes once (pools, upstream connections).
     let mut warm = Vec::new();
     for _ in 0..CONNECTIONS / 10 {
-        warm.push(exchange(connect(running.entrance)?)?);
+        warm.push(exchange(running.entrance)?);
     }
     let before = settled(running);
     let mut kept = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
-        kept.push(exchange(connect(running.entrance)?)?);
+        kept.push(exchange(running.entrance)?);
     }
     let after = settled(running);
     drop((warm, kept));
     Ok((after - before) / CONNECTIONS as f64)
 }
 
-fn exchange(mut stream: Box<dyn Stream>) -> Result<Box<dyn Stream>> {
+fn http1_exchange<S: Read + Write>(mut stream: S) -> Result<S> {
     stream.write_all(REQUEST)?;
     stream.flush()?;
     let mut answer = Vec::with_capacity(2048);
@@ -107,6 +106,29 @@ fn exchange(mut stream: Box<dyn Stream>) -> Result<Box<dyn Stream>> {
             bail!("not the answer that was asked for: {}", String::from_utf8_lossy(&answer));
         }
     }
+}
+
+fn http2_exchange(address: SocketAddr) -> Result<Frames> {
+    let mut frames = Frames::client(TcpStream::connect(address)?);
+    frames.headers(1, END_STREAM, &Block::get("/1k").first);
+    let (mut body, mut has_ended) = (0, false);
+    let mut scratch = [0; 8192];
+    while !has_ended {
+        frames.flush()?;
+        frames.receive(&mut scratch, |_, frame| {
+            if frame.kind == kind::DATA {
+                body += frame.payload.len();
+            }
+            has_ended |= frame.stream == 1 && frame.flags & END_STREAM != 0;
+            Ok(())
+        })?;
+    }
+    // The acknowledgement of the proxy's settings, so that it waits for nothing.
+    frames.flush()?;
+    if body != 1024 {
+        bail!("not the answer that was asked for: {body} bytes");
+    }
+    Ok(frames)
 }
 
 /// Resident bytes once they have stopped changing.

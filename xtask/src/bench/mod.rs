@@ -8,6 +8,7 @@
 
 mod certificates;
 mod control_plane;
+pub mod hyper_peer;
 mod load;
 mod memory;
 mod peers;
@@ -63,7 +64,8 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         report.tables.push(table);
     }
     if wanted("memory") {
-        for peer in peers.iter().filter(|peer| **peer != Peer::Direct) {
+        let measured = [Peer::Outrigger, Peer::Nginx, Peer::Envoy];
+        for peer in measured.iter().filter(|peer| peers.contains(peer)) {
             report.memory.push(memory::measure(&bench, *peer)?);
         }
         report.print_memory();
@@ -82,9 +84,7 @@ impl Bench {
             peers.iter().map(|peer| Row { proxy: peer.name(), samples: Vec::new() }).collect();
         for _ in 0..repetitions {
             for (peer, row) in peers.iter().zip(&mut rows) {
-                // Without a proxy there is nobody to take the TLS off.
-                let makes_sense = *peer != Peer::Direct || scenario.shape != Shape::Tls;
-                if makes_sense {
+                if peer.takes_part_in(scenario) {
                     let sample = self.sample(scenario, *peer);
                     row.samples.push(
                         sample.with_context(|| format!("{} in {}", peer.name(), scenario.name))?,
@@ -98,9 +98,13 @@ impl Bench {
     }
 
     fn sample(&self, scenario: &Scenario, peer: Peer) -> Result<Sample> {
-        let backend = Backend::bind(scenario.backends)?;
+        let backend = match scenario.shape {
+            Shape::Grpc => Backend::grpc()?,
+            _ => Backend::http1(scenario.backends)?,
+        };
         let mut setting = self.setting(scenario.shape, backend.addresses()?)?;
         setting.sidecars = scenario.sidecars;
+        setting.http2 = scenario.http2.is_some();
         let mut load = Load::new(backend)?;
         let running = peer.start(&self.root, &setting)?;
         let tls = match scenario.shape {
@@ -108,7 +112,8 @@ impl Bench {
             _ => None,
         };
         let (connections, path, pattern) = (scenario.connections, scenario.path, scenario.pattern);
-        load.begin(&Plan { target: running.entrance, connections, path, pattern, tls })?;
+        let (target, http2) = (running.entrance, scenario.http2);
+        load.begin(&Plan { target, connections, path, pattern, tls, http2 })?;
         let words = || {
             running
                 .processes
@@ -166,6 +171,7 @@ impl Bench {
         let (certificates, realtime) = (&self.certificates, self.realtime);
         Ok(Setting {
             shape,
+            http2: false,
             backends,
             idle_clusters: 0,
             sidecars: false,

@@ -46,6 +46,8 @@ pub struct MemoryRow {
     pub process: f64,
     pub per_http_connection: f64,
     pub per_tls_connection: f64,
+    /// HTTP/2 without TLS.
+    pub per_http2_connection: f64,
     pub per_cluster: f64,
 }
 
@@ -76,15 +78,19 @@ impl Row {
 }
 
 impl Table {
-    /// As Markdown: CPU per unit, and how it compares with nginx and Envoy.
+    /// As Markdown: CPU per unit, and how it compares with each of the others.
     pub fn print(&self) {
         let unit = if self.unit == "GB" { "s/GB" } else { "µs/req" };
+        let peers: Vec<&str> = (self.rows.iter().map(|row| row.proxy))
+            .filter(|proxy| !matches!(*proxy, "direct" | "outrigger"))
+            .collect();
         println!("\n### {} — {}\n", self.scenario, self.about);
         println!(
-            "| proxy | {}/s | CPU {unit} (min–max) | ×nginx | ×envoy | kernel % | core busy | p50 µs | p99 µs | errors |",
-            self.unit
+            "| proxy | {}/s | CPU {unit} (min–max) |{} kernel % | core busy | p50 µs | p99 µs | errors |",
+            self.unit,
+            peers.iter().map(|peer| format!(" ×{peer} |")).collect::<String>(),
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|{}---|---|---|---|---|", "---|".repeat(peers.len()));
         for row in &self.rows {
             let cpu = row.median(|s| s.cpu_per_unit);
             let (low, high) = row.range();
@@ -98,12 +104,11 @@ impl Table {
                     .map_or("–".to_owned(), |peer| format!("{:.2}", cpu / peer))
             };
             println!(
-                "| {} | {:.*} | {cpu:.2} ({low:.2}–{high:.2}) | {} | {} | {:.0} | {:.0}% | {} | {} | {} |",
+                "| {} | {:.*} | {cpu:.2} ({low:.2}–{high:.2}) |{} {:.0} | {:.0}% | {} | {} | {} |",
                 row.proxy,
                 if self.unit == "GB" { 2 } else { 0 },
                 row.median(|s| s.rate),
-                ratio("nginx"),
-                ratio("envoy"),
+                peers.iter().map(|peer| format!(" {} |", ratio(peer))).collect::<String>(),
                 row.median(|s| s.kernel_share) * 100.0,
                 row.median(|s| s.busy) * 100.0,
                 row.median(|s| f64::from(s.p50_us)),
@@ -117,19 +122,20 @@ impl Table {
 impl Report {
     pub fn print_memory(&self) {
         println!(
-            "\n### Idle memory\n\n| proxy | process MB | per HTTP/1 connection | per TLS connection | per cluster |"
+            "\n### Idle memory\n\n| proxy | process MB | per HTTP/1 connection | per TLS connection | per HTTP/2 connection | per cluster |"
         );
-        println!("|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|");
         for row in &self.memory {
             let kb = |bytes: f64| {
                 if bytes.is_nan() { "–".to_owned() } else { format!("{:.1} KB", bytes / 1024.0) }
             };
             println!(
-                "| {} | {:.1} | {} | {} | {} |",
+                "| {} | {:.1} | {} | {} | {} | {} |",
                 row.proxy,
                 row.process / 1e6,
                 kb(row.per_http_connection),
                 kb(row.per_tls_connection),
+                kb(row.per_http2_connection),
                 kb(row.per_cluster),
             );
         }

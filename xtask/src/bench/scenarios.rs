@@ -1,6 +1,6 @@
 //! What is measured: one row a scenario.
 
-use super::load::Pattern;
+use super::load::{Multiplexed, Pattern};
 use super::peers::Shape;
 
 /// One arrangement of proxy and load.
@@ -16,11 +16,33 @@ pub struct Scenario {
     /// With what a sidecar does beside: Istio's metrics and its access log (Envoy, which has no such metrics, writes the log;
     /// nginx does neither).
     pub sidecars: bool,
+    /// HTTP/2 from the clients, and how much of it at once.
+    pub http2: Option<Multiplexed>,
 }
 
 const fn http(name: &'static str, about: &'static str, path: &'static str) -> Scenario {
     let (shape, pattern) = (Shape::Http, Pattern::KeepAlive);
-    Scenario { name, about, shape, path, pattern, connections: 64, backends: 1, sidecars: false }
+    Scenario {
+        name,
+        about,
+        shape,
+        path,
+        pattern,
+        connections: 64,
+        backends: 1,
+        sidecars: false,
+        http2: None,
+    }
+}
+
+const fn http2(
+    name: &'static str,
+    about: &'static str,
+    path: &'static str,
+    shape: Shape,
+) -> Scenario {
+    let http2 = Some(Multiplexed { streams: 32, grpc: matches!(shape, Shape::Grpc) });
+    Scenario { shape, connections: 16, http2, ..http(name, about, path) }
 }
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -31,6 +53,8 @@ pub const SCENARIOS: &[Scenario] = &[
         ..http("s1-new", "an empty answer, a connection for each request", "/0")
     },
     http("s2", "16 KiB over kept HTTP/1.1 connections", "/16k"),
+    http2("s4a", "1 KiB, HTTP/2 in and HTTP/1.1 out", "/1k", Shape::Http),
+    http2("s4b", "unary gRPC calls, HTTP/2 in and out", "/pkg.Svc/Do", Shape::Grpc),
     Scenario { shape: Shape::Tls, ..http("s5", "1 KiB over kept TLS connections", "/1k") },
     Scenario {
         shape: Shape::Tls,

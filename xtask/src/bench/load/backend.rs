@@ -158,6 +158,11 @@ impl Connection {
     }
 }
 
+/// The length of what `path` is answered with.
+pub(super) fn size_of(path: &str) -> Option<usize> {
+    SIZES.iter().find(|(known, _)| *known == path).map(|(_, size)| *size)
+}
+
 fn choose(answers: &[(&'static str, Vec<u8>)], request: &[u8]) -> Option<Answer> {
     let path = request.strip_prefix(b"GET ")?.split(|b| *b == b' ').next()?;
     if path == b"/bulk" {
@@ -166,7 +171,7 @@ fn choose(answers: &[(&'static str, Vec<u8>)], request: &[u8]) -> Option<Answer>
     answers.iter().position(|(known, _)| known.as_bytes() == path).map(Answer::Sized)
 }
 
-fn listen() -> Result<TcpListener> {
+pub(super) fn listen() -> Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     socket.listen(BACKLOG)?;

@@ -138,25 +138,11 @@ impl Clients {
     }
 
     fn connect(&mut self, index: usize, epoll: &OwnedFd) -> Result<Client> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        if self.plan.pattern == Pattern::NewConnection {
+        let source = (self.plan.pattern == Pattern::NewConnection).then(|| {
             self.next_source = (self.next_source + 1) % SOURCE_ADDRESSES;
-            socket.set_reuse_address(true)?;
-            socket.bind(
-                &SocketAddr::from((Ipv4Addr::new(127, 0, 1, self.next_source + 1), 0)).into(),
-            )?;
-        }
-        match socket.connect(&self.plan.target.into()) {
-            Ok(()) => {}
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("connecting to {}", self.plan.target));
-            }
-        }
-        let stream: TcpStream = socket.into();
+            Ipv4Addr::new(127, 0, 1, self.next_source + 1)
+        });
+        let stream = connect(self.plan.target, source)?;
         let tls = self.plan.tls.clone().map(|config| {
             let name = ServerName::try_from("bench.local").context("the server's name")?;
             Ok::<_, anyhow::Error>(Box::new(rustls::ClientConnection::new(config, name)?))
@@ -165,6 +151,24 @@ impl Clients {
         epoll::add(epoll, &stream, EventData::new_u64(CLIENT | index as u64), flags)?;
         let (reader, sent_at) = (ResponseReader::default(), Instant::now());
         Ok(Client { stream, tls: tls.transpose()?, reader, sent_at, request_pending: true })
+    }
+}
+
+/// A socket that connects, from `source` if it matters, without waiting for it.
+pub(super) fn connect(target: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source {
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    let in_progress = rustix::io::Errno::INPROGRESS.raw_os_error();
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(in_progress) => {
+            Err(error).with_context(|| format!("connecting to {target}"))
+        }
+        _ => Ok(socket.into()),
     }
 }
 

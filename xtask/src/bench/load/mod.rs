@@ -4,6 +4,7 @@
 
 mod backend;
 mod client;
+mod http2;
 mod response;
 
 use std::net::SocketAddr;
@@ -15,8 +16,7 @@ use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::time::Timespec;
 
-pub use backend::Backend;
-use client::Clients;
+pub use http2::{Block, END_STREAM, Frames, Multiplexed, kind};
 
 /// What the clients do with their connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Plan {
     pub path: &'static str,
     pub pattern: Pattern,
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// HTTP/2 instead of HTTP/1.1, and how.
+    pub http2: Option<Multiplexed>,
 }
 
 /// What came of a stretch of load.
@@ -71,6 +73,37 @@ const CLIENT: u64 = 0;
 const BACKEND: u64 = 1 << 32;
 const LISTENER: u64 = 2 << 32;
 
+/// What answers behind the proxies.
+pub enum Backend {
+    Http1(backend::Backend),
+    /// One gRPC method over HTTP/2.
+    Grpc(http2::Backend),
+}
+
+impl Backend {
+    /// HTTP/1 on so many free ports of 127.0.0.1.
+    pub fn http1(listeners: usize) -> Result<Self> {
+        Ok(Self::Http1(backend::Backend::bind(listeners)?))
+    }
+
+    /// gRPC on a free port of 127.0.0.1.
+    pub fn grpc() -> Result<Self> {
+        Ok(Self::Grpc(http2::Backend::bind()?))
+    }
+
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        match self {
+            Self::Http1(backend) => backend.addresses(),
+            Self::Grpc(backend) => backend.addresses(),
+        }
+    }
+}
+
+enum Clients {
+    Http1(client::Clients),
+    Http2(http2::Clients),
+}
+
 /// The loop: a backend, and the clients of the current plan.
 pub struct Load {
     epoll: OwnedFd,
@@ -83,7 +116,10 @@ pub struct Load {
 impl Load {
     pub fn new(backend: Backend) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll_create")?;
-        backend.register(&epoll)?;
+        match &backend {
+            Backend::Http1(backend) => backend.register(&epoll)?,
+            Backend::Grpc(backend) => backend.register(&epoll)?,
+        }
         let event =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let scratch = vec![0; 256 * 1024].into_boxed_slice();
@@ -93,7 +129,10 @@ impl Load {
     /// Opens the plan's connections; those of the plan before are closed.
     pub fn begin(&mut self, plan: &Plan) -> Result<()> {
         self.clients = None;
-        self.clients = Some(Clients::open(plan, &self.epoll)?);
+        self.clients = Some(match plan.http2 {
+            None => Clients::Http1(client::Clients::open(plan, &self.epoll)?),
+            Some(load) => Clients::Http2(http2::Clients::open(plan, load, &self.epoll)?),
+        });
         Ok(())
     }
 
@@ -131,13 +170,23 @@ impl Load {
             let token = event.data.u64();
             let index = (token & 0xffff_ffff) as usize;
             match token & !0xffff_ffff {
-                LISTENER => self.backend.accept(index, &self.epoll)?,
-                BACKEND => self.backend.ready(index, &self.epoll, &mut self.scratch),
-                _ => {
-                    if let Some(clients) = &mut self.clients {
+                LISTENER => match &mut self.backend {
+                    Backend::Http1(backend) => backend.accept(index, &self.epoll)?,
+                    Backend::Grpc(backend) => backend.accept(&self.epoll)?,
+                },
+                BACKEND => match &mut self.backend {
+                    Backend::Http1(backend) => backend.ready(index, &self.epoll, &mut self.scratch),
+                    Backend::Grpc(backend) => backend.ready(index, &self.epoll, &mut self.scratch),
+                },
+                _ => match &mut self.clients {
+                    None => {}
+                    Some(Clients::Http1(clients)) => {
                         clients.ready(index, &self.epoll, &mut self.scratch, tally)?;
                     }
-                }
+                    Some(Clients::Http2(clients)) => {
+                        clients.ready(index, &self.epoll, &mut self.scratch, tally)?;
+                    }
+                },
             }
         }
         Ok(())

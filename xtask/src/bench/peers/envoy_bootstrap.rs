@@ -17,9 +17,10 @@ const ACCESS_LOG: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-
 
 /// The bootstrap as JSON, which is YAML too. `has_istio` is whether the proxy knows Istio's filters.
 pub fn render(hop: &Hop<'_>, has_istio: bool) -> String {
-    let mut clusters = vec![cluster("backend", &hop.upstreams, upstream_tls(hop))];
-    let idle =
-        (0..hop.setting.idle_clusters).map(|n| cluster(&format!("idle-{n}"), &hop.upstreams, None));
+    let shape = hop.setting.shape;
+    let mut clusters = vec![cluster(shape, "backend", &hop.upstreams, upstream_tls(hop))];
+    let idle = (0..hop.setting.idle_clusters)
+        .map(|n| cluster(shape, &format!("idle-{n}"), &hop.upstreams, None));
     clusters.extend(idle);
     let mut chain = json!({ "filters": [terminal_filter(hop, has_istio)] });
     if let Some(tls) = downstream_tls(hop) {
@@ -120,7 +121,7 @@ fn terminal_filter(hop: &Hop<'_>, has_istio: bool) -> Value {
     manager
 }
 
-fn cluster(name: &str, upstreams: &[SocketAddr], tls: Option<Value>) -> Value {
+fn cluster(shape: Shape, name: &str, upstreams: &[SocketAddr], tls: Option<Value>) -> Value {
     let endpoints: Vec<Value> = upstreams
         .iter()
         .map(|upstream| json!({ "endpoint": { "address": address(*upstream) } }))
@@ -139,6 +140,14 @@ fn cluster(name: &str, upstreams: &[SocketAddr], tls: Option<Value>) -> Value {
     });
     if let Some(tls) = tls {
         cluster["transport_socket"] = tls;
+    }
+    if shape == Shape::Grpc {
+        cluster["typed_extension_protocol_options"] = json!({
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        });
     }
     cluster
 }

@@ -1,6 +1,7 @@
 //! The proxies that are compared: each turns a [`Setting`] into running processes.
 
 mod envoy_bootstrap;
+mod haproxy_conf;
 mod nginx_conf;
 
 use std::fs;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 
 use super::certificates::Certificates;
 use super::process::Process;
+use super::scenarios::Scenario;
 use crate::setup;
 
 /// What the proxies are asked to be.
@@ -19,6 +21,8 @@ use crate::setup;
 pub enum Shape {
     /// HTTP in, HTTP out.
     Http,
+    /// gRPC in, gRPC out: HTTP/2 without TLS.
+    Grpc,
     /// HTTPS in, HTTP out.
     Tls,
     /// Bytes in, bytes out.
@@ -30,6 +34,8 @@ pub enum Shape {
 /// One arrangement to measure.
 pub struct Setting<'a> {
     pub shape: Shape,
+    /// Whether HTTP/2 comes in, for those who have to be told.
+    pub http2: bool,
     pub backends: Vec<SocketAddr>,
     /// Clusters that exist beside the one that is used, for measuring what a cluster costs.
     pub idle_clusters: usize,
@@ -72,18 +78,38 @@ pub enum Peer {
     Direct,
     Outrigger,
     Nginx,
+    HaProxy,
     Envoy,
+    /// [`super::hyper_peer`].
+    Hyper,
 }
 
 impl Peer {
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Outrigger, Self::Nginx, Self::Envoy];
+    pub const ALL: [Self; 6] =
+        [Self::Direct, Self::Outrigger, Self::Nginx, Self::HaProxy, Self::Envoy, Self::Hyper];
+
+    /// Whether the proxy is set up here for what `scenario` asks. HAProxy and hyper are there for HTTP/2.
+    pub fn takes_part_in(self, scenario: &Scenario) -> bool {
+        match self {
+            // Without a proxy there is nobody to take the TLS off or to translate.
+            Self::Direct => {
+                scenario.shape != Shape::Tls
+                    && scenario.http2.is_some() == (scenario.shape == Shape::Grpc)
+            }
+            Self::Outrigger | Self::Nginx | Self::Envoy => true,
+            Self::HaProxy => scenario.http2.is_some(),
+            Self::Hyper => scenario.shape == Shape::Grpc,
+        }
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Outrigger => "outrigger",
             Self::Nginx => "nginx",
+            Self::HaProxy => "haproxy",
             Self::Envoy => "envoy",
+            Self::Hyper => "hyper",
         }
     }
 
@@ -124,17 +150,14 @@ impl Peer {
             _ => self.name().to_owned(),
         };
         let folder = &hop.setting.folder;
-        let file = folder.join(if self == Self::Nginx {
-            format!("{name}.conf")
-        } else {
-            format!("{name}.yaml")
-        });
-        let text = match self {
-            Self::Nginx => nginx_conf::render(hop, folder),
-            _ => envoy_bootstrap::render(hop, self == Self::Outrigger),
+        let (end, text) = match self {
+            Self::Nginx => ("conf", nginx_conf::render(hop, folder)),
+            Self::HaProxy => ("cfg", haproxy_conf::render(hop)),
+            _ => ("yaml", envoy_bootstrap::render(hop, self == Self::Outrigger)),
         };
+        let file = folder.join(format!("{name}.{end}"));
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        let command = self.command(root, &file)?;
+        let command = self.command(root, hop, &file)?;
         let mut process =
             Process::start(&command, &folder.join(format!("{name}.log")), hop.setting.realtime)?;
         process
@@ -143,12 +166,21 @@ impl Peer {
         Ok(process)
     }
 
-    fn command(self, root: &Path, file: &Path) -> Result<Command> {
+    fn command(self, root: &Path, hop: &Hop<'_>, file: &Path) -> Result<Command> {
         let mut command;
         match self {
             Self::Nginx => {
                 command = Command::new("nginx");
                 command.arg("-c").arg(file);
+            }
+            Self::HaProxy => {
+                command = Command::new("haproxy");
+                command.args(["-db", "-f"]).arg(file);
+            }
+            Self::Hyper => {
+                command = Command::new(std::env::current_exe().context("this program's path")?);
+                let upstream = *hop.upstreams.first().context("no upstream")?;
+                command.args(["hyper-proxy", &hop.listen.to_string(), &upstream.to_string()]);
             }
             Self::Envoy => {
                 command = Command::new(

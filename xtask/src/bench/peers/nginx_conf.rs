@@ -26,6 +26,15 @@ pub fn render(hop: &Hop<'_>, folder: &Path) -> String {
     }
     let (listen_tls, server_tls) = downstream_tls(hop);
     let (scheme, upstream_tls) = upstream_tls(hop);
+    let listen_http2 = if hop.setting.http2 { " http2" } else { "" };
+    let pass = if hop.setting.shape == Shape::Grpc {
+        "grpc_pass grpc://backend;\n".to_owned()
+    } else {
+        format!(
+            "proxy_pass {scheme}://backend;\n      proxy_http_version 1.1;\n\
+             \x20     proxy_set_header Connection \"\";\n      proxy_set_header Host $host;\n{upstream_tls}"
+        )
+    };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|kind| format!("  {kind}_temp_path {folder}/nginx-temp-{kind};\n"))
@@ -34,9 +43,8 @@ pub fn render(hop: &Hop<'_>, folder: &Path) -> String {
         text,
         "http {{\n  access_log off;\n  keepalive_requests 1000000000;\n  keepalive_timeout 3600s;\n  tcp_nodelay on;\n{temporary}\
          \x20 upstream backend {{ {servers} keepalive 256; keepalive_requests 1000000000; keepalive_timeout 3600s; }}\n\
-         \x20 server {{\n    listen {listen}{listen_tls} backlog=4096;\n{server_tls}\
-         \x20   location / {{\n      proxy_pass {scheme}://backend;\n      proxy_http_version 1.1;\n\
-         \x20     proxy_set_header Connection \"\";\n      proxy_set_header Host $host;\n{upstream_tls}    }}\n  }}\n}}\n",
+         \x20 server {{\n    listen {listen}{listen_tls}{listen_http2} backlog=4096;\n{server_tls}\
+         \x20   location / {{\n      {pass}    }}\n  }}\n}}\n",
         servers = servers(hop)
     );
     text
