@@ -50,7 +50,7 @@ pub struct Options {
     /// The same for all streams of the connection: `initial_connection_window_size`. More than one stream's, so that a stream
     /// that nobody reads does not hold up the others.
     pub initial_connection_window: u32,
-    /// How far a stream's window may grow while what arrives is passed on without delay.
+    /// How far a stream's window may grow while what arrives is passed on without delay, if the way to the peer is long.
     pub max_stream_window: u32,
     /// How far the connection's may.
     pub max_connection_window: u32,
@@ -84,7 +84,7 @@ impl Default for Options {
             max_concurrent_streams: 1024,
             initial_stream_window: RFC_WINDOW,
             initial_connection_window: 1 << 20,
-            max_stream_window: 2 << 20,
+            max_stream_window: 4 << 20,
             max_connection_window: 16 << 20,
             allow_connect: false,
             stream_error_on_invalid_http_message: false,

@@ -130,7 +130,8 @@ impl Connection {
                 continue;
             }
             let may_grow = stream.receive.target() < self.options.max_stream_window;
-            if may_grow && self.probe.start(id, &stream.receive, &self.receive) {
+            let now_ns = self.limits.now_ns;
+            if may_grow && self.probe.start(id, &stream.receive, &self.receive, now_ns) {
                 write_ping(0, PROBE, out);
                 self.limits.outbound.wrote_control(HEAD_LEN + PROBE.len());
             }

@@ -83,8 +83,11 @@ impl ReceiveWindow {
         self.target
     }
 
-    pub fn grow_to(&mut self, target: u32) {
+    /// Raises the target; says whether it was lower.
+    pub fn grow_to(&mut self, target: u32) -> bool {
+        let grows = target > self.target;
         self.target = self.target.max(target);
+        grows
     }
 
     /// What arrives leaves: at most a quarter of the window waits here.
@@ -94,7 +97,9 @@ impl ReceiveWindow {
 }
 
 /// Finds out whether a window is too small for the way to the peer: a PING goes out just before a window is opened, and all
-/// that arrives until its answer was sent within the old credit. If that was used up, the peer has waited for us.
+/// that arrives until its answer was sent within the old credit. If that was used up, the peer has waited for us. How far a
+/// window may grow follows from how long the answer took: on a short way a small one is enough for any throughput, and what
+/// a reader who turns out to be slow leaves lying here is small, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Probe {
     /// 0 while no PING is on its way.
@@ -103,10 +108,16 @@ pub(super) struct Probe {
     connection_credit: u32,
     stream_used: u32,
     connection_used: u32,
-    /// Openings of a window to let pass before the next try: doubled whenever one finds nothing.
+    started_ns: u64,
+    /// The least time that an answer has taken; 0 before the first.
+    way_ns: u64,
+    /// Openings of a window to let pass before the next try: doubled whenever one helps nothing.
     pause: u8,
     passes: u8,
 }
+
+/// A stream is not to need more than its window at this throughput, in bytes a millisecond.
+const PACE: u64 = 512 * 1024;
 
 const LONGEST_PAUSE: u8 = 64;
 
@@ -116,6 +127,8 @@ pub(super) struct Verdict {
     pub stream: u32,
     pub stream_is_narrow: bool,
     pub connection_is_narrow: bool,
+    /// More than this a stream's window need not be, for the length of the way.
+    pub enough: u32,
 }
 
 impl Probe {
@@ -125,6 +138,7 @@ impl Probe {
         stream: u32,
         window: &ReceiveWindow,
         connection: &ReceiveWindow,
+        now_ns: u64,
     ) -> bool {
         if self.stream != 0 {
             return false;
@@ -138,6 +152,8 @@ impl Probe {
             stream,
             stream_credit: credit(window),
             connection_credit: credit(connection),
+            started_ns: now_ns,
+            way_ns: self.way_ns,
             pause: self.pause,
             ..Probe::default()
         };
@@ -155,23 +171,29 @@ impl Probe {
     }
 
     /// The answer is there.
-    pub fn finish(&mut self) -> Option<Verdict> {
+    pub fn finish(&mut self, now_ns: u64) -> Option<Verdict> {
         let stream = std::mem::take(&mut self.stream);
         if stream == 0 {
             return None;
         }
+        let took_ns = now_ns.saturating_sub(self.started_ns).max(1);
+        self.way_ns = if self.way_ns == 0 { took_ns } else { self.way_ns.min(took_ns) };
+        let enough = self.way_ns.saturating_mul(PACE) / 1_000_000;
         let is_narrow = |used: u32, credit: u32| used >= credit - credit / 8;
         let verdict = Verdict {
             stream,
             stream_is_narrow: is_narrow(self.stream_used, self.stream_credit),
             connection_is_narrow: is_narrow(self.connection_used, self.connection_credit),
+            enough: u32::try_from(enough).unwrap_or(u32::MAX),
         };
-        self.pause = match verdict.stream_is_narrow || verdict.connection_is_narrow {
-            true => 0,
-            false => (self.pause * 2 + 1).min(LONGEST_PAUSE),
-        };
+        self.pause = (self.pause * 2 + 1).min(LONGEST_PAUSE);
         self.passes = 0;
         Some(verdict)
+    }
+
+    /// Something has grown: the next try may come at once.
+    pub fn has_helped(&mut self) {
+        self.pause = 0;
     }
 }
 
@@ -206,35 +228,39 @@ mod tests {
     #[test]
     fn the_target_follows_the_reader() {
         let mut window = ReceiveWindow::new(100, 100);
-        window.grow_to(400);
+        assert!(window.grow_to(400));
         assert_eq!(window.grant(), 300);
         assert!(window.take(390) && !window.drains());
         assert_eq!(window.pass_at_readers_pace(10, 100), 10);
         assert_eq!((window.target(), window.is_due()), (100, false), "it is slow");
         assert_eq!(window.pass_at_readers_pace(380, 100), 380);
         assert_eq!((window.grant(), window.credit()), (90, 100));
-        window.grow_to(50);
-        assert_eq!(window.target(), 100);
+        assert!(!window.grow_to(50) && window.target() == 100);
     }
 
     #[test]
     fn a_probe_tells_a_long_way_from_a_slow_sender() {
         let (mut probe, narrow) = (Probe::default(), ReceiveWindow::new(100, 200));
         let connection = ReceiveWindow::new(10_000, 10_000);
-        assert!(probe.start(3, &narrow, &connection) && !probe.start(3, &narrow, &connection));
+        const MS: u64 = 1_000_000;
+        assert!(probe.start(3, &narrow, &connection, MS));
+        assert!(!probe.start(3, &narrow, &connection, MS), "one at a time");
         probe.arrived(3, 95);
         probe.arrived(5, 1000);
-        let verdict = probe.finish();
-        assert_eq!(
-            verdict,
-            Some(Verdict { stream: 3, stream_is_narrow: true, connection_is_narrow: false })
-        );
-        assert_eq!(probe.finish(), None, "an answer that nobody waits for");
+        let enough = 2 * 512 * 1024;
+        let verdict =
+            Verdict { stream: 3, stream_is_narrow: true, connection_is_narrow: false, enough };
+        assert_eq!(probe.finish(3 * MS), Some(verdict));
+        assert_eq!(probe.finish(4 * MS), None, "an answer that nobody waits for");
+        probe.has_helped();
 
-        assert!(probe.start(3, &narrow, &connection));
+        assert!(probe.start(3, &narrow, &connection, 5 * MS));
         probe.arrived(3, 50);
-        assert!(probe.finish().is_some_and(|verdict| !verdict.stream_is_narrow));
-        assert!(!probe.start(3, &narrow, &connection), "not again at once");
-        assert!(probe.start(3, &narrow, &connection));
+        let verdict = probe.finish(1000 * MS);
+        assert!(
+            verdict.is_some_and(|verdict| !verdict.stream_is_narrow && verdict.enough == enough)
+        );
+        assert!(!probe.start(3, &narrow, &connection, 0), "not again at once");
+        assert!(probe.start(3, &narrow, &connection, 0));
     }
 }

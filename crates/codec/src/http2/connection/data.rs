@@ -158,26 +158,32 @@ impl Connection {
         }
     }
 
-    fn widen(&mut self) {
+    fn widen(&mut self) -> bool {
         let wider = self.receive.target().saturating_mul(2);
-        self.receive.grow_to(wider.min(self.options.max_connection_window));
+        let grows = self.receive.grow_to(wider.min(self.options.max_connection_window));
         self.output.due |= self.receive.is_due();
+        grows
     }
 
     /// An answer to a probe.
     pub(super) fn probed(&mut self) {
-        let Some(verdict) = self.probe.finish() else { return };
-        if verdict.connection_is_narrow && self.receive.drains() {
-            self.widen();
-        }
-        let most = self.options.max_stream_window;
-        let Some(stream) = self.streams.get_mut(verdict.stream) else { return };
-        if verdict.stream_is_narrow && stream.receive.drains() {
+        let Some(verdict) = self.probe.finish(self.limits.now_ns) else { return };
+        let is_enough = self.receive.target() >= verdict.enough.saturating_mul(2);
+        let mut grows =
+            verdict.connection_is_narrow && !is_enough && self.receive.drains() && self.widen();
+        let most = self.options.max_stream_window.min(verdict.enough);
+        if let Some(stream) = self.streams.get_mut(verdict.stream)
+            && verdict.stream_is_narrow
+            && stream.receive.drains()
+        {
             let wider = stream.receive.target().saturating_mul(2).min(most);
-            stream.receive.grow_to(wider);
+            grows |= stream.receive.grow_to(wider);
             if self.receive.target() < wider.saturating_mul(2) {
                 self.widen();
             }
+        }
+        if grows {
+            self.probe.has_helped();
         }
     }
 }

@@ -137,14 +137,14 @@ fn the_connection_is_shared() {
     assert_eq!(server.feed(Wire::default().window(0, 1)), [""; 0], "nobody has waited for it");
 }
 
-/// A bulk stream over a way that takes long: everything allowed is sent before an opening arrives.
-#[test]
-fn windows_grow_while_they_are_what_holds_the_peer_up() {
+/// A bulk stream over a way that takes time: everything allowed is sent before an opening arrives.
+fn grown_over_a_way_of(way_ns: u64) -> (usize, usize) {
     let mut server = uploading(Options::default());
     let mut credit = 65_535;
     let mut connection_credit = 1 << 20;
     let mut most_held = 0;
-    for _ in 0..200 {
+    for round in 0..200 {
+        server.codec.observe(round * way_ns, 0);
         // All that the client may send is under way when the first of it is passed on.
         let burst = credit.min(connection_credit);
         let mut left = burst;
@@ -166,14 +166,25 @@ fn windows_grow_while_they_are_what_holds_the_peer_up() {
                     connection_credit += by.parse().unwrap_or(0)
                 }
                 (Some("PING"), ..) => {
+                    server.codec.observe((round + 1) * way_ns, 0);
                     server.feed(Wire::default().frame(Kind::Ping, ACK, 0, b"or.probe"));
                 }
                 other => panic!("{other:?}"),
             }
         }
     }
-    assert!((1 << 20..=2 << 20).contains(&credit), "{credit}");
-    assert!((2 << 20..=16 << 20).contains(&connection_credit), "{connection_credit}");
+    (credit, connection_credit)
+}
+
+#[test]
+fn windows_grow_while_they_are_what_holds_the_peer_up() {
+    let (stream, connection) = grown_over_a_way_of(20_000_000);
+    assert!((2 << 20..=4 << 20).contains(&stream), "{stream}");
+    assert!((4 << 20..=16 << 20).contains(&connection), "{connection}");
+    // On a short way a small window is as fast.
+    let (stream, connection) = grown_over_a_way_of(300_000);
+    assert!((70_000..=157_286).contains(&stream), "{stream}");
+    assert!((1 << 19..=1 << 20).contains(&connection), "{connection}");
 }
 
 /// The same way, and a reader that takes what it takes: the window stays as it was.
@@ -181,7 +192,8 @@ fn windows_grow_while_they_are_what_holds_the_peer_up() {
 fn a_slow_reader_gets_no_more() {
     let mut server = uploading(Options::default());
     let mut credit = 65_535usize;
-    for _ in 0..500 {
+    for round in 0..500 {
+        server.codec.observe(round * 20_000_000, 0);
         arrive(&mut server, credit);
         credit = 0;
         server.codec.passed_on(ONE, 4_000);

@@ -244,7 +244,7 @@ impl Exchange {
 }
 
 fn options(random: &mut Random) -> Options {
-    let small = [RFC_WINDOW, 50, 1000, 16_384, 200_000];
+    let small = [RFC_WINDOW, 500, 5000, 16_384, 200_000];
     Options {
         initial_stream_window: small[random.below(small.len())],
         initial_connection_window: [RFC_WINDOW, 1 << 20][random.below(2)],
@@ -255,11 +255,11 @@ fn options(random: &mut Random) -> Options {
     }
 }
 
-fn deliver(from: &mut Peer, to: &mut Peer, random: &mut Random) {
+fn deliver(from: &mut Peer, to: &mut Peer, now_ns: u64, random: &mut Random) {
     let len = random.below(70_000).min(from.wire.len());
     to.pending.extend(from.wire.drain(..len));
     let unsent = from.wire.len();
-    either!(&mut from.codec, end => end.codec.observe(0, unsent));
+    either!(&mut from.codec, end => end.codec.observe(now_ns, unsent));
     to.decode(random);
 }
 
@@ -271,7 +271,8 @@ fn simulate(seed: u64) {
     let server = Codec::Server(Box::new(Server::new(options(&mut random))));
     let mut peers = [Peer::new(client), Peer::new(server)];
     let resets = random.one_in(2);
-    for _step in 0..400_000 {
+    for step in 0..400_000 {
+        let now_ns = step * 100_000;
         let [client, server] = &mut peers;
         let opened = client.finished + client.reset + client.streams.len();
         if opened >= STREAMS && client.streams.is_empty() && server.streams.is_empty() {
@@ -281,8 +282,8 @@ fn simulate(seed: u64) {
         if opened < STREAMS && random.one_in(8) {
             client.open(&mut random);
         }
-        deliver(client, server, &mut random);
-        deliver(server, client, &mut random);
+        deliver(client, server, now_ns, &mut random);
+        deliver(server, client, now_ns, &mut random);
         let peer = &mut peers[random.below(2)];
         if let Some(id) = peer.any_stream(&mut random) {
             match random.below(300) {
@@ -307,8 +308,8 @@ fn check_the_end(mut peers: [Peer; 2]) {
         for peer in [&mut *client, &mut *server] {
             peer.write(|codec, out| either!(codec, end => end.codec.write_control(out)));
         }
-        deliver(client, server, &mut random);
-        deliver(server, client, &mut random);
+        deliver(client, server, u64::MAX, &mut random);
+        deliver(server, client, u64::MAX, &mut random);
     }
     for peer in &peers {
         assert!(peer.wire.is_empty() && peer.pending.is_empty());
