@@ -112,7 +112,6 @@ fn http_route(route: &HttpRoute, path: &FieldPath, found: &mut Findings) {
         found.add_if(fault.abort.is_some(), &path, "abort");
     }
     found.add_if(!route.mirrors.is_empty(), path, "mirrors");
-    found.add_if(route.cors_policy.is_some(), path, "corsPolicy");
     if let Some(retries) = &route.retries {
         found.add_if(
             retries.retry_remote_localities.is_some(),
@@ -214,13 +213,6 @@ fn connection_pool(pool: &ConnectionPool, path: &FieldPath, found: &mut Findings
     if let Some(tcp) = &pool.tcp {
         found.add_if(tcp.idle_timeout.is_some(), &path.clone().field("tcp"), "idleTimeout");
     }
-    if let Some(http) = &pool.http {
-        found.add_if(
-            http.http2_keep_alive.is_some(),
-            &path.clone().field("http"),
-            "http2KeepAlive",
-        );
-    }
 }
 
 fn gateway(view: &Gateway, spec: &FieldPath, found: &mut Findings) {
@@ -274,12 +266,9 @@ mod tests {
     #[test]
     fn fields_are_named_by_path() {
         let found = named(
-            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, corsPolicy: {allowOrigins: [{exact: x}]}, mirror: {host: b}, route: [{destination: {host: a}}]}]}}",
+            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, mirror: {host: b}, route: [{destination: {host: a}}]}]}}",
         );
-        assert_eq!(
-            found,
-            ["spec.http[0].fault.abort", "spec.http[0].mirrors", "spec.http[0].corsPolicy"]
-        );
+        assert_eq!(found, ["spec.http[0].fault.abort", "spec.http[0].mirrors"]);
         let found = named(
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: PASSTHROUGH}}]}}}",
         );

@@ -12,6 +12,8 @@ pub const BLOCK_ALL: &str = "block_all";
 pub const BLACKHOLE_VIRTUAL_HOST: &str = "blackhole";
 /// The route name of a route that no VirtualService made.
 pub const DEFAULT_ROUTE: &str = "default";
+/// The route name of a route that relays what a CONNECT request carries.
+pub const TUNNEL_ROUTE: &str = "tunnel";
 /// The gateway name that stands for every sidecar.
 pub const MESH_GATEWAY: &str = "mesh";
 /// The cluster that reaches the control plane itself (static, in the bootstrap).

@@ -35,7 +35,7 @@ pub enum ProxyKind {
 
 /// What a node can load, as far as anything emitted depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Capabilities(u8);
+pub struct Capabilities(u16);
 
 impl Capabilities {
     /// Virtual hosts as resources of their own, eagerly.
@@ -48,10 +48,10 @@ impl Capabilities {
     pub const PEER_METADATA: Capabilities = Capabilities(1 << 3);
     /// `envoy.filters.http.basic_auth`.
     pub const BASIC_AUTH: Capabilities = Capabilities(1 << 4);
-
-    /// HTTP/2, both ways.
-    pub const HTTP2: Capabilities = Capabilities(1 << 5);
-
+    /// `envoy.filters.http.cors`.
+    pub const CORS: Capabilities = Capabilities(1 << 5);
+    /// `envoy.filters.http.grpc_web`.
+    pub const GRPC_WEB: Capabilities = Capabilities(1 << 6);
     /// Whether all of `other` is there.
     pub fn contains(self, other: Capabilities) -> bool {
         self.0 & other.0 == other.0

@@ -53,7 +53,9 @@ fn a_sidecar_gets_istios_names() {
         names(&client, VirtualHost),
         [
             "http_proxy/block_all",
+            "http_proxy/istio-ingressgateway.istio-system.svc.cluster.local:443",
             "http_proxy/istio-ingressgateway.istio-system.svc.cluster.local:80",
+            "http_proxy/mysqldb.default.svc.cluster.local:3306",
             "http_proxy/productpage.default.svc.cluster.local:9080",
             "http_proxy/reviews.default.svc.cluster.local:9080",
         ]
@@ -176,7 +178,7 @@ fn a_node_gets_only_what_it_can_load() {
         assert!(!listener.to_string().contains(extension), "{extension}");
     }
     let routes = json(&client, RouteConfiguration, "http_proxy");
-    assert_eq!(routes["virtual_hosts"].as_array().map(Vec::len), Some(4));
+    assert_eq!(routes["virtual_hosts"].as_array().map(Vec::len), Some(6));
     let cluster = json(&client, Cluster, "outbound|9080||reviews.default.svc.cluster.local");
     assert!(cluster.to_string().contains("istio-http/1.1"), "static ALPN: {cluster}");
 

@@ -15,8 +15,6 @@ use crate::proxy::{Capabilities, Peer, Proxy, ProxyKind, Upstream};
 pub const DEFAULT_HTTP_PROXY_PORT: u16 = 15007;
 /// The node's word that it takes virtual hosts as resources of their own, all of them at once.
 pub const EAGER_VHDS_FEATURE: &str = "outrigger.eager_vhds";
-/// The node's word that it speaks HTTP/2. Envoy does, without saying so.
-pub const HTTP2_FEATURE: &str = "outrigger.http2";
 
 /// Why a node is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,11 +123,6 @@ fn capabilities(node: &Node) -> Capabilities {
     let mut all = Capabilities::default();
     if node.client_features.iter().any(|feature| feature == EAGER_VHDS_FEATURE) {
         all = all.with(Capabilities::EAGER_VHDS);
-    }
-    if node.user_agent_name == "envoy"
-        || node.client_features.iter().any(|feature| feature == HTTP2_FEATURE)
-    {
-        all = all.with(Capabilities::HTTP2);
     }
     for (capability, type_url) in extension_type_urls() {
         // Envoy lists type names with or without the host that type URLs start with.

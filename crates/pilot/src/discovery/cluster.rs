@@ -48,7 +48,7 @@ pub fn keys(context: &PushContext, view: &ViewKey, row: &Row) -> Vec<ClusterKey>
             identities: row.identities.clone(),
             server_mode: context.authentication.of_namespace(&service.namespace),
             alpn_by_request: view.capabilities.contains(Capabilities::ALPN),
-            speaks_http2: view.capabilities.contains(Capabilities::HTTP2),
+            detects: view.kind == ProxyKind::Sidecar,
             mesh: context.mesh.clone(),
         })
         .collect()
@@ -102,7 +102,6 @@ fn of_proxy(
                 application: inbound.application,
                 service: inbound.service,
                 connect_timeout: context.mesh.connect_timeout,
-                speaks_http2: proxy.capabilities.contains(Capabilities::HTTP2),
             };
             caches.inbound_clusters.resource(key, |key| {
                 let cluster = cluster::inbound(key);

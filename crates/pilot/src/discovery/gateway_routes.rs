@@ -225,6 +225,7 @@ fn keys(
                     .collect(),
                 default_cluster: None,
                 redirect_to_https: found.redirect,
+                tunnel_cluster: None,
             }
         })
         .collect();
@@ -237,6 +238,7 @@ fn keys(
             virtual_services: Vec::new(),
             default_cluster: None,
             redirect_to_https: false,
+            tunnel_cluster: None,
         });
     }
     keys

@@ -3,27 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use resources::kinds::networking::sidecar::{DefaultEndpoint, IngressListener};
-use resources::terms::gateway_ref::GatewayRef;
+use resources::kinds::networking::sidecar::{DefaultEndpoint, EgressListener, IngressListener};
 use xds::ResourceType;
 
 use super::origin::Translated;
+use super::upstream::{self, UpstreamListener};
 use super::view::ViewKey;
-use super::virtual_host::destination_services;
 use super::{Caches, Generator, gateway_routes, nothing_of_view, proxyless};
-use crate::model::hostname;
 use crate::model::interned::Interned;
 use crate::model::registry::Row;
 use crate::model::service::{Host, Protocol, Service, ServicePort, TargetPort};
 use crate::model::sidecar::{self, HTTP_PROXY_ROUTE};
 use crate::model::{Aspect, PushContext};
-use crate::naming;
 use crate::networking::cluster::Application;
-use crate::networking::destination::Destinations;
 use crate::networking::gateway;
 use crate::networking::inbound::{self, InboundKey};
-use crate::networking::outbound::{self, HttpKey, TcpKey};
-use crate::proxy::{Proxy, ProxyKind, Upstream};
+use crate::networking::outbound::{self, HttpKey};
+use crate::proxy::{Proxy, ProxyKind};
 
 pub(super) const GENERATOR: Generator = Generator {
     kind: ResourceType::Listener,
@@ -200,135 +196,85 @@ fn outbound_listeners(
     view: &ViewKey,
     taken: &mut BTreeSet<(IpAddr, u16)>,
 ) -> Vec<Translated> {
-    let mut http: Vec<(IpAddr, u16, String)> = Vec::new();
-    let mut tcp: Vec<TcpKey> = Vec::new();
     let written = view.egress().listeners();
-    if written.is_empty() {
-        http.push((proxy.address, proxy.http_proxy_port, HTTP_PROXY_ROUTE.to_owned()));
-    }
-    for listener in written {
-        let bind =
-            listener.bind.as_deref().and_then(|bind| bind.parse().ok()).unwrap_or(proxy.address);
-        match &listener.port {
-            None => http.push((proxy.address, proxy.http_proxy_port, HTTP_PROXY_ROUTE.to_owned())),
-            Some(port)
-                if port.protocol.is_http()
-                    || matches!(port.protocol, Protocol::HttpProxy | Protocol::Unspecified) =>
-            {
-                http.push((bind, port.number, port.number.to_string()));
-            }
-            Some(port) => {
-                let known = context.services.values().find(|row| {
-                    row.service.port(port.number).is_some()
-                        && view.knows(&row.service)
-                        && sidecar::imports(listener, &view.namespace, &row.service)
-                });
-                tcp.extend(
-                    known.map(|row| tcp_key(context, view, bind, &row.service, port.number)),
-                );
-            }
-        }
-    }
-    tcp.extend(
-        proxy.upstreams.iter().filter_map(|upstream| upstream_key(context, proxy, view, upstream)),
-    );
+    let mut keys: Vec<UpstreamListener> = if written.is_empty() {
+        vec![UpstreamListener::Http(http_proxy(context, proxy))]
+    } else {
+        written.iter().filter_map(|listener| egress(context, proxy, view, listener)).collect()
+    };
+    keys.extend(upstream::listeners(context, proxy, view));
+    // HTTP first, where two want the same port.
+    keys.sort_by_key(|key| matches!(key, UpstreamListener::Tcp(_)));
     let mut all = Vec::new();
-    for (bind, port, routes) in http {
-        if !taken.insert((bind, port)) {
+    for key in keys {
+        let place = match &key {
+            UpstreamListener::Http(key) => (key.bind, key.port),
+            UpstreamListener::Tcp(key) => (key.bind, key.port),
+        };
+        if !taken.insert(place) {
             continue;
         }
-        let credential = proxy.proxy_credential.clone().filter(|_| port == proxy.http_proxy_port);
-        let capabilities = proxy.capabilities;
-        let key =
-            HttpKey { bind, port, routes, credential, capabilities, mesh: context.mesh.clone() };
-        all.extend(caches.http_listeners.resource(key, |key| {
-            let listener = outbound::http_listener(key);
-            Some((listener.name.as_str().into(), listener))
-        }));
-    }
-    for key in tcp {
-        if !taken.insert((key.bind, key.port)) {
-            continue;
-        }
-        all.extend(caches.tcp_listeners.resource(key, |key| {
-            let listener = outbound::tcp_listener(key);
-            Some((listener.name.as_str().into(), listener))
-        }));
+        all.extend(match key {
+            UpstreamListener::Http(key) => caches.http_listeners.resource(key, |key| {
+                let listener = outbound::http_listener(key);
+                Some((listener.name.as_str().into(), listener))
+            }),
+            UpstreamListener::Tcp(key) => caches.tcp_listeners.resource(key, |key| {
+                let listener = outbound::tcp_listener(key);
+                Some((listener.name.as_str().into(), listener))
+            }),
+        });
     }
     all
 }
 
-/// Nothing is listened on for a service that is not there (yet) or that the workload does not know.
-fn upstream_key(
+/// The listener of an egress entry: none for a TCP port of which no service is imported.
+fn egress(
     context: &PushContext,
     proxy: &Proxy,
     view: &ViewKey,
-    upstream: &Upstream,
-) -> Option<TcpKey> {
-    let host = upstream_host(context, proxy, upstream);
-    let row = context.service(&host).filter(|row| view.knows(&row.service))?;
-    row.service.port(upstream.port)?;
-    Some(tcp_key(context, view, proxy.address, &row.service, upstream.port))
+    written: &EgressListener,
+) -> Option<UpstreamListener> {
+    let Some(port) = &written.port else {
+        return Some(UpstreamListener::Http(http_proxy(context, proxy)));
+    };
+    let bind = written.bind.as_deref().and_then(|bind| bind.parse().ok()).unwrap_or(proxy.address);
+    let is_proxy = port.protocol == Protocol::HttpProxy;
+    if port.protocol.is_http() || is_proxy || port.protocol == Protocol::Unspecified {
+        return Some(UpstreamListener::Http(HttpKey {
+            bind,
+            port: port.number,
+            routes: port.number.to_string(),
+            // Only the proxy of the workload's own environment: its clients know the credential.
+            credential: proxy
+                .proxy_credential
+                .clone()
+                .filter(|_| port.number == proxy.http_proxy_port),
+            grpc_web: port.protocol == Protocol::GrpcWeb,
+            tunnels: is_proxy,
+            ..http_proxy(context, proxy)
+        }));
+    }
+    let known = context.services.values().find(|row| {
+        row.service.port(port.number).is_some()
+            && view.knows(&row.service)
+            && sidecar::imports(written, &view.namespace, &row.service)
+    })?;
+    let key = upstream::tcp_key(context, view, bind, &known.service, port.number);
+    Some(UpstreamListener::Tcp(key))
 }
 
-/// The full host of an upstream: a short name is of the workload's namespace, `name.namespace` of that one.
-pub fn upstream_host(context: &PushContext, proxy: &Proxy, upstream: &Upstream) -> String {
-    let suffix = &context.mesh.domain_suffix;
-    let full = hostname::resolve(&upstream.host, &proxy.namespace, suffix);
-    if context.service(&full).is_some() {
-        return full;
-    }
-    match upstream.host.trim_end_matches(".svc").split_once('.') {
-        Some((name, namespace)) if !namespace.contains('.') => {
-            hostname::of_service(name, namespace, suffix)
-        }
-        _ => full,
-    }
-}
-
-/// A VirtualService's TCP routes for the port decide, else the service itself is meant.
-fn tcp_key(
-    context: &PushContext,
-    view: &ViewKey,
-    bind: IpAddr,
-    service: &Service,
-    port: u16,
-) -> TcpKey {
-    let rule = context.virtual_services.for_mesh_host(&service.host, &view.namespace);
-    let routed = rule.and_then(|rule| {
-        let client = rule.client(&view.namespace, &view.labels);
-        let services = destination_services(context, rule);
-        let destinations = Destinations {
-            namespace: &rule.namespace,
-            domain_suffix: &context.mesh.domain_suffix,
-            services: &services,
-            listener_port: port,
-        };
-        let holds = |matched: &resources::kinds::networking::virtual_service::L4Match| {
-            matched.port.is_none_or(|wanted| wanted == port)
-                && (matched.gateways.is_empty() || matched.gateways.contains(&GatewayRef::Mesh))
-                && client.is(matched.source_namespace.as_deref(), &matched.source_labels)
-        };
-        let route = rule
-            .view
-            .tcp
-            .iter()
-            .find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(holds))?;
-        Some(
-            route
-                .route
-                .iter()
-                .map(|to| (destinations.cluster(&to.destination), to.weight))
-                .collect::<Vec<_>>(),
-        )
-    });
-    let whole = || vec![(naming::outbound_cluster(port, "", &service.host), 1)];
-    TcpKey {
-        bind,
-        port,
-        virtual_service: rule.filter(|_| routed.is_some()).cloned(),
-        clusters: routed.unwrap_or_else(whole),
-        capabilities: view.capabilities,
+/// The outbound HTTP proxy of a workload.
+fn http_proxy(context: &PushContext, proxy: &Proxy) -> HttpKey {
+    HttpKey {
+        bind: proxy.address,
+        port: proxy.http_proxy_port,
+        routes: HTTP_PROXY_ROUTE.to_owned(),
+        credential: proxy.proxy_credential.clone(),
+        grpc_web: false,
+        tunnels: true,
+        otherwise: None,
+        capabilities: proxy.capabilities,
         mesh: context.mesh.clone(),
     }
 }

@@ -13,6 +13,7 @@ pub mod origin;
 pub mod proxyless;
 pub mod route;
 pub mod secret;
+pub mod upstream;
 pub mod view;
 pub mod virtual_host;
 

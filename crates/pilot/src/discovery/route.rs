@@ -130,16 +130,15 @@ fn of_proxy(
     caches: &mut Caches,
     context: &PushContext,
     proxy: &Proxy,
-    _: &ViewKey,
+    view: &ViewKey,
 ) -> Vec<Translated> {
     let mut all = Resources::new();
-    for (routes, key) in gateway_routes::virtual_hosts(context, proxy) {
+    let mut names = gateway_routes::names(context, proxy);
+    for (routes, key) in super::virtual_host::of_proxy_alone(context, proxy, view) {
+        names.insert(routes.clone());
         if let Some(made) = super::virtual_host::resource(caches, &routes, key) {
             all.insert(Arc::clone(made.resource.name()), made.resource);
         }
     }
-    gateway_routes::names(context, proxy)
-        .iter()
-        .filter_map(|name| resource(caches, name, true, proxy.capabilities, &all))
-        .collect()
+    names.iter().filter_map(|name| resource(caches, name, true, proxy.capabilities, &all)).collect()
 }

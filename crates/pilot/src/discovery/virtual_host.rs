@@ -5,10 +5,10 @@ use std::sync::Arc;
 use resources::terms::gateway_ref::GatewayRef;
 use xds::ResourceType;
 
-use super::gateway_routes;
 use super::origin::Translated;
 use super::view::{View, ViewKey};
 use super::{Caches, Generator};
+use super::{gateway_routes, upstream};
 use crate::model::interned::Interned;
 use crate::model::service::{Host, Protocol, Service, ServicePort};
 use crate::model::sidecar::OutboundRoutes;
@@ -92,15 +92,22 @@ fn keys(
     let ports = service.ports.iter().filter(|port| port.protocol != Protocol::Udp);
     ports
         .filter(|port| routes.includes(&view.namespace, service, port))
-        .map(|port| VirtualHostKey {
-            name: naming::virtual_host(host, port.number).into(),
-            domains: domains(context, view, routes, service, port),
-            virtual_services: rule
-                .map(|rule| mesh_routes(context, view, rule, port.number))
-                .into_iter()
-                .collect(),
-            default_cluster: Some(naming::outbound_cluster(port.number, "", host)),
-            redirect_to_https: false,
+        .map(|port| {
+            let cluster = naming::outbound_cluster(port.number, "", host);
+            // Clients of an HTTP proxy tunnel what is not HTTP, or not HTTP/1.
+            let tunnel_cluster = routes.is_proxy().then(|| cluster.clone());
+            let rule = rule.filter(|_| port.may_be_http());
+            VirtualHostKey {
+                name: naming::virtual_host(host, port.number).into(),
+                domains: domains(context, view, routes, service, port),
+                virtual_services: rule
+                    .map(|rule| mesh_routes(context, view, rule, port.number))
+                    .into_iter()
+                    .collect(),
+                default_cluster: port.may_be_http().then_some(cluster),
+                redirect_to_https: false,
+                tunnel_cluster,
+            }
         })
         .collect()
 }
@@ -119,6 +126,7 @@ fn unregistered(
         virtual_services: vec![mesh_routes(context, view, rule, port)],
         default_cluster: None,
         redirect_to_https: false,
+        tunnel_cluster: None,
     }
 }
 
@@ -204,13 +212,26 @@ fn of_view(caches: &mut Caches, _: &PushContext, view: &View) -> Vec<Translated>
         .collect()
 }
 
+/// The virtual hosts of what is one proxy's alone, each with its route configuration.
+pub fn of_proxy_alone(
+    context: &PushContext,
+    proxy: &Proxy,
+    view: &ViewKey,
+) -> Vec<(String, VirtualHostKey)> {
+    match proxy.kind {
+        ProxyKind::Router => gateway_routes::virtual_hosts(context, proxy),
+        ProxyKind::Sidecar => upstream::virtual_hosts(context, proxy, view),
+        ProxyKind::Proxyless => Vec::new(),
+    }
+}
+
 fn of_proxy(
     caches: &mut Caches,
     context: &PushContext,
     proxy: &Proxy,
-    _: &ViewKey,
+    view: &ViewKey,
 ) -> Vec<Translated> {
-    gateway_routes::virtual_hosts(context, proxy)
+    of_proxy_alone(context, proxy, view)
         .into_iter()
         .filter_map(|(routes, key)| resource(caches, &routes, key))
         .collect()

@@ -7,6 +7,7 @@ use resources::kinds::core::config_map::ConfigMap;
 pub use resources::kinds::mesh::mesh_config::{AccessLogEncoding, CONFIG_MAP, PathNormalization};
 use resources::kinds::mesh::mesh_config::{KEY, MeshConfig as Written};
 use resources::terms::export::ExportTo;
+use resources::terms::traffic_policy::H2Upgrade;
 
 /// Istio's own default is no access log; every profile that people try first switches it on, and so do we where nobody
 /// configured the mesh.
@@ -31,6 +32,8 @@ pub struct MeshConfig {
     pub connect_timeout: Duration,
     /// Time between look-ups of host names.
     pub dns_refresh_rate: Duration,
+    /// Whether HTTP/1.1 requests go up as HTTP/2.
+    pub h2_upgrade: H2Upgrade,
     /// Whether clients speak mesh TLS to instances that can, without being told.
     pub auto_mtls: bool,
     /// File of the access log; empty switches it off.
@@ -83,6 +86,7 @@ impl MeshConfig {
             domain_suffix: "cluster.local".into(),
             connect_timeout: written.connect_timeout,
             dns_refresh_rate: written.dns_refresh_rate,
+            h2_upgrade: written.h2_upgrade_policy,
             auto_mtls: written.enable_auto_mtls,
             access_log_file: written.access_log_file.clone(),
             access_log_format: written.access_log_format.clone(),

@@ -92,7 +92,7 @@ pub struct OutboundRoutes<'a> {
 impl OutboundRoutes<'_> {
     /// Whether it has a virtual host for this port of a service.
     pub fn includes(&self, own_namespace: &str, service: &Service, port: &ServicePort) -> bool {
-        port.may_be_http()
+        (port.may_be_http() || self.is_proxy())
             && self.port.is_none_or(|number| number == port.number)
             && self.listener.is_none_or(|listener| imports(listener, own_namespace, service))
     }

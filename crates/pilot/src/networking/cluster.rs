@@ -17,11 +17,14 @@ use api::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
 use api::google::protobuf::{ListValue, Struct, Value, value::Kind};
-use resources::terms::traffic_policy::{ClientTls as WrittenTls, ClientTlsMode};
+use resources::terms::traffic_policy::{
+    ClientTls as WrittenTls, ClientTlsMode, H2Upgrade, PolicySettings,
+};
 
 use super::encoding::pack;
 use super::tls::{self, ClientTls, Files};
 use super::traffic_policy;
+use super::upstream_protocol::{self, HTTP_OPTIONS, HttpVersion, Site};
 use super::values::{duration, pipe_address, socket_address, text_struct, text_value};
 use crate::model::authentication::MtlsMode;
 use crate::model::destination_rule::DestinationRules;
@@ -48,8 +51,8 @@ pub struct ClusterKey {
     pub server_mode: MtlsMode,
     /// Whether the node picks ALPN by request (`istio.alpn`).
     pub alpn_by_request: bool,
-    /// Whether the node speaks HTTP/2.
-    pub speaks_http2: bool,
+    /// Whether the node finds out what a port speaks that does not say.
+    pub detects: bool,
     /// The mesh's settings.
     pub mesh: Interned<MeshConfig>,
 }
@@ -62,6 +65,11 @@ impl ClusterKey {
             self.subset.as_deref().unwrap_or_default(),
             &self.service.host,
         )
+    }
+
+    fn version(&self, settings: &PolicySettings, port: &ServicePort) -> HttpVersion {
+        let site = Site { mesh_upgrade: self.mesh.h2_upgrade, detects: self.detects };
+        upstream_protocol::version(settings.connection_pool.as_ref(), port, site)
     }
 }
 
@@ -93,14 +101,9 @@ pub fn outbound(key: &ClusterKey) -> Option<Cluster> {
             cluster.load_assignment = Some(one_endpoint(&name, socket_address(target, key.port)));
         }
     }
-    traffic_policy::apply(
-        &mut cluster,
-        &settings,
-        port,
-        key.mesh.connect_timeout,
-        key.speaks_http2,
-    );
-    secure(&mut cluster, key, port, settings.tls.as_ref());
+    let version = key.version(&settings, port);
+    traffic_policy::apply(&mut cluster, &settings, version, key.mesh.connect_timeout);
+    secure(&mut cluster, key, port, version, settings.tls.as_ref());
     Some(cluster)
 }
 
@@ -117,8 +120,6 @@ pub struct InboundClusterKey {
     pub service: Option<Interned<Service>>,
     /// Time to connect.
     pub connect_timeout: Duration,
-    /// Whether the node speaks HTTP/2.
-    pub speaks_http2: bool,
 }
 
 /// Where an application listens.
@@ -159,11 +160,12 @@ pub fn inbound(key: &InboundClusterKey) -> Cluster {
         name,
         ..Default::default()
     };
-    if let Some(options) = traffic_policy::http_options(None, &port, key.speaks_http2) {
-        cluster.typed_extension_protocol_options.insert(
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
-            pack(&options),
-        );
+    // What clients are upgraded to ends here: an application is spoken to as its port says.
+    let site = Site { mesh_upgrade: H2Upgrade::DoNotUpgrade, detects: true };
+    let version = upstream_protocol::version(None, &port, site);
+    if let Some(options) = upstream_protocol::options(None, version) {
+        let options = pack(&options);
+        cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), options);
     }
     cluster
 }
@@ -199,12 +201,15 @@ fn secure(
     cluster: &mut Cluster,
     key: &ClusterKey,
     port: &ServicePort,
+    version: HttpVersion,
     written: Option<&WrittenTls>,
 ) {
     let subset = key.subset.as_deref().unwrap_or_default();
     let sni = naming::outbound_sni(key.port, subset, &key.service.host);
     match written {
-        Some(written) => cluster.transport_socket = written_socket(key, port, written, &sni),
+        Some(written) => {
+            cluster.transport_socket = written_socket(key, port, version, written, &sni)
+        }
         None if key.mesh.auto_mtls
             && key.server_mode != MtlsMode::Disable
             && key.service.resolution == Resolution::Endpoints =>
@@ -213,7 +218,11 @@ fn secure(
                 TransportSocketMatch {
                     name: "tlsMode-istio".to_owned(),
                     r#match: Some(text_struct([("tlsMode", "istio")])),
-                    transport_socket: Some(tls::mesh_client(&sni, alpn(key, port), &sans(key))),
+                    transport_socket: Some(tls::mesh_client(
+                        &sni,
+                        alpn(key, port, version),
+                        &sans(key),
+                    )),
                 },
                 TransportSocketMatch {
                     name: "tlsMode-disabled".to_owned(),
@@ -229,6 +238,7 @@ fn secure(
 fn written_socket(
     key: &ClusterKey,
     port: &ServicePort,
+    version: HttpVersion,
     written: &WrittenTls,
     sni: &str,
 ) -> Option<TransportSocket> {
@@ -248,12 +258,12 @@ fn written_socket(
             } else {
                 written.subject_alt_names.clone()
             };
-            Some(tls::mesh_client(own_sni.unwrap_or(sni), alpn(key, port), &sans))
+            Some(tls::mesh_client(own_sni.unwrap_or(sni), alpn(key, port, version), &sans))
         }
         ClientTlsMode::Simple | ClientTlsMode::Mutual => Some(tls::client(&ClientTls {
             sni: own_sni.unwrap_or(&key.service.host),
             subject_alt_names: &written.subject_alt_names,
-            alpn: if port.is_http2() && key.speaks_http2 { &["h2"] } else { &[] },
+            alpn: if version == HttpVersion::Http2 { &["h2"] } else { &[] },
             credential: credential.as_deref(),
             present_certificate: written.mode == ClientTlsMode::Mutual,
             files: Files {
@@ -279,8 +289,8 @@ pub fn sans(key: &ClusterKey) -> Vec<String> {
 
 /// What is offered to mesh peers, so that they know before they read what they will get. Istio offers
 /// `istio-peer-exchange` too, which announces a metadata preamble on TCP that nothing here sends.
-fn alpn(key: &ClusterKey, port: &ServicePort) -> &'static [&'static str] {
-    let http2 = port.is_http2() && key.speaks_http2;
+fn alpn(key: &ClusterKey, port: &ServicePort, version: HttpVersion) -> &'static [&'static str] {
+    let http2 = version == HttpVersion::Http2;
     match key.alpn_by_request {
         true if http2 => &["istio", "h2"],
         true => &["istio"],

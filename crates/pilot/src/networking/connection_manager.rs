@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::envoy::config::core::v3::Http2ProtocolOptions;
 use api::envoy::config::listener::v3::{Filter, filter};
 use api::envoy::config::route::v3::RouteConfiguration;
 use api::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -17,6 +18,7 @@ use super::encoding::pack;
 use super::filters::{Direction, Site, http_filters};
 use super::tls::ads;
 use super::values::{boolean, duration};
+use super::virtual_host::CONNECT;
 use crate::model::mesh::{MeshConfig, PathNormalization};
 use crate::proxy::Capabilities;
 
@@ -45,6 +47,10 @@ pub struct ConnectionManager<'a> {
     pub capabilities: Capabilities,
     /// The htpasswd line that clients of the outbound HTTP proxy must satisfy.
     pub proxy_credential: Option<&'a str>,
+    /// Whether clients may speak gRPC-Web.
+    pub grpc_web: bool,
+    /// Whether clients may ask for tunnels, with CONNECT.
+    pub tunnels: bool,
 }
 
 /// The network filter.
@@ -75,7 +81,8 @@ fn connection_manager(manager: ConnectionManager<'_>) -> HttpConnectionManager {
         PathNormalization::MergeSlashes => (true, true, Escaped::KeepUnchanged),
         PathNormalization::DecodeAndMergeSlashes => (true, true, Escaped::UnescapeAndForward),
     };
-    let site = Site { direction, capabilities, proxy_credential: manager.proxy_credential };
+    let ConnectionManager { proxy_credential, grpc_web, tunnels, .. } = manager;
+    let site = Site { direction, capabilities, proxy_credential, grpc_web };
     HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix: manager.stat_prefix,
@@ -92,18 +99,25 @@ fn connection_manager(manager: ConnectionManager<'_>) -> HttpConnectionManager {
         forward_client_cert_details: forward as i32,
         set_current_client_cert_details: details,
         server_name: SERVER_NAME.to_owned(),
+        // WebSockets come as extended CONNECT too; what is not in the list of upgrades is refused.
+        http2_protocol_options: Some(Http2ProtocolOptions {
+            allow_connect: true,
+            ..Default::default()
+        }),
         stream_idle_timeout: Some(duration(Duration::ZERO)),
         proxy_100_continue: true,
         preserve_external_request_id: !gateway,
         normalize_path: boolean(normalize_path),
         merge_slashes,
         path_with_escaped_slashes_action: escaped_slashes as i32,
-        upgrade_configs: vec![UpgradeConfig {
-            upgrade_type: "websocket".to_owned(),
-            ..Default::default()
-        }],
+        upgrade_configs: upgrades(tunnels),
         ..Default::default()
     }
+}
+
+fn upgrades(tunnels: bool) -> Vec<UpgradeConfig> {
+    let of = |kind: &str| UpgradeConfig { upgrade_type: kind.to_owned(), ..Default::default() };
+    std::iter::once(of("websocket")).chain(tunnels.then(|| of(CONNECT))).collect()
 }
 
 fn client_certificate_details() -> SetCurrentClientCertDetails {

@@ -10,7 +10,7 @@ use resources::terms::server_tls::{ServerTls, ServerTlsMode, TlsVersion};
 
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
-use super::inbound::{server_http_alpn, tls_inspector};
+use super::inbound::tls_inspector;
 use super::outbound::cluster_specifier;
 use super::relay::relay;
 use super::tls::{self, GatewayTls};
@@ -18,8 +18,12 @@ use super::values::socket_address;
 use crate::model::gateway::GatewayRule;
 use crate::model::interned::Interned;
 use crate::model::mesh::MeshConfig;
+use crate::model::service::Protocol;
 use crate::naming;
 use crate::proxy::Capabilities;
+
+/// What a gateway picks from, best first.
+const SERVER_ALPN: [&str; 2] = ["h2", "http/1.1"];
 
 /// What a gateway's listener depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,18 +92,17 @@ pub fn listener(key: &GatewayListenerKey) -> Listener {
     for entry in &key.servers {
         let Some(server) = entry.server() else { continue };
         let terminating = terminating_tls(server);
-        let alpn = server_http_alpn(key.capabilities);
         inspects_tls |= written_tls(server).is_some();
         match &entry.action {
             ServerAction::Http { routes } => {
-                let socket = terminating.map(|tls| server_socket(tls, alpn));
+                let socket = terminating.map(|tls| server_socket(tls, &SERVER_ALPN));
                 let names = if socket.is_some() { server_names(server) } else { Vec::new() };
                 let filters = vec![http(key, &name, routes)];
                 filter_chains.push(chain(names, filters, socket, routes.clone()));
             }
             ServerAction::Relay { chains } => {
                 for relayed in chains {
-                    let socket = terminating.map(|tls| server_socket(tls, alpn));
+                    let socket = terminating.map(|tls| server_socket(tls, &SERVER_ALPN));
                     let first = relayed.clusters.first();
                     let stat_prefix = first.map_or(naming::BLACK_HOLE_CLUSTER, |(name, _)| name);
                     let to = cluster_specifier(&relayed.clusters);
@@ -164,6 +167,12 @@ fn http(key: &GatewayListenerKey, listener: &str, routes: &str) -> Filter {
         mesh: &key.mesh,
         capabilities: key.capabilities,
         proxy_credential: None,
+        grpc_web: key
+            .servers
+            .iter()
+            .filter_map(ServerKey::server)
+            .any(|server| server.port.protocol == Protocol::GrpcWeb),
+        tunnels: false,
     })
 }
 

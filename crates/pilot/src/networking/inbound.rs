@@ -30,8 +30,9 @@ const MESH_HTTP: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
 /// ALPN of mesh clients that send anything else.
 const MESH_TCP: [&str; 2] = ["istio-peer-exchange", "istio"];
 /// What the inspector reports of plaintext HTTP.
-const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
-/// What a server picks from, for HTTP, best first.
+pub const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
+/// What a mesh server of HTTP picks from, best first. `istio` is last, for clients that offer nothing else because they
+/// did not know what would be sent: a server that finds nothing to pick may end the handshake.
 const SERVER_HTTP: [&str; 3] = ["h2", "http/1.1", "istio"];
 /// What a mesh server picks from, for anything else.
 const SERVER_TCP: [&str; 1] = ["istio"];
@@ -62,7 +63,8 @@ struct Chain {
 }
 
 const TLS: &str = "tls";
-const RAW: &str = "raw_buffer";
+/// The transport that is none.
+pub const RAW: &str = "raw_buffer";
 
 /// Istio's table: what is accepted, by what is demanded and what is spoken.
 fn chains(mode: MtlsMode, protocol: Protocol) -> Vec<Chain> {
@@ -109,10 +111,7 @@ pub fn listener(key: &InboundKey) -> Listener {
         listener_filters.push(tls_inspector());
     }
     if key.protocol == Protocol::Unspecified {
-        listener_filters.push(listener_filter(
-            "envoy.filters.listener.http_inspector",
-            &http_inspector::v3::HttpInspector::default(),
-        ));
+        listener_filters.push(http_inspector());
     }
     Listener {
         address: Some(socket_address(&key.bind.to_string(), key.port)),
@@ -124,23 +123,19 @@ pub fn listener(key: &InboundKey) -> Listener {
     }
 }
 
-/// What a mesh server of HTTP picks from: only what the node speaks. `istio` is last, for clients that offer nothing
-/// else because they did not know what would be sent: a server that finds nothing to pick may end the handshake.
-fn mesh_http_alpn(capabilities: Capabilities) -> &'static [&'static str] {
-    if capabilities.contains(Capabilities::HTTP2) { &SERVER_HTTP } else { &SERVER_HTTP[1..] }
-}
-
-/// What a gateway's server of HTTP picks from: only what the node speaks.
-pub fn server_http_alpn(capabilities: Capabilities) -> &'static [&'static str] {
-    let all = mesh_http_alpn(capabilities);
-    &all[..all.len() - 1]
-}
-
 /// Tells TLS from plaintext, and reads server name and ALPN.
 pub fn tls_inspector() -> ListenerFilter {
     listener_filter(
         "envoy.filters.listener.tls_inspector",
         &tls_inspector::v3::TlsInspector::default(),
+    )
+}
+
+/// Tells HTTP from anything else that is not TLS.
+pub fn http_inspector() -> ListenerFilter {
+    listener_filter(
+        "envoy.filters.listener.http_inspector",
+        &http_inspector::v3::HttpInspector::default(),
     )
 }
 
@@ -154,7 +149,7 @@ fn listener_filter<M: Message + Name>(name: &str, config: &M) -> ListenerFilter 
 
 fn filter_chain(key: &InboundKey, chain: &Chain, listener: &str) -> FilterChain {
     let socket = chain.terminate_tls.then(|| {
-        let alpn: &[&str] = if chain.http { mesh_http_alpn(key.capabilities) } else { &SERVER_TCP };
+        let alpn: &[&str] = if chain.http { &SERVER_HTTP } else { &SERVER_TCP };
         tls::mesh_server(alpn, &key.mesh.trust_domains())
     });
     let wants = FilterChainMatch {
@@ -196,6 +191,8 @@ fn http(key: &InboundKey, listener: &str) -> Filter {
         mesh: &key.mesh,
         capabilities: key.capabilities,
         proxy_credential: None,
+        grpc_web: key.protocol == Protocol::GrpcWeb,
+        tunnels: false,
     })
 }
 

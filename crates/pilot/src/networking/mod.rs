@@ -5,6 +5,7 @@
 pub mod access_log;
 pub mod cluster;
 pub mod connection_manager;
+pub mod cors;
 pub mod destination;
 pub mod encoding;
 pub mod endpoints;
@@ -19,5 +20,6 @@ pub mod route_match;
 pub mod secret;
 pub mod tls;
 pub mod traffic_policy;
+pub mod upstream_protocol;
 pub mod values;
 pub mod virtual_host;

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use api::envoy::config::core::v3::TrafficDirection;
-use api::envoy::config::listener::v3::{FilterChain, Listener};
+use api::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use api::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
 };
 
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
+use super::inbound::{PLAIN_HTTP, RAW, http_inspector, tls_inspector};
 use super::relay::relay;
 use super::values::socket_address;
 use crate::model::interned::Interned;
@@ -17,6 +18,10 @@ use crate::model::mesh::MeshConfig;
 use crate::model::virtual_service::VirtualServiceRule;
 use crate::naming;
 use crate::proxy::Capabilities;
+
+/// Istio's names of the chains of a listener that finds out what it gets.
+const HTTP_CHAIN: &str = "http";
+const PASSTHROUGH_CHAIN: &str = "PassthroughFilterChain";
 
 /// What an outbound HTTP listener depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +34,12 @@ pub struct HttpKey {
     pub routes: String,
     /// The htpasswd line that its clients must satisfy.
     pub credential: Option<String>,
+    /// Whether its clients may speak gRPC-Web.
+    pub grpc_web: bool,
+    /// Whether its clients may ask for tunnels, with CONNECT.
+    pub tunnels: bool,
+    /// Where connections go that turn out not to be HTTP; none where it is known to be.
+    pub otherwise: Option<TcpKey>,
     /// What the node can load.
     pub capabilities: Capabilities,
     /// The mesh's settings.
@@ -45,8 +56,33 @@ pub fn http_listener(key: &HttpKey) -> Listener {
         mesh: &key.mesh,
         capabilities: key.capabilities,
         proxy_credential: key.credential.as_deref(),
+        grpc_web: key.grpc_web,
+        tunnels: key.tunnels,
     });
-    listener(name, key.bind, key.port, FilterChain { filters: vec![manager], ..Default::default() })
+    let http = FilterChain { filters: vec![manager], ..Default::default() };
+    match &key.otherwise {
+        None => listener(name, key.bind, key.port, http),
+        Some(relayed) => detecting(listener(name, key.bind, key.port, http), relayed),
+    }
+}
+
+/// A listener that takes its first chain for what looks like HTTP, and relays anything else.
+fn detecting(mut listener: Listener, relayed: &TcpKey) -> Listener {
+    for chain in &mut listener.filter_chains {
+        chain.filter_chain_match = Some(FilterChainMatch {
+            transport_protocol: RAW.to_owned(),
+            application_protocols: PLAIN_HTTP.map(str::to_owned).to_vec(),
+            ..Default::default()
+        });
+        chain.name = HTTP_CHAIN.to_owned();
+    }
+    listener.listener_filters = vec![tls_inspector(), http_inspector()];
+    listener.default_filter_chain = Some(FilterChain {
+        filters: relay_filters(relayed, &listener.name),
+        name: PASSTHROUGH_CHAIN.to_owned(),
+        ..Default::default()
+    });
+    listener
 }
 
 /// What an outbound TCP listener depends on.
@@ -69,13 +105,16 @@ pub struct TcpKey {
 /// A listener whose connections go to one of some clusters.
 pub fn tcp_listener(key: &TcpKey) -> Listener {
     let name = naming::listener(&key.bind.to_string(), key.port);
-    let stat_prefix = match key.clusters.as_slice() {
-        [(only, _)] => only.clone(),
-        _ => name.clone(),
-    };
-    let to = cluster_specifier(&key.clusters);
-    let filters = relay(&stat_prefix, to, key.capabilities, &key.mesh);
+    let filters = relay_filters(key, &name);
     listener(name, key.bind, key.port, FilterChain { filters, ..Default::default() })
+}
+
+fn relay_filters(key: &TcpKey, listener: &str) -> Vec<Filter> {
+    let stat_prefix = match key.clusters.as_slice() {
+        [(only, _)] => only.as_str(),
+        _ => listener,
+    };
+    relay(stat_prefix, cluster_specifier(&key.clusters), key.capabilities, &key.mesh)
 }
 
 /// One cluster, or several by weight. None at all is the cluster without endpoints.

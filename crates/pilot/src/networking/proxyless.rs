@@ -66,11 +66,10 @@ pub struct RoutesKey {
 
 /// The route configuration.
 pub fn routes(key: &RoutesKey) -> RouteConfiguration {
-    RouteConfiguration {
-        name: key.name.clone(),
-        virtual_hosts: vec![virtual_host(&key.virtual_host)],
-        ..Default::default()
-    }
+    let mut host = virtual_host(&key.virtual_host);
+    // gRPC refuses settings of filters that it does not have.
+    host.routes.iter_mut().for_each(|route| route.typed_per_filter_config.clear());
+    RouteConfiguration { name: key.name.clone(), virtual_hosts: vec![host], ..Default::default() }
 }
 
 /// What a cluster of a gRPC client depends on: all that a proxy's does.

@@ -24,8 +24,10 @@ use resources::kinds::networking::virtual_service::{
 };
 use resources::terms::gateway_ref::GatewayRef;
 
+use super::cors;
 use super::destination::{DestinationServices, Destinations};
 use super::encoding::pack;
+use super::filters::CORS_FILTER;
 use super::route_match;
 use super::values::{duration, number, regex, text_struct};
 use crate::model::interned::Interned;
@@ -142,6 +144,10 @@ impl Translation<'_> {
             ..Default::default()
         };
         add_headers(&http.headers, &mut route);
+        if let Some(written) = &http.cors_policy {
+            let policy = pack(&cors::policy(written));
+            route.typed_per_filter_config.insert(CORS_FILTER.to_owned(), policy);
+        }
         route.action = Some(match &http.action {
             HttpAction::Route(destinations) => {
                 Action::Route(self.forward(http, destinations, &mut route))

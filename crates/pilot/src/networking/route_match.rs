@@ -106,7 +106,8 @@ fn query_parameter(name: &str, wanted: &ValueMatch) -> QueryParameterMatcher {
     }
 }
 
-fn text(wanted: &StringMatch) -> StringMatcher {
+/// A matcher of a text.
+pub fn text(wanted: &StringMatch) -> StringMatcher {
     string_matcher(match wanted {
         StringMatch::Exact(text) => MatchPattern::Exact(text.clone()),
         StringMatch::Prefix(text) => MatchPattern::Prefix(text.clone()),

@@ -6,28 +6,16 @@ use api::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
     circuit_breakers::Thresholds, cluster::CommonLbConfig, cluster::LbPolicy,
 };
-use api::envoy::config::core::v3::{
-    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, TcpKeepalive,
-};
-use api::envoy::extensions::upstreams::http::v3::{
-    HttpProtocolOptions,
-    http_protocol_options::{
-        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-        explicit_http_config::ProtocolConfig,
-    },
-};
+use api::envoy::config::core::v3::TcpKeepalive;
 use api::envoy::r#type::v3::Percent;
 use resources::terms::traffic_policy::{
-    ConnectionPool, H2Upgrade, OutlierDetection, Policy, PolicySettings, SimpleLb, TrafficPolicy,
+    ConnectionPool, OutlierDetection, Policy, PolicySettings, SimpleLb, TrafficPolicy,
 };
 
 use super::encoding::pack;
+use super::upstream_protocol::{self, HTTP_OPTIONS, HttpVersion};
 use super::values::{duration, number};
 use crate::model::destination_rule::DestinationRules;
-use crate::model::service::{Protocol, ServicePort};
-
-/// The key of HTTP options among a cluster's extension options.
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The settings of a port of a subset: the subset's over the rule's, setting by setting; settings of the port replace
 /// those for every port whole.
@@ -62,9 +50,8 @@ pub fn effective(
 pub fn apply(
     cluster: &mut Cluster,
     settings: &PolicySettings,
-    port: &ServicePort,
+    version: HttpVersion,
     connect_timeout: Duration,
-    speaks_http2: bool,
 ) {
     let pool = settings.connection_pool.as_ref();
     cluster.connect_timeout = Some(duration(
@@ -98,7 +85,7 @@ pub fn apply(
             ..Default::default()
         });
     }
-    if let Some(options) = http_options(pool, port, speaks_http2) {
+    if let Some(options) = upstream_protocol::options(pool, version) {
         cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&options));
     }
 }
@@ -152,56 +139,4 @@ pub fn outlier_detection(outliers: &OutlierDetection) -> EnvoyOutlierDetection {
         enforcing_success_rate: number(0),
         ..Default::default()
     }
-}
-
-/// HTTP particulars; none where the plain defaults are meant, HTTP/1.1 without limits. A node without HTTP/2 speaks
-/// HTTP/1.1 to everything.
-pub fn http_options(
-    pool: Option<&ConnectionPool>,
-    port: &ServicePort,
-    speaks_http2: bool,
-) -> Option<HttpProtocolOptions> {
-    let http = pool.and_then(|pool| pool.http.as_ref());
-    let tcp = pool.and_then(|pool| pool.tcp.as_ref());
-    let common = CommonOptions {
-        idle_timeout: http.and_then(|http| http.idle_timeout).map(duration),
-        max_requests_per_connection: http
-            .and_then(|http| http.max_requests_per_connection)
-            .filter(|limit| *limit > 0)
-            .and_then(number),
-        max_connection_duration: tcp.and_then(|tcp| tcp.max_connection_duration).map(duration),
-        ..Default::default()
-    };
-    let upgrade = http.is_some_and(|http| http.h2_upgrade_policy == H2Upgrade::Upgrade)
-        && port.protocol == Protocol::Http;
-    let http2 = || Http2ProtocolOptions {
-        max_concurrent_streams: http.and_then(|http| http.max_concurrent_streams).and_then(number),
-        ..Default::default()
-    };
-    let explicit = |config| {
-        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(config),
-        })
-    };
-    let protocol = if speaks_http2 && (port.is_http2() || upgrade) {
-        explicit(ProtocolConfig::Http2ProtocolOptions(http2()))
-    } else if speaks_http2
-        && (port.protocol == Protocol::Unspecified
-            || http.is_some_and(|http| http.use_client_protocol))
-    {
-        UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-            http_protocol_options: Some(Http1ProtocolOptions::default()),
-            http2_protocol_options: Some(http2()),
-            ..Default::default()
-        })
-    } else if common != CommonOptions::default() {
-        explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
-    } else {
-        return None;
-    };
-    Some(HttpProtocolOptions {
-        common_http_protocol_options: (common != CommonOptions::default()).then_some(common),
-        upstream_protocol_options: Some(protocol),
-        ..Default::default()
-    })
 }

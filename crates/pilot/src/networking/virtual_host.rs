@@ -1,13 +1,19 @@
 //! Virtual hosts: what is routed for one host name and port.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::envoy::config::route::v3::{
-    DirectResponseAction, Route, VirtualHost, route::Action, virtual_host::TlsRequirementType,
+    DirectResponseAction, Route, RouteAction, RouteMatch, VirtualHost,
+    route::Action,
+    route_action::{ClusterSpecifier, UpgradeConfig, upgrade_config::ConnectConfig},
+    route_match::{ConnectMatcher, PathSpecifier},
+    virtual_host::TlsRequirementType,
 };
 
 use super::route::{RoutesKey, default_route, routes};
 use super::route_match;
+use super::values::duration;
 use crate::naming;
 
 /// What a virtual host depends on.
@@ -23,7 +29,12 @@ pub struct VirtualHostKey {
     pub default_cluster: Option<String>,
     /// Plain HTTP is redirected to HTTPS.
     pub redirect_to_https: bool,
+    /// Where tunnels lead that a client of an HTTP proxy asks for with CONNECT.
+    pub tunnel_cluster: Option<String>,
 }
+
+/// What a client of an HTTP proxy asks for a tunnel with, and what such an upgrade is called.
+pub const CONNECT: &str = "CONNECT";
 
 /// The virtual host.
 pub fn virtual_host(key: &VirtualHostKey) -> VirtualHost {
@@ -33,12 +44,39 @@ pub fn virtual_host(key: &VirtualHostKey) -> VirtualHost {
     {
         all.push(default_route(cluster.clone()));
     }
+    // CONNECT has no path, so no other route takes it.
+    all.extend(key.tunnel_cluster.iter().map(|cluster| tunnel(cluster)));
     VirtualHost {
         name: key.name.to_string(),
         domains: key.domains.clone(),
         routes: all,
         include_request_attempt_count: true,
         require_tls: if key.redirect_to_https { TlsRequirementType::All as i32 } else { 0 },
+        ..Default::default()
+    }
+}
+
+/// A route that ends the HTTP of a CONNECT request here and relays what it carries: TLS of the client's own, or HTTP/2
+/// that a gRPC client sends through a proxy.
+fn tunnel(cluster: &str) -> Route {
+    let upgrade = UpgradeConfig {
+        upgrade_type: CONNECT.to_owned(),
+        connect_config: Some(ConnectConfig::default()),
+        ..Default::default()
+    };
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        timeout: Some(duration(Duration::ZERO)),
+        upgrade_configs: vec![upgrade],
+        ..Default::default()
+    };
+    Route {
+        name: naming::TUNNEL_ROUTE.to_owned(),
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::ConnectMatcher(ConnectMatcher {})),
+            ..Default::default()
+        }),
+        action: Some(Action::Route(action)),
         ..Default::default()
     }
 }

@@ -77,8 +77,8 @@ impl Protocol {
         })
     }
 
-    /// What a Kubernetes Service port speaks: its transport, then `appProtocol`, then the part of its name before
-    /// `-`, then well-known ports where the server speaks first.
+    /// What a Kubernetes Service port speaks: its transport, then the part before `-` of its `appProtocol` or else of its
+    /// name, then well-known ports where the server speaks first.
     pub fn of_service_port(
         transport: Transport,
         app_protocol: Option<&str>,
@@ -92,14 +92,10 @@ impl Protocol {
             Some("kubernetes.io/h2c") => return Self::Http2,
             Some("kubernetes.io/ws") => return Self::Http,
             Some("kubernetes.io/wss") => return Self::Https,
-            Some(protocol) => {
-                if let Some(known) = Self::parse(protocol) {
-                    return known;
-                }
-            }
-            None => {}
+            Some(_) | None => {}
         }
-        let lower = name.to_ascii_lowercase();
+        // Whoever writes an application protocol means it: the name says nothing then, known or not.
+        let lower = app_protocol.unwrap_or(name).to_ascii_lowercase();
         if lower.starts_with("grpc-web") {
             return Self::GrpcWeb;
         }
@@ -200,6 +196,15 @@ mod tests {
         assert_eq!(of(None, "", 3306), Protocol::Tcp);
         assert_eq!(of(None, "web", 80), Protocol::Unspecified);
         assert_eq!(of(Some("tcp"), "http", 80), Protocol::Tcp);
+        assert_eq!(of(Some("GRPC-Web"), "tcp", 80), Protocol::GrpcWeb);
+        assert_eq!(of(Some("example.com/own"), "http", 80), Protocol::Unspecified);
+        assert_eq!(of(Some("example.com/own"), "http", 3306), Protocol::Tcp);
+        assert_eq!(of(Some("kubernetes.io/ws"), "tcp", 80), Protocol::Http);
+        assert_eq!(of(Some("kubernetes.io/wss"), "tcp", 80), Protocol::Https);
+        assert_eq!(of(None, "https-web", 80), Protocol::Https);
+        assert_eq!(of(None, "mongo", 80), Protocol::Mongo);
+        assert_eq!(of(None, "tls-x", 80), Protocol::Tls);
+        assert_eq!(of(None, "grpcs", 80), Protocol::Unspecified);
         assert_eq!(of(Some("kubernetes.io/h2c"), "tcp", 80), Protocol::Http2);
         assert_eq!(Protocol::of_service_port(Transport::Udp, None, "http", 80), Protocol::Udp);
     }

@@ -1,6 +1,8 @@
 //! The HTTP filters this control plane emits, in the order in which requests pass them.
 
 mod alpn;
+mod cors;
+mod grpc_web;
 mod peer_metadata;
 mod proxy_authorization;
 mod router;
@@ -12,6 +14,7 @@ use api::envoy::extensions::filters::network::http_connection_manager::v3::{
 use api::google::protobuf::Any;
 
 use crate::proxy::Capabilities;
+pub use cors::NAME as CORS_FILTER;
 pub use router::{NAME as ROUTER, config as router};
 pub use stats::{NAME as STATS_FILTER, of_node as stats};
 
@@ -34,6 +37,8 @@ pub struct Site<'a> {
     pub capabilities: Capabilities,
     /// The htpasswd line that clients of the outbound HTTP proxy must satisfy.
     pub proxy_credential: Option<&'a str>,
+    /// Whether clients may speak gRPC-Web.
+    pub grpc_web: bool,
 }
 
 /// One filter: its name in the chain, and its configuration where it belongs into a chain.
@@ -43,21 +48,25 @@ struct Row {
 }
 
 /// Row order is filter order.
-const HTTP_FILTERS: [Row; 5] = [
+const HTTP_FILTERS: [Row; 7] = [
     Row { name: "envoy.filters.http.basic_auth", config: proxy_authorization::config },
     Row { name: "istio.metadata_exchange", config: peer_metadata::config },
+    Row { name: "envoy.filters.http.grpc_web", config: grpc_web::config },
     Row { name: "istio.alpn", config: alpn::config },
+    Row { name: CORS_FILTER, config: cors::config },
     Row { name: STATS_FILTER, config: stats::config },
     Row { name: ROUTER, config: |_| Some(router()) },
 ];
 
 /// The extensions that are emitted only to nodes whose list has them.
-pub fn extension_type_urls() -> [(Capabilities, &'static str); 4] {
+pub fn extension_type_urls() -> [(Capabilities, &'static str); 6] {
     [
         (Capabilities::ALPN, alpn::TYPE_URL),
         (Capabilities::STATS, stats::TYPE_URL),
         (Capabilities::PEER_METADATA, peer_metadata::TYPE_URL),
         (Capabilities::BASIC_AUTH, proxy_authorization::TYPE_URL),
+        (Capabilities::CORS, cors::TYPE_URL),
+        (Capabilities::GRPC_WEB, grpc_web::TYPE_URL),
     ]
 }
 

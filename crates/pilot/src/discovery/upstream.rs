@@ -1,0 +1,148 @@
+//! What a workload calls by a port of its own (`--upstream reviews:9080`): a listener for each, whose shape is what the
+//! service's port says that it speaks. HTTP is routed, anything else relayed; where nothing is said, what comes decides.
+
+use resources::kinds::networking::virtual_service::L4Match;
+use resources::terms::gateway_ref::GatewayRef;
+
+use super::view::ViewKey;
+use super::virtual_host::{destination_services, mesh_routes};
+use crate::model::PushContext;
+use crate::model::hostname;
+use crate::model::registry::Row;
+use crate::model::service::{Protocol, Service, ServicePort};
+use crate::naming;
+use crate::networking::destination::Destinations;
+use crate::networking::outbound::{HttpKey, TcpKey};
+use crate::networking::virtual_host::VirtualHostKey;
+use crate::proxy::{Proxy, ProxyKind, Upstream};
+
+/// A listener of a workload's own.
+pub enum UpstreamListener {
+    /// For requests, or for what turns out to be some.
+    Http(HttpKey),
+    /// For connections.
+    Tcp(TcpKey),
+}
+
+/// The listeners for a workload's upstreams. Nothing is listened on for a service that is not there (yet) or that the
+/// workload does not know.
+pub fn listeners(context: &PushContext, proxy: &Proxy, view: &ViewKey) -> Vec<UpstreamListener> {
+    let of_upstream = |(row, port): (&Row, &ServicePort)| {
+        let tcp = || tcp_key(context, view, proxy.address, &row.service, port.number);
+        if !port.may_be_http() {
+            return UpstreamListener::Tcp(tcp());
+        }
+        UpstreamListener::Http(HttpKey {
+            bind: proxy.address,
+            port: port.number,
+            routes: naming::virtual_host(&row.service.host, port.number),
+            credential: None,
+            grpc_web: port.protocol == Protocol::GrpcWeb,
+            tunnels: false,
+            otherwise: (port.protocol == Protocol::Unspecified).then(tcp),
+            capabilities: proxy.capabilities,
+            mesh: context.mesh.clone(),
+        })
+    };
+    known(context, proxy, view).map(of_upstream).collect()
+}
+
+/// The virtual hosts of a workload's upstreams, each with its route configuration: whatever host a request names, it
+/// means the one whose port it came to.
+pub fn virtual_hosts(
+    context: &PushContext,
+    proxy: &Proxy,
+    view: &ViewKey,
+) -> Vec<(String, VirtualHostKey)> {
+    let http = known(context, proxy, view).filter(|(_, port)| port.may_be_http());
+    http.map(|(row, port)| {
+        let host = &row.service.host;
+        let name = naming::virtual_host(host, port.number);
+        let rule = context.virtual_services.for_mesh_host(host, &view.namespace);
+        let rule = rule.filter(|rule| !rule.view.http.is_empty());
+        let key = VirtualHostKey {
+            name: name.as_str().into(),
+            domains: vec!["*".to_owned()],
+            virtual_services: rule
+                .map(|rule| mesh_routes(context, view, rule, port.number))
+                .into_iter()
+                .collect(),
+            default_cluster: Some(naming::outbound_cluster(port.number, "", host)),
+            redirect_to_https: false,
+            tunnel_cluster: None,
+        };
+        (name, key)
+    })
+    .collect()
+}
+
+fn known<'a>(
+    context: &'a PushContext,
+    proxy: &'a Proxy,
+    view: &'a ViewKey,
+) -> impl Iterator<Item = (&'a Row, &'a ServicePort)> {
+    let is_sidecar = proxy.kind == ProxyKind::Sidecar;
+    proxy.upstreams.iter().filter(move |_| is_sidecar).filter_map(|upstream| {
+        let host = host_of(context, proxy, upstream);
+        let row = context.service(&host).filter(|row| view.knows(&row.service))?;
+        Some((row, row.service.port(upstream.port)?))
+    })
+}
+
+/// The full host of an upstream: a short name is of the workload's namespace, `name.namespace` of that one.
+pub fn host_of(context: &PushContext, proxy: &Proxy, upstream: &Upstream) -> String {
+    let suffix = &context.mesh.domain_suffix;
+    let full = hostname::resolve(&upstream.host, &proxy.namespace, suffix);
+    if context.service(&full).is_some() {
+        return full;
+    }
+    match upstream.host.trim_end_matches(".svc").split_once('.') {
+        Some((name, namespace)) if !namespace.contains('.') => {
+            hostname::of_service(name, namespace, suffix)
+        }
+        _ => full,
+    }
+}
+
+/// A VirtualService's TCP routes for the port decide, else the service itself is meant.
+pub fn tcp_key(
+    context: &PushContext,
+    view: &ViewKey,
+    bind: std::net::IpAddr,
+    service: &Service,
+    port: u16,
+) -> TcpKey {
+    let rule = context.virtual_services.for_mesh_host(&service.host, &view.namespace);
+    let routed = rule.and_then(|rule| {
+        let client = rule.client(&view.namespace, &view.labels);
+        let services = destination_services(context, rule);
+        let destinations = Destinations {
+            namespace: &rule.namespace,
+            domain_suffix: &context.mesh.domain_suffix,
+            services: &services,
+            listener_port: port,
+        };
+        let holds = |matched: &L4Match| {
+            matched.port.is_none_or(|wanted| wanted == port)
+                && (matched.gateways.is_empty() || matched.gateways.contains(&GatewayRef::Mesh))
+                && client.is(matched.source_namespace.as_deref(), &matched.source_labels)
+        };
+        let route = rule
+            .view
+            .tcp
+            .iter()
+            .find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(holds))?;
+        let clusters =
+            route.route.iter().map(|to| (destinations.cluster(&to.destination), to.weight));
+        Some(clusters.collect::<Vec<_>>())
+    });
+    let whole = || vec![(naming::outbound_cluster(port, "", &service.host), 1)];
+    TcpKey {
+        bind,
+        port,
+        virtual_service: rule.filter(|_| routed.is_some()).cloned(),
+        clusters: routed.unwrap_or_else(whole),
+        capabilities: view.capabilities,
+        mesh: context.mesh.clone(),
+    }
+}
