@@ -71,7 +71,9 @@ impl ClientCodec {
             is_head: method == Method::Head,
             is_tunnel: method == Method::Connect,
             is_due: false,
+            is_answered: false,
             informational: 0,
+            opened_ms: connection.limits.now_ms(),
         });
         connection.write_block(id, end_stream, out, |encoder, out| encoder.request(head, out));
         StreamId(id)

@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::connection::Fault;
+use super::streams::Stream;
 
 /// What has happened since the counts were last taken. Names are those of Envoy's `http2.` statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Counts {
     pub stream_refused_errors: u32,
     pub trailers: u32,
     pub tx_reset: u32,
+    /// Of the connection manager's statistics: `downstream_rq_too_many_premature_resets`.
+    pub too_many_premature_resets: u32,
 }
 
 /// Running numbers of one connection.
@@ -32,6 +35,10 @@ pub(super) struct Limits {
     pub streams: u64,
     pub data_frames_sent: u64,
     resets: ResetBucket,
+    /// Streams that are over ...
+    pub closed: u64,
+    /// ... and those of them that were taken back before their time.
+    premature: u64,
     pub outbound: Outbound,
     pub now_ns: u64,
 }
@@ -88,6 +95,32 @@ impl Limits {
             return Ok(());
         }
         Err(Fault::flood("http2.stream_reset_flood", "too many streams reset"))
+    }
+
+    /// A client has taken back a request. It is cut off when most of its requests go that way, as soon as nothing that it
+    /// does with the rest of the first `premature_reset_total_stream_count` could make that less than half.
+    pub fn taken_back(
+        &mut self,
+        stream: &Stream,
+        options: &Options,
+        counts: &mut Counts,
+    ) -> Result<(), Fault> {
+        let lived_ms = self.now_ms().wrapping_sub(stream.opened_ms);
+        if stream.is_answered || lived_ms >= options.premature_reset_min_stream_lifetime_ms {
+            return Ok(());
+        }
+        self.premature += 1;
+        let of = self.closed.max(u64::from(options.premature_reset_total_stream_count));
+        if self.premature * 2 < of {
+            return Ok(());
+        }
+        counts.too_many_premature_resets += 1;
+        Err(Fault::flood("too_many_premature_resets", "most requests were taken back"))
+    }
+
+    /// For the ages of streams.
+    pub fn now_ms(&self) -> u32 {
+        (self.now_ns / 1_000_000) as u32
     }
 
     /// Whether too much waits for the peer to read.

@@ -72,6 +72,12 @@ pub struct Options {
     pub stream_reset_burst: u32,
     /// ... and how many more a second it may then send.
     pub stream_reset_rate: u32,
+    /// A client that takes back most of so many requests before they are answered is a flooder:
+    /// `overload.premature_reset_total_stream_count`.
+    pub premature_reset_total_stream_count: u32,
+    /// A request that has waited for its answer so many milliseconds is taken back with reason:
+    /// `overload.premature_reset_min_stream_lifetime_seconds`.
+    pub premature_reset_min_stream_lifetime_ms: u32,
 }
 
 impl Default for Options {
@@ -95,6 +101,8 @@ impl Default for Options {
             max_inbound_window_update_frames_per_data_frame_sent: 10,
             stream_reset_burst: 1_000,
             stream_reset_rate: 33,
+            premature_reset_total_stream_count: 500,
+            premature_reset_min_stream_lifetime_ms: 1_000,
         }
     }
 }

@@ -74,10 +74,12 @@ impl ServerCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) {
-        let Some(Stream { is_head, sent_all: false, .. }) = self.connection.streams.get(stream.0)
+        let Some(Stream { is_head, is_answered, sent_all: false, .. }) =
+            self.connection.streams.get_mut(stream.0)
         else {
             return;
         };
+        *is_answered = true;
         let end_stream = end_stream || *is_head || matches!(head.status, 204 | 304);
         self.connection
             .write_block(stream.0, end_stream, out, |encoder, out| encoder.response(head, out));
@@ -270,7 +272,9 @@ fn begin_stream(
         is_head: method == Method::Head,
         is_tunnel,
         is_due: false,
+        is_answered: false,
         informational: 0,
+        opened_ms: connection.limits.now_ms(),
     };
     connection.streams.insert(stream);
     Ok(Event::Head { stream: StreamId(id), end_stream })

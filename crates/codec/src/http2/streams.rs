@@ -22,8 +22,12 @@ pub(super) struct Stream {
     pub is_tunnel: bool,
     /// It is in the list of streams whose window is to be opened.
     pub is_due: bool,
+    /// A final response's head has been sent.
+    pub is_answered: bool,
     /// 1xx heads so far.
     pub informational: u8,
+    /// When it began, on the clock of `Limits`; it wraps around.
+    pub opened_ms: u32,
 }
 
 /// No `content-length`.
@@ -191,7 +195,9 @@ mod tests {
             is_head: false,
             is_tunnel: false,
             is_due: false,
+            is_answered: false,
             informational: 0,
+            opened_ms: 0,
         }
     }
 

@@ -79,6 +79,7 @@ pub fn http2_of(config: &Http2Options, max_head_kb: u32, max_fields: u32) -> htt
             .max_inbound_window_update_frames_per_data_frame_sent,
         stream_reset_burst: u32::try_from(config.stream_reset_burst).unwrap_or(u32::MAX),
         stream_reset_rate: u32::try_from(config.stream_reset_rate).unwrap_or(u32::MAX),
+        ..default
     }
 }
 

@@ -32,11 +32,10 @@ impl Connection {
         if self.is_server {
             self.limits.reset(&self.options)?;
         }
-        if self.forget(id).is_none() {
-            return Ok(None);
-        }
+        let Some(stream) = self.forget(id) else { return Ok(None) };
         if self.is_server {
             self.resets.add(id, ResetBy::Peer);
+            self.limits.taken_back(&stream, &self.options, &mut self.counts)?;
         }
         let is_refused = number(payload) == ErrorCode::RefusedStream as u32;
         let reason = if is_refused { ResetReason::Refused } else { ResetReason::Remote };

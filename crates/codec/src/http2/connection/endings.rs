@@ -28,6 +28,7 @@ impl Connection {
     /// Drops a stream. What it held counts as passed on.
     pub(in crate::http2) fn forget(&mut self, id: u32) -> Option<Stream> {
         let stream = self.streams.remove(id)?;
+        self.limits.closed += 1;
         self.receive.pass(stream.receive.held());
         self.output.due |= self.receive.is_due();
         if let Input::Body(body) = &mut self.input

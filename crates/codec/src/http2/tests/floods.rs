@@ -131,7 +131,8 @@ fn answers_that_nobody_reads() {
 
 #[test]
 fn rapid_resets() {
-    let mut server = Server::greeted(Options::default());
+    let options = || Options { premature_reset_total_stream_count: u32::MAX, ..Options::default() };
+    let mut server = Server::greeted(options());
     let refused = until_refused(&mut server, |round| {
         let id = round * 2 + 1;
         Wire::default().get(id, END_STREAM).rst(id, 8)
@@ -141,11 +142,47 @@ fn rapid_resets() {
     assert_eq!(counts.rx_reset, 1001);
 
     // Thirty a second are what happens.
-    let mut server = Server::greeted(Options::default());
+    let mut server = Server::greeted(options());
     for round in 0..5000u32 {
         server.codec.observe(u64::from(round) * 33_000_000, 0);
         let id = round * 2 + 1;
         assert_eq!(server.feed(Wire::default().get(id, END_STREAM).rst(id, 8)).len(), 2);
+    }
+}
+
+#[test]
+fn requests_taken_back_before_they_are_answered() {
+    let back = |round: u32| {
+        let id = round * 2 + 1;
+        Wire::default().get(id, END_STREAM).rst(id, 8)
+    };
+    let mut server = Server::greeted(Options::default());
+    let refused = until_refused(&mut server, back);
+    let (error, rounds, counts) = refused.expect("a flood");
+    assert_eq!((error.details, rounds), ("too_many_premature_resets", 249));
+    assert_eq!(counts.too_many_premature_resets, 1);
+
+    // Not so those that have waited for a second, those that were answered, or fewer than half.
+    for (waits, answered, every) in [(1_000, false, 1), (0, true, 1), (0, false, 3)] {
+        let mut server = Server::greeted(Options::default());
+        let mut now_ns = 0;
+        for round in 0..900 {
+            let id = round * 2 + 1;
+            server.codec.observe(now_ns, 0);
+            assert_eq!(
+                server.feed(Wire::default().get(id, END_STREAM)),
+                [format!("head {id} end")]
+            );
+            let is_done = round % every != 0;
+            if answered || is_done {
+                let head = ResponseHead::new(200);
+                server.codec.encode_head(StreamId(id), &head, is_done, &mut Vec::new());
+            }
+            now_ns += waits * 1_000_000;
+            server.codec.observe(now_ns, 0);
+            assert!(server.feed(Wire::default().rst(id, 8)).len() <= 1);
+            assert!(!server.codec.must_close(), "{round} of {waits} {answered} {every}");
+        }
     }
 }
 
