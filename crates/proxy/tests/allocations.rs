@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use codec::event::{Decoded, Event};
+use codec::headers::{Fields, RequestHead, ResponseHead};
+use codec::http2;
 use proxy::access_log::sink::{BufferOptions, Destination, Sinks};
 use proxy::access_log::{Environment, Format, Layout as LogLayout, Log};
 use proxy::http::config::{HttpConnectionManager, RouteSource};
@@ -24,11 +27,11 @@ use proxy::route_table::{Action, RouteAction, RouteTable, VirtualHost};
 use proxy::router::config::ClusterChoice;
 use proxy::stream_info::{AccessLogger, LogRecord};
 use proxy::upstream::cluster::Cluster;
-use proxy::upstream::config::{ClusterConfig, ClusterRef};
+use proxy::upstream::config::{ClusterConfig, ClusterRef, UpstreamProtocol};
 use proxy::upstream::connection::UpstreamConnection;
 use proxy::upstream::host::{Host, HostAddress, HostOptions, HostSet};
 use proxy::upstream::stats::ClusterBlocks;
-use proxy::worker::{Change, ListenerId, Message, WorkerOptions, spawn};
+use proxy::worker::{Change, ListenerId, Message, WorkerHandle, WorkerOptions, spawn};
 use telemetry::stats::{Registry, Scope};
 
 thread_local! {
@@ -52,6 +55,9 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.dealloc(pointer, layout) }
     }
 }
+
+/// Other tests' workers would be counted, too.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting(AtomicU64::new(0));
@@ -127,15 +133,21 @@ fn listener(
     })
 }
 
-#[test]
-fn a_request_that_passes_through_allocates_nothing() {
+/// A worker that logs every request and passes it to a host.
+fn engine(
+    host: SocketAddr,
+    adjust: impl FnOnce(&mut ClusterConfig),
+) -> (WorkerHandle, SocketAddr, tempfile::TempDir) {
     const LOG: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%\" %RESPONSE_CODE% \
         %RESPONSE_FLAGS% %BYTES_SENT% %DURATION% \"%REQ(X-REQUEST-ID)%\" \"%UPSTREAM_HOST%\"\n";
     let registry = Registry::new();
     let worker = spawn(WorkerOptions { index: 0, registry: registry.clone(), cpu: None }).unwrap();
     let at = ClusterRef { slot: 0, generation: 0 };
-    let cluster = Cluster::new(ClusterConfig::new("c"), ClusterBlocks::new(&registry, "c"));
-    let host = Arc::new(Host::new(HostAddress::Tcp(backend()), HostOptions::default()));
+    let mut config = ClusterConfig::new("c");
+    adjust(&mut config);
+    let blocks = ClusterBlocks::new(&registry, "c").with_http2(&registry, "c");
+    let cluster = Cluster::new(config, blocks);
+    let host = Arc::new(Host::new(HostAddress::Tcp(host), HostOptions::default()));
     let changes = [
         Change::Cluster(at, Some(Arc::new(cluster))),
         Change::Hosts(at, Arc::new(HostSet::new(vec![host]))),
@@ -154,11 +166,26 @@ fn a_request_that_passes_through_allocates_nothing() {
     let config = listener(&registry, address, http);
     let socket = Some(socket.into());
     worker.mailbox.send(Message::AddListener { id: ListenerId(1), config, socket, ack: None });
+    (worker, address, folder)
+}
 
+/// What the worker allocates for 300 rounds, once it is warm.
+fn allocations_of(mut round: impl FnMut()) -> u64 {
+    // Long enough for the log's buffers to have grown to what they are flushed at.
+    (0..3000).for_each(|_| round());
+    let before = ALLOCATOR.0.load(Ordering::Relaxed);
+    (0..300).for_each(|_| round());
+    ALLOCATOR.0.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn a_request_that_passes_through_allocates_nothing() {
+    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap();
+    let (worker, address, _folder) = engine(backend(), |_| {});
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut buffer = vec![0; 8192];
-    let mut get = || {
+    let get = || {
         client.write_all(b"GET /x?y=1 HTTP/1.1\r\nhost: a\r\nuser-agent: t\r\n\r\n").unwrap();
         let mut length = 0;
         // The body is the only part with so many in a row.
@@ -166,11 +193,117 @@ fn a_request_that_passes_through_allocates_nothing() {
             length += client.read(&mut buffer[length..]).unwrap();
         }
     };
-    // Long enough for the log's buffers to have grown to what they are flushed at.
-    (0..3000).for_each(|_| get());
-    let before = ALLOCATOR.0.load(Ordering::Relaxed);
-    (0..300).for_each(|_| get());
-    assert_eq!(ALLOCATOR.0.load(Ordering::Relaxed) - before, 0);
+    assert_eq!(allocations_of(get), 0);
+    worker.mailbox.send(Message::Shutdown);
+    worker.join();
+}
+
+/// Reads what comes until `on_event` has had enough, then writes what it has written.
+fn converse<H>(
+    socket: &mut TcpStream,
+    input: &mut Vec<u8>,
+    head: &mut H,
+    mut decode: impl FnMut(&[u8], &mut H) -> Decoded,
+    mut on_event: impl FnMut(&Event, &mut H) -> bool,
+) -> bool {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let decoded = decode(input, head);
+        input.drain(..decoded.consumed);
+        if decoded.event != Event::NeedInput {
+            if on_event(&decoded.event, head) {
+                return true;
+            }
+            continue;
+        }
+        match socket.read(&mut buffer) {
+            Ok(count @ 1..) => input.extend_from_slice(&buffer[..count]),
+            _ => return false,
+        }
+    }
+}
+
+/// A host of HTTP/2 that answers every request with a head, a message and trailers.
+fn http2_backend() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_nodelay(true).unwrap();
+        let codec = RefCell::new(http2::ServerCodec::new(http2::Options::default()));
+        let (mut input, mut head) = (Vec::new(), RequestHead::new());
+        let mut answer = ResponseHead::new(200);
+        answer.fields.append("content-type", b"application/grpc");
+        let mut trailers = Fields::new();
+        trailers.append("grpc-status", b"0");
+        let mut out = Vec::new();
+        loop {
+            codec.borrow_mut().write_control(&mut out);
+            socket.write_all(&out).unwrap();
+            out.clear();
+            let decode =
+                |input: &[u8], head: &mut RequestHead| codec.borrow_mut().decode(input, head);
+            let goes_on = converse(&mut socket, &mut input, &mut head, decode, |event, _| {
+                let Event::Data { stream, range, end_stream } = event else { return false };
+                let mut codec = codec.borrow_mut();
+                codec.passed_on(*stream, range.len());
+                if *end_stream {
+                    codec.encode_head(*stream, &answer, false, &mut out);
+                    codec.encode_data(*stream, &[7; 100], false, &mut out);
+                    codec.encode_trailers(*stream, &trailers, &mut out);
+                }
+                *end_stream
+            });
+            if !goes_on {
+                return;
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_call_from_http2_to_http2_allocates_nothing() {
+    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap();
+    let (worker, address, _folder) =
+        engine(http2_backend(), |config| config.http.protocol = UpstreamProtocol::Http2);
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let codec = RefCell::new(http2::ClientCodec::new(http2::Options::default()));
+    let (mut input, mut answer) = (Vec::new(), ResponseHead::default());
+    let mut head = RequestHead::new();
+    head.set_method(b"POST");
+    head.set_scheme(b"http");
+    head.set_authority(b"test");
+    head.set_path(b"/package.Service/Method");
+    head.fields.append("content-type", b"application/grpc");
+    head.fields.append("te", b"trailers");
+    const AT_ONCE: usize = 8;
+    let round = || {
+        let mut out = Vec::new();
+        for _ in 0..AT_ONCE {
+            let mut codec = codec.borrow_mut();
+            let stream = codec.encode_head(&head, false, &mut out);
+            codec.encode_data(stream, &[7; 100], true, &mut out);
+            codec.write_control(&mut out);
+        }
+        socket.write_all(&out).unwrap();
+        let mut ended = 0;
+        let decode = |input: &[u8], head: &mut ResponseHead| codec.borrow_mut().decode(input, head);
+        let all = converse(&mut socket, &mut input, &mut answer, decode, |event, _| {
+            match event {
+                Event::Data { stream, range, .. } => {
+                    codec.borrow_mut().passed_on(*stream, range.len())
+                }
+                Event::Trailers { .. } => ended += 1,
+                Event::Reset { .. } | Event::Error(_) => panic!("{event:?}"),
+                _ => {}
+            }
+            ended == AT_ONCE
+        });
+        assert!(all, "the connection goes on");
+    };
+    assert_eq!(allocations_of(round), 0);
     worker.mailbox.send(Message::Shutdown);
     worker.join();
 }

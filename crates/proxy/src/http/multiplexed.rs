@@ -51,6 +51,9 @@ impl HttpConnection {
             && let Some(counts) = self.codec.take_counts()
         {
             super::stats::count_frames(&multiplexed.cells, &counts);
+            let premature = u64::from(counts.too_many_premature_resets);
+            let counters = &self.state.cells.counters;
+            counters.add(Stat::DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS, premature);
         }
     }
 }

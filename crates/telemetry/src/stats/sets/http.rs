@@ -42,6 +42,7 @@ crate::stat_set! {
         DOWNSTREAM_RQ_5XX = counter "downstream_rq_5xx",
         DOWNSTREAM_RQ_RX_RESET = counter "downstream_rq_rx_reset",
         DOWNSTREAM_RQ_TX_RESET = counter "downstream_rq_tx_reset",
+        DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS = counter "downstream_rq_too_many_premature_resets",
         DOWNSTREAM_RQ_TIMEOUT = counter "downstream_rq_timeout",
         DOWNSTREAM_RQ_HEADER_TIMEOUT = counter "downstream_rq_header_timeout",
         DOWNSTREAM_RQ_IDLE_TIMEOUT = counter "downstream_rq_idle_timeout",
