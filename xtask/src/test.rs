@@ -26,7 +26,10 @@ pub fn run(root: &Path) -> Result<()> {
     step("clippy", || clippy(root, &all, strict))?;
     // The whole-mesh tests run the binaries. Built together with the tests, they share every dependency.
     step("build", || succeed(cargo(root).arg("build").args(all).args(["--bins", "--tests"])))?;
-    step("test", || succeed(cargo(root).arg("test").args(all).arg("--no-fail-fast")))
+    step("test", || succeed(cargo(root).arg("test").args(all).arg("--no-fail-fast")))?;
+    // The fuzz targets over mutations of their seeds, as many as take a minute or two.
+    let long = ["--test", "fuzz", "--", "--ignored"];
+    step("fuzz", || succeed(cargo(root).arg("test").args(all).args(long)))
 }
 
 fn format(root: &Path, strict: bool) -> Result<()> {

@@ -11,6 +11,13 @@ use tempfile::TempDir;
 use crate::bootstrap::{http_proxy_with, indent};
 use crate::h2_frames::{Peer, Told, get};
 
+/// Appended to a bootstrap whose last cluster is to be spoken to in HTTP/2.
+pub const HTTP2_CLUSTER: &str = r#"    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: { http2_protocol_options: {} }
+"#;
+
 /// How many checks the version that `cargo xtask setup` installs has: fewer would mean that some were left out.
 const CHECKS: usize = 146;
 
@@ -77,14 +84,9 @@ fn status(proxy: &Proxy) -> Result<Told> {
 
 /// A listener that speaks HTTP/2 alone, before one upstream.
 fn proxy(port: u16, is_http2_upstream: bool, identity: Option<&Issued>) -> String {
-    let protocol = r#"    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: { http2_protocol_options: {} }
-"#;
     let mut text = http_proxy_with(port, "timeout: 15s", "codec_type: HTTP2");
     if is_http2_upstream {
-        text.push_str(protocol);
+        text.push_str(HTTP2_CLUSTER);
     }
     if let Some(Issued { certificate, key }) = identity {
         let socket = format!(

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Act, Proxy, Upstream, wait_until};
+use e2e::{Act, Process, Proxy, Upstream, wait_until};
 
 use crate::bootstrap::http_proxy_with;
 use crate::h2_frames::{
@@ -15,7 +15,7 @@ use crate::h2_frames::{
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// What an attack may leave behind in the process, debug build and allocator's habits included.
-const MEMORY: u64 = 24 << 20;
+pub const MEMORY: u64 = 24 << 20;
 
 /// The proxy under attack and what is behind it.
 struct Scene {
@@ -43,7 +43,7 @@ impl Scene {
         for _ in 0..20 {
             scene.serves()?;
         }
-        let memory = scene.resident()?;
+        let memory = resident(&scene.proxy.process)?;
         Ok(Self { memory, ..scene })
     }
 
@@ -59,16 +59,9 @@ impl Scene {
         Ok(())
     }
 
-    /// Bytes of memory in use.
-    fn resident(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.proxy.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
-    }
-
     /// Memory is bounded now, whatever goes on.
     fn is_bounded(&self) -> Result<()> {
-        let grown = self.resident()?.saturating_sub(self.memory);
+        let grown = resident(&self.proxy.process)?.saturating_sub(self.memory);
         ensure!(grown < MEMORY, "memory has grown by {} KiB", grown >> 10);
         Ok(())
     }
@@ -84,6 +77,13 @@ impl Scene {
         self.serves()?;
         self.is_bounded()
     }
+}
+
+/// Bytes of memory that a process has in use.
+pub fn resident(process: &Process) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
 }
 
 /// The connection was ended for it: with ENHANCE_YOUR_CALM, or with that lost in the noise that the attacker still makes.

@@ -12,6 +12,9 @@ use crate::h2_frames::{
     window_update,
 };
 
+/// A connection that is broken is closed soon, so that what is told by the close is told soon.
+const MANAGER: &str = "codec_type: AUTO\ndelayed_close_timeout: 0.05s";
+
 const PROTOCOL: u32 = 1;
 const INTERNAL: u32 = 2;
 const FLOW_CONTROL: u32 = 3;
@@ -488,7 +491,7 @@ fn odd_requests_are_answered_as_envoy_answers_them() -> Result<()> {
             "/stall" => Act::Stall,
             _ => Act::Answer(200, String::new()),
         })?;
-        let bootstrap = http_proxy_with(upstream.port(), "timeout: 15s", "codec_type: AUTO");
+        let bootstrap = http_proxy_with(upstream.port(), "timeout: 15s", MANAGER);
         let proxy = Proxy::start_engine(engine, &bootstrap)?;
         for input in inputs() {
             let expected = match engine {

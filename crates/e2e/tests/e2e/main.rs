@@ -9,6 +9,7 @@ mod grpc_answers;
 mod h2_frames;
 mod h2_h2spec;
 mod h2_hostile;
+mod h2_hostile_upstream;
 mod h2_inputs;
 mod health_checks;
 mod http1_inputs;
