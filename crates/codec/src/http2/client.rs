@@ -1,6 +1,6 @@
 //! The client's end of an HTTP/2 connection.
 
-use super::connection::{Connection, Fault, Headers, Step, declared_length};
+use super::connection::{Connection, Fault, Headers, declared_length};
 use super::streams::{ANY_LENGTH, Stream};
 use super::{Counts, Options};
 use crate::event::{Decoded, Event, ResetCode, StreamId};
@@ -99,11 +99,7 @@ impl ClientCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) -> DataTail {
-        let tail = self.connection.begin_data(stream.0, len, end_stream, out);
-        if end_stream && tail.len == len {
-            self.connection.end_after_data(stream.0);
-        }
-        tail
+        self.connection.begin_data(stream.0, len, end_stream, out)
     }
 
     /// Writes trailers and ends the request.
@@ -115,27 +111,7 @@ impl ClientCodec {
     /// What decoding has made necessary to say waits for [`write_control`](ClientCodec::write_control).
     #[inline]
     pub fn decode(&mut self, input: &[u8], head: &mut ResponseHead) -> Decoded {
-        let mut consumed = 0;
-        loop {
-            let event = match self.connection.next(input, &mut consumed) {
-                Ok(Step::NeedInput) => Ok(Some(Event::NeedInput)),
-                Ok(Step::Event(event)) => Ok(Some(event)),
-                Ok(Step::Headers(headers)) => {
-                    self.connection.with_block(&headers, input, |connection, block| {
-                        read_headers(connection, &headers, block, head)
-                    })
-                }
-                Err(fault) => Err(fault),
-            };
-            match event {
-                Ok(Some(event)) => return Decoded { consumed, event },
-                Ok(None) => {}
-                Err(fault) => {
-                    let event = self.connection.fail(fault);
-                    return Decoded { consumed: input.len(), event };
-                }
-            }
-        }
+        self.connection.decode(input, head, read_headers)
     }
 
     /// The server will send nothing more. To be called until it says `NeedInput`: every stream that is cut off is named.

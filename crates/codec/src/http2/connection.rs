@@ -20,7 +20,7 @@ use super::settings::PeerSettings;
 use super::streams::{Resets, StreamTable};
 use super::window::{Probe, ReceiveWindow};
 use super::{MAX_WINDOW, Options, RFC_WINDOW, hpack};
-use crate::event::Event;
+use crate::event::{Decoded, Event};
 
 /// What ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Fault {
 
 /// What the front of the input has come to.
 #[derive(Debug)]
-pub(super) enum Step {
+enum Step {
     NeedInput,
     Event(Event),
     Headers(Headers),
@@ -175,9 +175,35 @@ impl Connection {
         }
     }
 
+    /// The next event. `read_headers` says what a block of header fields is, and fills the head with it.
+    #[inline]
+    pub fn decode<H>(
+        &mut self,
+        input: &[u8],
+        head: &mut H,
+        read_headers: fn(&mut Connection, &Headers, &[u8], &mut H) -> Result<Option<Event>, Fault>,
+    ) -> Decoded {
+        let mut consumed = 0;
+        loop {
+            let event = match self.next(input, &mut consumed) {
+                Ok(Step::NeedInput) => Ok(Some(Event::NeedInput)),
+                Ok(Step::Event(event)) => Ok(Some(event)),
+                Ok(Step::Headers(headers)) => self.with_block(&headers, input, |it, block| {
+                    read_headers(it, &headers, block, head)
+                }),
+                Err(fault) => Err(fault),
+            };
+            match event {
+                Ok(Some(event)) => return Decoded { consumed, event },
+                Ok(None) => {}
+                Err(fault) => return Decoded { consumed: input.len(), event: self.fail(fault) },
+            }
+        }
+    }
+
     /// Goes on from `at`, as far as the next thing worth saying.
     #[inline]
-    pub fn next(&mut self, input: &[u8], at: &mut usize) -> Result<Step, Fault> {
+    fn next(&mut self, input: &[u8], at: &mut usize) -> Result<Step, Fault> {
         loop {
             let rest = &input[*at..];
             match self.input {

@@ -180,6 +180,22 @@ impl Connection {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) -> DataTail {
+        let tail = self.begin_frame(id, len, end_stream, out);
+        if end_stream && tail.len == len && self.message_is_whole(id) {
+            // The frame's bytes are yet to be written: nothing may come between.
+            self.discard(id, ErrorCode::NoError);
+        }
+        tail
+    }
+
+    /// Writes the head of a DATA frame.
+    fn begin_frame(
+        &mut self,
+        id: u32,
+        len: usize,
+        end_stream: bool,
+        out: &mut Vec<u8>,
+    ) -> DataTail {
         const NOTHING: DataTail = DataTail { len: 0, suffix: b"" };
 
         let room = self.output.window;
@@ -207,7 +223,7 @@ impl Connection {
         debug_assert!(data.len() <= self.send_room(id), "more than there is room for");
         let mut rest = data;
         loop {
-            let tail = self.begin_data(id, rest.len(), end_stream, out);
+            let tail = self.begin_frame(id, rest.len(), end_stream, out);
             out.extend_from_slice(&rest[..tail.len]);
             rest = &rest[tail.len..];
             if rest.is_empty() || tail.len == 0 {
@@ -238,27 +254,23 @@ impl Connection {
         }
     }
 
-    /// The frame that `begin_data` has begun ends our message; its bytes are not in the output yet, so that nothing may be
-    /// written after it now.
-    pub fn end_after_data(&mut self, id: u32) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        stream.sent_all = true;
-        if stream.received_all {
-            self.forget(id);
-        } else if self.is_server && !stream.is_tunnel {
-            self.discard(id, ErrorCode::NoError);
+    /// Our message is whole.
+    pub fn sent_all(&mut self, id: u32, out: &mut Vec<u8>) {
+        if self.message_is_whole(id) {
+            self.write_reset(id, ErrorCode::NoError, out);
         }
     }
 
-    /// Our message is whole. A server whose answer is whole has no use for the rest of the request (RFC 9113 §8.1).
-    pub fn sent_all(&mut self, id: u32, out: &mut Vec<u8>) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
+    /// Notes that our message is whole. True if the stream is to be reset: a server whose answer is whole has no use for the
+    /// rest of the request (RFC 9113 §8.1).
+    fn message_is_whole(&mut self, id: u32) -> bool {
+        let Some(stream) = self.streams.get_mut(id) else { return false };
         stream.sent_all = true;
         if stream.received_all {
             self.forget(id);
-        } else if self.is_server && !stream.is_tunnel {
-            self.write_reset(id, ErrorCode::NoError, out);
+            return false;
         }
+        self.is_server && !stream.is_tunnel
     }
 
     /// Gives up a stream that is in the table.

@@ -1,6 +1,6 @@
 //! The server's end of an HTTP/2 connection.
 
-use super::connection::{Connection, Fault, Headers, Step, declared_length};
+use super::connection::{Connection, Fault, Headers, declared_length};
 use super::frame::ErrorCode;
 use super::output::Drain;
 use super::streams::{ANY_LENGTH, Stream};
@@ -25,27 +25,7 @@ impl ServerCodec {
     /// What decoding has made necessary to say waits for [`write_control`](ServerCodec::write_control).
     #[inline]
     pub fn decode(&mut self, input: &[u8], head: &mut RequestHead) -> Decoded {
-        let mut consumed = 0;
-        loop {
-            let event = match self.connection.next(input, &mut consumed) {
-                Ok(Step::NeedInput) => Ok(Some(Event::NeedInput)),
-                Ok(Step::Event(event)) => Ok(Some(event)),
-                Ok(Step::Headers(headers)) => {
-                    self.connection.with_block(&headers, input, |connection, block| {
-                        read_headers(connection, &headers, block, head)
-                    })
-                }
-                Err(fault) => Err(fault),
-            };
-            match event {
-                Ok(Some(event)) => return Decoded { consumed, event },
-                Ok(None) => {}
-                Err(fault) => {
-                    let event = self.connection.fail(fault);
-                    return Decoded { consumed: input.len(), event };
-                }
-            }
-        }
+        self.connection.decode(input, head, read_headers)
     }
 
     /// The client will send nothing more. To be called until it says `NeedInput`: requests that are cut off are named.
@@ -108,11 +88,7 @@ impl ServerCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) -> DataTail {
-        let tail = self.connection.begin_data(stream.0, len, end_stream, out);
-        if end_stream && tail.len == len {
-            self.connection.end_after_data(stream.0);
-        }
-        tail
+        self.connection.begin_data(stream.0, len, end_stream, out)
     }
 
     /// Writes trailers and ends the stream.
