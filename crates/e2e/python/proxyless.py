@@ -1,6 +1,6 @@
 """gRPC without a proxy: a server that says its name, and a client that finds servers by xDS.
 
-    proxyless.py server NAME      prints `listening ADDRESS` and serves until it is killed
+    proxyless.py server NAME      prints `listening ADDRESS` and serves until it is killed, on PORT if there is one
     proxyless.py client TARGET    for each line `COUNT` on its input makes that many calls, one after the other, and
                                   prints who answered: `{"v1": 92, "v2": 8}`; a call that fails counts as its status
 
@@ -9,6 +9,7 @@ The client's bootstrap is the file that `GRPC_XDS_BOOTSTRAP` names. Messages are
 
 import collections
 import json
+import os
 import sys
 from concurrent import futures
 
@@ -23,7 +24,7 @@ def serve(name):
     answer = grpc.unary_unary_rpc_method_handler(lambda request, context: name.encode())
     service = grpc.method_handlers_generic_handler("proxyless.Who", {"Is": answer})
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), handlers=(service,))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{os.environ.get('PORT', 0)}")
     server.start()
     print(f"listening 127.0.0.1:{port}", flush=True)
     server.wait_for_termination()

@@ -111,7 +111,6 @@ fn http_route(route: &HttpRoute, path: &FieldPath, found: &mut Findings) {
         found.add_if(fault.delay.is_some(), &path, "delay");
         found.add_if(fault.abort.is_some(), &path, "abort");
     }
-    found.add_if(!route.mirrors.is_empty(), path, "mirrors");
     if let Some(retries) = &route.retries {
         found.add_if(
             retries.retry_remote_localities.is_some(),
@@ -266,9 +265,9 @@ mod tests {
     #[test]
     fn fields_are_named_by_path() {
         let found = named(
-            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, mirror: {host: b}, route: [{destination: {host: a}}]}]}}",
+            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, route: [{destination: {host: a}}]}]}}",
         );
-        assert_eq!(found, ["spec.http[0].fault.abort", "spec.http[0].mirrors"]);
+        assert_eq!(found, ["spec.http[0].fault.abort"]);
         let found = named(
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: PASSTHROUGH}}]}}}",
         );

@@ -168,6 +168,19 @@ fn clients_of_the_http_proxy_tunnel_to_every_port() {
 }
 
 #[test]
+fn a_mirror_gets_its_share_of_copies() {
+    let mut mesh = Mesh::of(SERVICES);
+    mesh.apply("{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: web, namespace: default}, spec: {hosts: [web], http: [{mirrors: [{destination: {host: rpc}, percentage: {value: 0.1}}, {destination: {host: db}, percentage: {value: 0}}], route: [{destination: {host: web, port: {number: 80}}}]}]}}");
+    let client = caller(&mut mesh);
+    let host = json(&client, VirtualHost, "http_proxy/web.default.svc.cluster.local:80");
+    let mirrors = &host["routes"][0]["route"]["request_mirror_policies"];
+    assert_eq!(mirrors.as_array().map(Vec::len), Some(1), "{mirrors}");
+    assert_eq!(mirrors[0]["cluster"], "outbound|50051||rpc.default.svc.cluster.local");
+    let share = &mirrors[0]["runtime_fraction"]["default_value"];
+    assert_eq!((&share["numerator"], &share["denominator"]), (&1000.into(), &"MILLION".into()));
+}
+
+#[test]
 fn a_cross_origin_policy_is_the_routes() {
     let mut mesh = Mesh::of(SERVICES);
     mesh.apply("{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: web, namespace: default}, spec: {hosts: [web], http: [{corsPolicy: {allowOrigins: [{exact: 'https://a.test'}], allowMethods: [GET, POST], maxAge: 24h, allowCredentials: false, unmatchedPreflights: IGNORE}, route: [{destination: {host: web}}]}]}}");

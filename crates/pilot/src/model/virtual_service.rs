@@ -130,9 +130,12 @@ impl VirtualServiceRule {
             HttpAction::Route(to) => to.iter().map(|to| &to.destination).collect(),
             _ => Vec::new(),
         });
+        let mirrors = self.view.http.iter().flat_map(|http| &http.mirrors);
+        let mirrors = mirrors.map(|mirror| &mirror.destination);
         let tcp = self.view.tcp.iter().flat_map(|tcp| tcp.route.iter().map(|to| &to.destination));
         let tls = self.view.tls.iter().flat_map(|tls| tls.route.iter().map(|to| &to.destination));
-        http.chain(tcp)
+        http.chain(mirrors)
+            .chain(tcp)
             .chain(tls)
             .map(|destination| hostname::resolve(&destination.host, &self.namespace, domain_suffix))
             .collect()
