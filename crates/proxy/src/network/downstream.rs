@@ -294,6 +294,7 @@ impl Worker {
             && http.is_multiplexed()
         {
             if http.codec.has_control() {
+                http.codec.observe(self.clock.now_ns(), down.io.output.len());
                 http.codec.write_control(down.io.output.writer(&mut self.buffers));
             }
             http.count_frames();

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use mio::Token;
 use mio::event::Event;
+use telemetry::stats::Local;
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes};
 
 use super::session::TcpSession;
@@ -35,6 +36,8 @@ pub struct TcpUpstream {
     pub downstream: Key<Downstream>,
     /// The client is slower than the host: reading rests.
     pub read_paused: bool,
+    /// This worker's cells of its cluster.
+    counters: Local<ClusterStat>,
     at: ClusterRef,
     cluster: Arc<Cluster>,
     host: Arc<Host>,
@@ -63,14 +66,16 @@ impl Worker {
         host.counters.cx_total.fetch_add(1, Ordering::Relaxed);
         host.counters.cx_active.fetch_add(1, Ordering::Relaxed);
         cluster.breakers[0].connections.acquire();
-        if let Some(cluster) = self.upstreams.get(at) {
-            cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_TOTAL);
-            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_CX_ACTIVE, 1);
-        }
+        let counters = self.cx.recorder.local(&cluster.stats.counters);
+        counters.inc(ClusterStat::UPSTREAM_CX_TOTAL);
+        counters.gauge_add(ClusterStat::UPSTREAM_CX_ACTIVE, 1);
+        // As in Envoy, a session is a request to its cluster.
+        counters.inc(ClusterStat::UPSTREAM_RQ_PENDING_TOTAL);
         let connect_deadline_ns = self.clock.after(Some(cluster.config.connect_timeout));
         self.tcp_ups.insert(TcpUpstream {
             io: Io::new(socket, false),
             downstream,
+            counters,
             read_paused: false,
             at,
             cluster,
@@ -117,7 +122,8 @@ impl Worker {
     fn tcp_connect_ended(&mut self, key: Key<TcpUpstream>) {
         let Some(upstream) = self.tcp_ups.get_mut(key) else { return };
         let host = Arc::clone(&upstream.host);
-        match upstream.opening.connect_ended(&mut upstream.io, &host, None, &mut self.buffers) {
+        match upstream.opening.connect_ended(&mut upstream.io, &host, None, None, &mut self.buffers)
+        {
             Progress::Pending => self.mark_tcp_upstream(key),
             Progress::Opened => self.tcp_upstream_opened(key),
             Progress::Failed(reason) => self.tcp_upstream_failed(key, &reason),
@@ -132,6 +138,8 @@ impl Worker {
         let opened_ns = upstream.opened_ns;
         let info =
             Rc::new(upstream.opening.finish(&upstream.io, &upstream.host, id, opened_ns, now));
+        upstream.counters.inc(ClusterStat::UPSTREAM_RQ_TOTAL);
+        upstream.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
         self.wheel.cancel(&mut upstream.timer);
         let (at, downstream) = (upstream.at, upstream.downstream);
         if let (Some(config), host) = (&upstream.cluster.config.outlier, &upstream.host) {
@@ -201,7 +209,13 @@ impl Worker {
                 self.mark_tcp_upstream(key);
             }
             match result {
-                ReadResult::Data(bytes) => self.tcp_output(downstream, bytes),
+                ReadResult::Data(bytes) => {
+                    if let Some(upstream) = self.tcp_ups.get(key) {
+                        let count = bytes.len() as u64;
+                        upstream.counters.add(ClusterStat::UPSTREAM_CX_RX_BYTES_TOTAL, count);
+                    }
+                    self.tcp_output(downstream, bytes);
+                }
                 ReadResult::Nothing => {}
                 ReadResult::WouldBlock => break,
                 ReadResult::Eof => {
@@ -239,6 +253,7 @@ impl Worker {
         {
             return self.tcp_upstream_broken(key, &error);
         }
+        upstream.count_sent();
         if upstream.io.output.len() > upstream.cluster.config.per_connection_buffer_limit as usize
             && let Some(session) = self.tcp_session(downstream)
         {
@@ -252,6 +267,7 @@ impl Worker {
         if matches!(upstream.opening, Opening::Connecting) {
             return;
         }
+        upstream.count_sent();
         let downstream = upstream.downstream;
         let limit = upstream.cluster.config.per_connection_buffer_limit as usize;
         if let FlushResult::Failed(error) = upstream.io.flush(&mut self.buffers) {
@@ -290,22 +306,12 @@ impl Worker {
             upstream.cluster.stats.tls.as_ref(),
             upstream.io.tls_failure(),
         );
+        upstream.count_sent();
         upstream.io.release(&mut self.buffers);
         upstream.cluster.breakers[0].connections.release();
         upstream.host.counters.cx_active.fetch_sub(1, Ordering::Relaxed);
+        upstream.count_close();
         let Some(cluster) = self.upstreams.get(upstream.at) else { return };
-        let counters = &cluster.cells.counters;
-        counters.gauge_add(ClusterStat::UPSTREAM_CX_ACTIVE, -1);
-        if upstream.opening.is_pending() {
-            return;
-        }
-        counters.inc(ClusterStat::UPSTREAM_CX_DESTROY);
-        let remote = upstream.io.eof;
-        counters.inc(if remote {
-            ClusterStat::UPSTREAM_CX_DESTROY_REMOTE
-        } else {
-            ClusterStat::UPSTREAM_CX_DESTROY_LOCAL
-        });
         let length = (self.clock.now_ns() - upstream.opened_ns) / 1_000_000;
         cluster.cells.times.record(ClusterTimes::UPSTREAM_CX_LENGTH_MS, length);
     }
@@ -345,6 +351,38 @@ impl Worker {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_CONNECT_TIMEOUT);
         }
         self.tcp_upstream_failed(key, "connection timeout");
+    }
+}
+
+impl TcpUpstream {
+    fn count_sent(&mut self) {
+        let sent = std::mem::take(&mut self.io.sent);
+        self.counters.add(ClusterStat::UPSTREAM_CX_TX_BYTES_TOTAL, sent);
+    }
+
+    fn count_close(&self) {
+        let counters = &self.counters;
+        counters.gauge_add(ClusterStat::UPSTREAM_CX_ACTIVE, -1);
+        // What could not be opened was ended from the other side.
+        let is_pending = self.opening.is_pending();
+        let (by_whom, with_request) = if self.io.eof || is_pending {
+            (
+                ClusterStat::UPSTREAM_CX_DESTROY_REMOTE,
+                ClusterStat::UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ,
+            )
+        } else {
+            (
+                ClusterStat::UPSTREAM_CX_DESTROY_LOCAL,
+                ClusterStat::UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ,
+            )
+        };
+        counters.inc(ClusterStat::UPSTREAM_CX_DESTROY);
+        counters.inc(by_whom);
+        if !is_pending {
+            counters.inc(ClusterStat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+            counters.inc(with_request);
+            counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, -1);
+        }
     }
 }
 

@@ -434,7 +434,13 @@ impl Worker {
                 self.count_pool(pool, ClusterStat::UPSTREAM_RQ_CANCELLED);
             }
             Attempt::Active(key, id) => {
-                self.count_upstream(key, ClusterStat::UPSTREAM_RQ_TX_RESET);
+                if self.ups.get(key).is_some_and(UpstreamConnection::is_multiplexed) {
+                    self.count_upstream(key, ClusterStat::UPSTREAM_RQ_TX_RESET);
+                } else {
+                    // Without streams of its own the connection ends with the request.
+                    self.count_upstream(key, ClusterStat::UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ);
+                    self.count_upstream(key, ClusterStat::UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ);
+                }
                 self.detach(stream_key);
                 let Some(connection) = self.ups.get_mut(key) else { return };
                 connection.codec.reset(id, connection.io.output.writer(&mut self.buffers));
@@ -473,6 +479,21 @@ impl Worker {
         {
             host.counters.count(outcome);
         }
+        self.count_status(stream_key, status);
+        let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster))
+        else {
+            return;
+        };
+        let ms = (now - stream.info.timings.upstream_first_tx_ns) / 1_000_000;
+        cluster.cells.times.record(ClusterTimes::UPSTREAM_RQ_TIME, ms);
+        if stream.info.attempt_count > 1 && status < 500 {
+            cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_RETRY_SUCCESS);
+        }
+    }
+
+    /// Counts an answer against its cluster by its status: the host's, or as in Envoy ours where the host had none.
+    pub(crate) fn count_status(&self, stream_key: Key<Box<Stream>>, status: u16) {
+        let Some(stream) = self.streams.get(stream_key) else { return };
         let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster))
         else {
             return;
@@ -485,11 +506,6 @@ impl Worker {
                 status as usize - 100,
             );
         });
-        let ms = (now - stream.info.timings.upstream_first_tx_ns) / 1_000_000;
-        cluster.cells.times.record(ClusterTimes::UPSTREAM_RQ_TIME, ms);
-        if stream.info.attempt_count > 1 && status < 500 {
-            cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_RETRY_SUCCESS);
-        }
     }
 
     /// Tells outlier detection how an attempt went.

@@ -22,9 +22,9 @@ use super::opening::{Opening, Progress};
 use super::pool::Pool;
 use crate::arena::Key;
 use crate::http::conn_manager::after;
-use crate::http::{flow, protocol};
 use crate::http::stream::Stream;
 use crate::http::stream_table::StreamTable;
+use crate::http::{flow, protocol};
 use crate::network::credits::Credits;
 use crate::network::downstream::Downstream;
 use crate::network::io::{FlushResult, Io, ReadResult};
@@ -214,9 +214,11 @@ impl Worker {
     fn connect_finished(&mut self, key: Key<UpstreamConnection>) {
         let Some(connection) = self.ups.get_mut(key) else { return };
         let host = Arc::clone(&connection.host);
-        let alpn = self.upstreams.pools.get(connection.pool).and_then(|pool| pool.alpn.as_ref());
+        let pool = self.upstreams.pools.get(connection.pool);
+        let alpn = pool.and_then(|pool| pool.alpn.as_ref());
+        let fallback = pool.and_then(|pool| pool.fallback_alpn.as_ref());
         let (opening, io) = (&mut connection.opening, &mut connection.io);
-        match opening.connect_ended(io, &host, alpn, &mut self.buffers) {
+        match opening.connect_ended(io, &host, alpn, fallback, &mut self.buffers) {
             Progress::Pending => self.mark_upstream(key),
             Progress::Opened => self.connection_opened(key),
             Progress::Failed(reason) => {
@@ -521,7 +523,6 @@ impl Worker {
             if reason == ResetReason::ConnectionTimeout {
                 counters.inc(ClusterStat::UPSTREAM_CX_CONNECT_TIMEOUT);
             }
-            return;
         }
         counters.inc(ClusterStat::UPSTREAM_CX_DESTROY);
         counters.inc(if local {
@@ -542,7 +543,9 @@ impl Worker {
             ClusterTimes::UPSTREAM_CX_LENGTH_MS,
             (self.clock.now_ns() - connection.opened_ns) / 1_000_000,
         );
-        times.record(ClusterTimes::UPSTREAM_RQ_PER_CX, u64::from(connection.requests));
+        if !connection.is_connecting() {
+            times.record(ClusterTimes::UPSTREAM_RQ_PER_CX, u64::from(connection.requests));
+        }
     }
 
     /// A place has become free: who waits beyond what is being opened gets a connection of his own.
@@ -591,6 +594,7 @@ impl Worker {
         connection.is_dirty = false;
         if connection.is_multiplexed() {
             if connection.codec.has_control() {
+                connection.codec.observe(self.clock.now_ns(), connection.io.output.len());
                 connection.codec.write_control(connection.io.output.writer(&mut self.buffers));
             }
             connection.count_frames();

@@ -38,12 +38,14 @@ impl Opening {
         !matches!(self, Self::Open)
     }
 
-    /// The socket says that its connect has ended. With TLS, `alpn` is offered instead of the host's own protocols.
+    /// The socket says that its connect has ended. With TLS, `alpn` is offered instead of the host's own protocols, and
+    /// `fallback` where there are none.
     pub fn connect_ended(
         &mut self,
         io: &mut Io,
         host: &Host,
         alpn: Option<&AlpnList>,
+        fallback: Option<&AlpnList>,
         pool: &mut BufferPool,
     ) -> Progress {
         if let Err(error) = io.socket.take_error() {
@@ -57,6 +59,7 @@ impl Opening {
         let Some(side) = tls.current() else {
             return Progress::Failed("TLS_error: the secret has not been received yet".to_owned());
         };
+        let alpn = alpn.or(fallback.filter(|_| side.config.alpn_protocols.is_empty()));
         let ip = match &host.address {
             HostAddress::Tcp(address) => address.ip(),
             HostAddress::Pipe(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -32,6 +32,8 @@ pub struct Pool {
     pub spoken: Option<Version>,
     /// What its connections offer by ALPN instead of the host's own protocols.
     pub alpn: Option<AlpnList>,
+    /// What they offer where neither that nor the host says anything, so that its end knows what is spoken.
+    pub fallback_alpn: Option<AlpnList>,
     /// Connections that can take a stream; the last one used is taken first, so that few are busy and the others may time
     /// out.
     pub available: Vec<Key<UpstreamConnection>>,
@@ -54,7 +56,14 @@ impl Pool {
         protocol: UpstreamProtocol,
         alpn: Option<AlpnList>,
     ) -> Self {
+        let offered: &[&[u8]] = match protocol {
+            UpstreamProtocol::Http2 => &[b"h2"],
+            UpstreamProtocol::Auto => &[b"h2", b"http/1.1"],
+            _ => &[],
+        };
+        let is_asked = host.tls.is_some() && !offered.is_empty();
         Self {
+            fallback_alpn: is_asked.then(|| offered.iter().map(|name| name.to_vec()).collect()),
             at,
             cluster,
             host,
