@@ -126,6 +126,8 @@ pub(super) struct Connection {
     /// A client's server takes no more streams.
     pub peer_goes_away: bool,
     pub peer_is_gone: bool,
+    /// A connection error: nothing is sent but what waits.
+    pub has_failed: bool,
     input: Input,
     /// The peer's SETTINGS have come.
     pub is_greeted: bool,
@@ -159,6 +161,7 @@ impl Connection {
             last_stream: 0,
             peer_goes_away: false,
             peer_is_gone: false,
+            has_failed: false,
             input: if is_server { Input::Preface } else { Input::Frame },
             is_greeted: false,
             is_acknowledged: false,

@@ -126,11 +126,11 @@ impl Limits {
     /// Whether too much waits for the peer to read.
     #[inline]
     pub fn check_outbound(&self, options: &Options, counts: &mut Counts) -> Result<(), Fault> {
-        if self.outbound.frames() > options.max_outbound_frames {
+        if self.outbound.frames > options.max_outbound_frames {
             counts.outbound_flood += 1;
             return Err(Fault::flood("http2.outbound_frames_flood", "too many frames to be read"));
         }
-        if self.outbound.control_frames() > options.max_outbound_control_frames {
+        if self.outbound.control_frames > options.max_outbound_control_frames {
             counts.outbound_control_flood += 1;
             return Err(Fault::flood(
                 "http2.outbound_control_frames_flood",
@@ -141,22 +141,15 @@ impl Limits {
     }
 }
 
-/// Frames that have been written and have not left. Counted in two spans of the output, the older of which is forgotten
-/// when the newer begins to leave: at most as much too many as lies between two looks.
+/// Frames that have been written since the output reached a mark, and none of which has left: the mark moves on to the
+/// output's end whenever all before it has left. Never too many are counted, and too few by what waited when it moved.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     /// Bytes ever written.
     written: u64,
-    /// Where the newer span begins.
-    boundary: u64,
-    older: Frames,
-    newer: Frames,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Frames {
-    all: u32,
-    control: u32,
+    mark: u64,
+    frames: u32,
+    control_frames: u32,
 }
 
 impl Outbound {
@@ -164,32 +157,20 @@ impl Outbound {
     #[inline]
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes as u64;
-        self.newer.all += 1;
+        self.frames += 1;
     }
 
     /// As `wrote`, for PING, SETTINGS and RST_STREAM.
     pub fn wrote_control(&mut self, bytes: usize) {
         self.wrote(bytes);
-        self.newer.control += 1;
+        self.control_frames += 1;
     }
 
     /// So many of the written bytes have not left.
     pub fn unsent(&mut self, bytes: usize) {
-        if bytes == 0 {
-            (self.older, self.newer) = Default::default();
-            self.boundary = self.written;
-        } else if self.written.saturating_sub(bytes as u64) >= self.boundary {
-            self.older = std::mem::take(&mut self.newer);
-            self.boundary = self.written;
+        if bytes == 0 || self.written.saturating_sub(bytes as u64) >= self.mark {
+            *self = Outbound { written: self.written, mark: self.written, ..Outbound::default() };
         }
-    }
-
-    fn frames(&self) -> u32 {
-        self.older.all + self.newer.all
-    }
-
-    fn control_frames(&self) -> u32 {
-        self.older.control + self.newer.control
     }
 }
 
@@ -225,16 +206,23 @@ mod tests {
     #[test]
     fn what_has_left_is_not_counted() {
         let mut outbound = Outbound::default();
+        let counted = |outbound: &Outbound| (outbound.frames, outbound.control_frames);
+        outbound.unsent(0);
         (0..10).for_each(|_| outbound.wrote(100));
         outbound.wrote_control(13);
+        assert_eq!(counted(&outbound), (11, 1));
+        // Half of the first look has left, and nothing of what comes after.
         outbound.unsent(500);
-        assert_eq!((outbound.frames(), outbound.control_frames()), (11, 1));
         (0..10).for_each(|_| outbound.wrote(100));
-        // All of the first look has left.
+        outbound.unsent(1500);
+        assert_eq!(counted(&outbound), (10, 0));
+        outbound.unsent(1001);
+        assert_eq!(counted(&outbound), (10, 0), "they all wait");
         outbound.unsent(1000);
-        assert_eq!((outbound.frames(), outbound.control_frames()), (10, 0));
+        assert_eq!(counted(&outbound), (0, 0));
+        outbound.wrote(9);
         outbound.unsent(0);
-        assert_eq!(outbound.frames(), 0);
+        assert_eq!(counted(&outbound), (0, 0));
     }
 
     #[test]

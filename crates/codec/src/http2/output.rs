@@ -324,7 +324,7 @@ impl Connection {
 
     /// Nothing more can happen on this connection.
     pub fn is_over(&self) -> bool {
-        self.is_closed() && !self.peer_is_gone
+        self.has_failed
             || self.streams.is_empty() && (self.peer_is_gone || self.output.drain == Drain::Final)
     }
 }

@@ -104,6 +104,7 @@ impl Connection {
     /// A connection error (RFC 9113 §5.4.1).
     pub(in crate::http2) fn fail(&mut self, fault: Fault) -> Event {
         self.input = Input::Closed;
+        self.has_failed = true;
         self.is_counted = true;
         self.counts.goaway_sent += 1;
         let last = if self.is_server { self.last_stream } else { 0 };
