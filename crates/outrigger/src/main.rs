@@ -32,14 +32,37 @@ fn main() -> ExitCode {
     match (row.run)(matches) {
         Ok(code) => code,
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and what caused it. Some errors tell their cause themselves: nothing is said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// The one place where an error becomes a line for a person.
 #[allow(clippy::print_stderr)]
 fn complain(message: &str) {
     eprintln!("outrigger: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let taken = anyhow::anyhow!("address in use");
+        let error = taken.context("cannot listen: address in use").context("the gateway");
+        assert_eq!(told(&error), "the gateway: cannot listen: address in use");
+    }
 }

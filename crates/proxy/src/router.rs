@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use telemetry::stats::sets::{Cluster as ClusterStat, HttpConnManager as Stat};
 
 use crate::arena::Key;
+use crate::filter_manager::LocalReply;
 use crate::http::config::HttpConnectionManager;
 use crate::http::conn_manager::after;
 use crate::http::header_mutation::MutationContext;
@@ -173,6 +174,8 @@ impl Worker {
                 }
             }
             Action::Redirect(redirect) => {
+                // Envoy counts a redirect as the direct response that it is.
+                counters.inc(Stat::RQ_DIRECT_RESPONSE);
                 counters.inc(Stat::RQ_REDIRECT);
                 Some(reply::redirect(redirect.status, &route.location(redirect, &stream.request)))
             }
@@ -229,7 +232,7 @@ impl Worker {
         }
         let Some(index) = picked else {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_NONE_HEALTHY);
-            return self.local_reply(key, reply::no_healthy_upstream());
+            return self.fail_upstream(key, reply::no_healthy_upstream());
         };
         let protocol = match stream.router.ends_tunnel {
             true => UpstreamProtocol::Raw,
@@ -392,6 +395,14 @@ impl Worker {
             reason,
             stream.info.upstream_transport_failure_reason.as_deref(),
         );
+        self.fail_upstream(key, reply);
+    }
+
+    /// Answers in the place of a host, whose cluster gets the blame.
+    fn fail_upstream(&mut self, key: Key<Box<Stream>>, reply: LocalReply) {
+        if self.streams.get(key).is_some_and(|stream| !stream.response_started) {
+            self.count_status(key, reply.status);
+        }
         self.local_reply(key, reply);
     }
 
@@ -487,7 +498,7 @@ impl Worker {
         {
             return;
         }
-        self.local_reply(key, reply::timeout(per_try));
+        self.fail_upstream(key, reply::timeout(per_try));
     }
 }
 

@@ -69,7 +69,7 @@ impl std::fmt::Debug for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration is wrong.
-    #[error("{0}")]
+    #[error(transparent)]
     Config(#[from] ConfigError),
     /// A worker could not be started.
     #[error("cannot start a worker: {0}")]
@@ -249,7 +249,13 @@ impl Server {
         self.control.wait_until_warm().await;
     }
 
-    /// Waits until someone asks the process to end (`/quitquitquit`).
+    /// A worker has panicked: what the kernel gives to it is answered by nobody, so that the process should end at once
+    /// and be started anew.
+    pub fn has_failed(&self) -> bool {
+        self.control.has_failed()
+    }
+
+    /// Waits until someone asks the process to end (`/quitquitquit`), or it has failed.
     pub async fn wait_until_quit(&self) {
         self.control.wait_until_quit().await;
     }

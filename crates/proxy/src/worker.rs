@@ -82,6 +82,7 @@ pub fn spawn(options: WorkerOptions) -> io::Result<WorkerHandle> {
         let (mailbox, gauges) = (mailbox.clone(), Arc::clone(&gauges));
         let name = format!("worker-{}", options.index);
         std::thread::Builder::new().name(name).spawn(move || {
+            let _watch = mailbox::PanicWatch(Arc::clone(&gauges));
             pin_to(options.cpu);
             Worker::new(&options, poll, mailbox, gauges).run();
         })?

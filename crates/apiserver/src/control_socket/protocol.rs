@@ -127,6 +127,30 @@ pub struct Status {
     pub not_run_here: Vec<String>,
     /// What is wrong with the directory as it is now; empty if all of it is in effect.
     pub problems: Vec<String>,
+    /// How the objects fare that tell proxies what to do.
+    #[serde(default)]
+    pub programmed: Vec<ObjectProgress>,
+}
+
+/// How one object fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectProgress {
+    /// `VirtualService`, ...
+    pub kind: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The generation of which all this is said.
+    pub generation: u64,
+    /// How many connected proxies it concerns.
+    pub proxies: usize,
+    /// How many of them do what it says.
+    pub programmed: usize,
+    /// Why proxies do not: `<proxy>: <resource>: <reason>`.
+    pub rejections: Vec<String>,
+    /// What of it has no effect: `<field>: <why>`.
+    pub warnings: Vec<String>,
 }
 
 /// One workload.

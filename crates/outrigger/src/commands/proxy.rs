@@ -71,6 +71,9 @@ struct Arguments {
     /// Kilobytes after which an access log is written out.
     #[arg(long, value_name = "KILOBYTES", default_value_t = 64)]
     file_flush_min_size_kb: usize,
+    /// Warn of fields of the bootstrap that nobody knows instead of refusing it.
+    #[arg(long)]
+    allow_unknown_static_fields: bool,
     /// Hot restart is not there, so that this holds anyway.
     #[arg(long)]
     disable_hot_restart: bool,
@@ -171,8 +174,12 @@ fn command_line(arguments: &Arguments, concurrency: usize) -> serde_json::Value 
     let path = |path: &Option<PathBuf>| {
         path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     };
-    serde_json::json!({
-        "concurrency": concurrency,
+    let mut shown = shown_options(
+        concurrency,
+        Duration::from_secs(arguments.drain_time_s),
+        Duration::from_millis(arguments.file_flush_interval_msec),
+    );
+    let given = serde_json::json!({
         "config_path": path(&arguments.config_path),
         "config_yaml": arguments.config_yaml.as_deref().unwrap_or_default(),
         "admin_address_path": path(&arguments.admin_address_path),
@@ -183,13 +190,55 @@ fn command_line(arguments: &Arguments, concurrency: usize) -> serde_json::Value 
         "service_node": arguments.service_node,
         "service_zone": arguments.service_zone,
         "mode": if arguments.mode == Mode::Serve { "Serve" } else { "Validate" },
+        "file_flush_min_size": arguments.file_flush_min_size_kb,
+    });
+    if let (Some(shown), serde_json::Value::Object(given)) = (shown.as_object_mut(), given) {
+        shown.extend(given);
+    }
+    shown
+}
+
+/// Envoy's `CommandLineOptions` as they stand where nothing else is said: what is not there is told as switched off.
+pub fn shown_options(
+    concurrency: usize,
+    drain_time: Duration,
+    flush_interval: Duration,
+) -> serde_json::Value {
+    let duration = |time: Duration| {
+        api::dump::duration(time.as_secs().cast_signed(), time.subsec_nanos().cast_signed())
+    };
+    serde_json::json!({
+        "base_id": "0",
+        "use_dynamic_base_id": false,
+        "base_id_path": "",
+        "concurrency": concurrency,
+        "config_path": "",
+        "config_yaml": "",
+        "allow_unknown_static_fields": false,
+        "reject_unknown_dynamic_fields": false,
+        "ignore_unknown_dynamic_fields": false,
+        "admin_address_path": "",
+        "local_address_ip_version": "v4",
+        "log_level": "info",
+        "component_log_level": "",
+        "log_format_escaped": false,
+        "log_path": "",
+        "service_cluster": "",
+        "service_node": "",
+        "service_zone": "",
+        "file_flush_interval": duration(flush_interval),
+        "drain_time": duration(drain_time),
         "drain_strategy": "Immediate",
-        "drain_time": format!("{}s", arguments.drain_time_s),
-        "file_flush_interval": api::dump::duration(
-            (arguments.file_flush_interval_msec / 1000) as i64,
-            (arguments.file_flush_interval_msec % 1000) as i32 * 1_000_000,
-        ),
+        "parent_shutdown_time": "0s",
+        "mode": "Serve",
         "disable_hot_restart": true,
+        "enable_mutex_tracing": false,
+        "restart_epoch": 0,
+        "cpuset_threads": false,
+        "disabled_extensions": [],
+        "enable_fine_grain_logging": false,
+        "enable_core_dump": false,
+        "stats_tag": [],
     })
 }
 
@@ -212,6 +261,9 @@ fn read(
         "a configuration is needed: --config-path or --config-yaml"
     );
     Ok(Bootstrap::read(&Schema::new(), extensions, sources).map(|mut bootstrap| {
+        if arguments.allow_unknown_static_fields {
+            bootstrap.allow_unknown_fields();
+        }
         let node = bootstrap.node_mut();
         let fill = |field: &mut String, value: &str| {
             if field.is_empty() {
@@ -291,6 +343,7 @@ async fn until_told(server: Server) -> anyhow::Result<ExitCode> {
             () = server.wait_until_quit() => break,
         }
     }
+    anyhow::ensure!(!server.has_failed(), "a worker panicked, so that the proxy cannot go on");
     tracing::info!("draining");
     tokio::select! {
         () = server.stop() => {}

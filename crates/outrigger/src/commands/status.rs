@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use apiserver::control_socket::protocol::{Status, WorkloadStatus};
+use apiserver::control_socket::protocol::{ObjectProgress, Status, WorkloadStatus};
 use clap::{Args as _, FromArgMatches as _};
 
 use super::Row;
@@ -78,6 +78,7 @@ fn table(status: &Status) -> String {
     ];
     rows.extend(status.workloads.iter().map(row));
     text.push_str(&columns(&rows));
+    text.push_str(&programmed(&status.programmed));
     if !status.not_run_here.is_empty() {
         let _ = writeln!(text, "\nnot run here: {}", status.not_run_here.join(", "));
     }
@@ -85,6 +86,33 @@ fn table(status: &Status) -> String {
         text.push_str("\nnot in effect, what was there before still is:\n");
         for problem in &status.problems {
             let _ = writeln!(text, "  {problem}");
+        }
+    }
+    text
+}
+
+/// Objects that do not do all they say, each with why; and in one line that the others do.
+fn programmed(objects: &[ObjectProgress]) -> String {
+    let mut text = String::new();
+    if objects.is_empty() {
+        return text;
+    }
+    let is_whole = |object: &&ObjectProgress| {
+        object.programmed == object.proxies && object.warnings.is_empty()
+    };
+    let whole = objects.iter().filter(is_whole).count();
+    let _ = writeln!(text, "\nin effect: {whole} of {} routing and policy objects", objects.len());
+    for object in objects.iter().filter(|object| !is_whole(object)) {
+        let ObjectProgress { kind, namespace, name, programmed, proxies, .. } = object;
+        let _ = writeln!(
+            text,
+            "  {kind} {namespace}/{name}: programmed on {programmed} of {proxies} proxies"
+        );
+        for why in object.rejections.iter().map(|why| format!("rejected by {why}")) {
+            let _ = writeln!(text, "    {why}");
+        }
+        for warning in &object.warnings {
+            let _ = writeln!(text, "    {warning}");
         }
     }
     text
@@ -140,9 +168,32 @@ mod tests {
             mesh: "shop".to_owned(),
             workloads: vec![workload],
             problems: vec!["a.yaml:3:1: wrong".to_owned()],
+            programmed: vec![
+                ObjectProgress {
+                    kind: "DestinationRule".to_owned(),
+                    proxies: 2,
+                    programmed: 2,
+                    ..ObjectProgress::default()
+                },
+                ObjectProgress {
+                    kind: "VirtualService".to_owned(),
+                    namespace: "default".to_owned(),
+                    name: "reviews".to_owned(),
+                    proxies: 7,
+                    programmed: 6,
+                    rejections: vec!["a.default: RDS 80: why".to_owned()],
+                    warnings: vec!["spec.http[0].fault: is not translated yet".to_owned()],
+                    ..ObjectProgress::default()
+                },
+            ],
             ..Status::default()
         };
         let text = table(&status);
+        let told = "in effect: 1 of 2 routing and policy objects\n\
+                    \u{20}\u{20}VirtualService default/reviews: programmed on 6 of 7 proxies\n\
+                    \u{20}\u{20}\u{20}\u{20}rejected by a.default: RDS 80: why\n\
+                    \u{20}\u{20}\u{20}\u{20}spec.http[0].fault: is not translated yet\n";
+        assert!(text.contains(told), "{text}");
         assert!(text.contains("reviews-v1  starting  127.64.0.3:9080  synced  -"), "{text}");
         assert!(text.ends_with("  a.yaml:3:1: wrong\n"), "{text}");
     }

@@ -79,6 +79,9 @@ impl Engine {
         match self {
             Engine::Ours(server) => {
                 server.wait_until_quit().await;
+                if server.has_failed() {
+                    return "a worker of the proxy panicked".to_owned();
+                }
                 "the proxy was asked to quit".to_owned()
             }
             Engine::Envoy { child, .. } => match child.wait().await {
@@ -122,7 +125,11 @@ fn options(settings: &Settings) -> server::Options {
         flush_bytes: FLUSH_BYTES,
         admin_address_path: None,
         version: crate::commands::proxy::version(),
-        command_line: serde_json::json!({ "concurrency": settings.concurrency }),
+        command_line: crate::commands::proxy::shown_options(
+            settings.concurrency,
+            settings.drain_time,
+            FLUSH_INTERVAL,
+        ),
         levels: settings.levels.clone(),
         hostname: hostname.map_or_else(|_| "-".to_owned(), |name| name.trim().to_owned()),
         variable: |name| std::env::var(name).ok(),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use agent::credential::{FixedToken, NoToken, TokenFuture, TokenSource};
+use agent::credential::{NoToken, TokenFuture, TokenSource};
 use anyhow::{Context, bail};
 use apiserver::control_socket::client::ControlClient;
 use apiserver::control_socket::protocol::Registration;
@@ -132,11 +132,36 @@ struct Invitation {
     expires_in_seconds: Option<u64>,
 }
 
+/// The token of an invitation, read anew whenever one is needed: whoever writes a fresh invitation to the file, as
+/// `outrigger token create` prints it, lets a workload in again whose certificate ended while it was away.
+struct InvitationTokens {
+    file: PathBuf,
+}
+
+impl TokenSource for InvitationTokens {
+    fn token(&self) -> TokenFuture<'_> {
+        Box::pin(async {
+            let invitation =
+                read_invitation(&self.file).await.map_err(|error| NoToken(format!("{error:#}")))?;
+            match identity::token::expiry(&invitation.token) {
+                Some(expired) if expired <= SystemTime::now() => Err(NoToken(format!(
+                    "the token in {} is no longer valid; put what `outrigger token create` prints there",
+                    self.file.display()
+                ))),
+                _ => Ok(invitation.token.trim().to_owned()),
+            }
+        })
+    }
+}
+
+async fn read_invitation(file: &Path) -> anyhow::Result<Invitation> {
+    let text = tokio::fs::read_to_string(file).await.with_context(|| file.display().to_string())?;
+    serde_saphyr::from_str(&text).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))
+}
+
 /// Joins a mesh elsewhere. Group and Service must be there: only the mesh's owner makes them.
 pub async fn join_remote(file: &Path, wish: &Wish) -> anyhow::Result<Membership> {
-    let text = tokio::fs::read_to_string(file).await.with_context(|| file.display().to_string())?;
-    let invitation: Invitation = serde_saphyr::from_str(&text)
-        .map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+    let invitation = read_invitation(file).await?;
     let Some(group) = wish.group.clone() else {
         bail!("--join needs --group: the WorkloadGroup to join, which says what the workload is");
     };
@@ -153,7 +178,7 @@ pub async fn join_remote(file: &Path, wish: &Wish) -> anyhow::Result<Membership>
         roots_pem: invitation.root_certificate,
         address: local_address_towards(&invitation.address)?,
         control_plane: invitation.address,
-        tokens: Arc::new(FixedToken::new(&invitation.token)),
+        tokens: Arc::new(InvitationTokens { file: file.to_owned() }),
         namespace: wish.namespace.clone(),
         group,
         instance,
@@ -272,6 +297,20 @@ mod tests {
             ("reviews-v1", "reviews-v1")
         );
         assert!(join_remote(&file, &Wish { group: None, ..wish.clone() }).await.is_err());
+        // A fresh invitation is taken without starting anew; one that has ended is said to have.
+        assert_eq!(member.tokens.token().await.unwrap(), "x");
+        std::fs::write(&file, text.replace("token: x", "token: y")).unwrap();
+        assert_eq!(member.tokens.token().await.unwrap(), "y");
+        let issuer = identity::token::TokenIssuer::new(
+            identity::PrivateKey::generate().unwrap(),
+            "https://mesh",
+        );
+        let past = SystemTime::now() - Duration::from_secs(7200);
+        let minute = Duration::from_secs(60);
+        let old = issuer.unwrap().issue("default", "reviews", "istio-ca", minute, past).unwrap();
+        std::fs::write(&file, text.replace("token: x", &format!("token: {old}"))).unwrap();
+        let refused = member.tokens.token().await.unwrap_err().to_string();
+        assert!(refused.contains("outrigger token create"), "{refused}");
         std::fs::write(&file, "address: a\n").unwrap();
         assert!(join_remote(&file, &wish).await.is_err());
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use apiserver::control_socket::protocol::{Status, WorkloadState, WorkloadStatus};
+use apiserver::control_socket::protocol::{ObjectProgress, Status, WorkloadState, WorkloadStatus};
 use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use pilot::Pilot;
-use pilot::status::ProxyStatus;
+use pilot::status::objects::Rejected;
+use pilot::status::{ObjectStatus, ProxyStatus};
 use resources::kinds::networking::workload_entry::WorkloadEntry;
 use resources::kinds::{Kind, kind_in};
 use resources::object::Object;
@@ -132,7 +133,9 @@ impl Board {
             let mut status = board.status.lock().clone();
             if let (Some(store), Some(pilot)) = (store.upgrade(), pilot.upgrade()) {
                 status.objects = kinds(&store);
-                note_proxies(&mut status, pilot.status().proxies, &registered_ports(&store));
+                let known = pilot.status();
+                note_proxies(&mut status, known.proxies, &registered_ports(&store));
+                status.programmed = known.objects.into_iter().map(progress).collect();
             }
             Box::pin(async move {
                 let expiries = join_all(status.workloads.iter().map(certificate_expires)).await;
@@ -142,6 +145,20 @@ impl Board {
                 status
             })
         })
+    }
+}
+
+fn progress(object: ObjectStatus) -> ObjectProgress {
+    let rejection = |it: Rejected| format!("{}: {}: {}", it.proxy, it.resource, it.reason);
+    ObjectProgress {
+        kind: object.kind.to_owned(),
+        namespace: object.namespace,
+        name: object.name,
+        generation: object.generation,
+        proxies: object.proxies,
+        programmed: object.programmed,
+        rejections: object.rejections.into_iter().map(rejection).collect(),
+        warnings: object.warnings,
     }
 }
 

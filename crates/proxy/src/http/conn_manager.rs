@@ -376,10 +376,15 @@ impl Worker {
         };
         let now = self.clock.now_ns();
         http.streams.insert(id, stream_key);
-        http.state.cells.counters.inc(Stat::DOWNSTREAM_RQ_TOTAL);
-        http.state.cells.counters.gauge_add(Stat::DOWNSTREAM_RQ_ACTIVE, 1);
-        if let Some(multiplexed) = &http.multiplexed {
-            multiplexed.cells.gauge_add(Http2Stat::STREAMS_ACTIVE, 1);
+        let counters = &http.state.cells.counters;
+        counters.inc(Stat::DOWNSTREAM_RQ_TOTAL);
+        counters.gauge_add(Stat::DOWNSTREAM_RQ_ACTIVE, 1);
+        match &http.multiplexed {
+            None => counters.inc(Stat::DOWNSTREAM_RQ_HTTP1_TOTAL),
+            Some(multiplexed) => {
+                counters.inc(Stat::DOWNSTREAM_RQ_HTTP2_TOTAL);
+                multiplexed.cells.gauge_add(Http2Stat::STREAMS_ACTIVE, 1);
+            }
         }
         stream.begin(key, id, Rc::clone(&http.state), Rc::clone(info), now);
         stream.info.stream_id = stream_id;

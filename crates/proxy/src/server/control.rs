@@ -1,9 +1,11 @@
 //! Where every change of configuration meets: discovery, DNS, deadlines, the admin interface.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -308,7 +310,20 @@ impl Control {
 
     pub(super) async fn wait_until_quit(&self) {
         let mut quit = self.quit.subscribe();
-        let _ = quit.wait_for(|quit| *quit).await;
+        let mut panics: Vec<_> =
+            self.gauges.iter().map(|worker| Box::pin(worker.wait_for_panic())).collect();
+        let first_panic = std::future::poll_fn(|cx| {
+            let is_over = panics.iter_mut().any(|panic| panic.as_mut().poll(cx).is_ready());
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            _ = quit.wait_for(|quit| *quit) => {}
+            () = first_panic => {}
+        }
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.gauges.iter().any(|worker| worker.has_panicked())
     }
 
     pub(super) fn ask_to_quit(&self) {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
@@ -149,11 +149,58 @@ pub struct WorkerGauges {
     pub streams: AtomicUsize,
     /// Loop turns so far: a watchdog sees whether it moves.
     pub turns: AtomicU64,
+    panicked: AtomicBool,
+    has_panicked: tokio::sync::Notify,
+}
+
+/// Lives on a worker's thread, and tells if that ends in a panic.
+pub(super) struct PanicWatch(pub(super) Arc<WorkerGauges>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panicked.store(true, Ordering::Relaxed);
+            self.0.has_panicked.notify_one();
+        }
+    }
 }
 
 impl WorkerGauges {
+    /// Waits until the worker has panicked.
+    pub async fn wait_for_panic(&self) {
+        while !self.has_panicked() {
+            self.has_panicked.notified().await;
+        }
+    }
+
+    /// The worker has panicked: what is sent to it stays unread, and its connections are gone.
+    pub fn has_panicked(&self) -> bool {
+        self.panicked.load(Ordering::Relaxed)
+    }
+
     /// Downstream connections now.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_told() {
+        let gauges = Arc::new(WorkerGauges::default());
+        let watched = Arc::clone(&gauges);
+        let ended = std::thread::spawn(move || {
+            let _watch = PanicWatch(watched);
+            panic!("as a bug would");
+        });
+        gauges.wait_for_panic().await;
+        assert!(ended.join().is_err() && gauges.has_panicked());
+
+        let calm = Arc::new(WorkerGauges::default());
+        drop(PanicWatch(Arc::clone(&calm)));
+        assert!(!calm.has_panicked());
     }
 }

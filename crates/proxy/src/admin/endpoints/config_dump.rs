@@ -213,7 +213,7 @@ impl Writer<'_> {
                 }
                 let mut entry = Map::new();
                 entry.extend(kind.named.then(|| ("name".to_owned(), json!(resource.name))));
-                for (version, state) in state {
+                if let Some((version, state)) = state {
                     entry.extend(self.state(kind.resource, Some(version), state));
                 }
                 entry.extend(error);
