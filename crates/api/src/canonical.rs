@@ -120,7 +120,7 @@ mod tests {
         let cluster = schema.message("envoy.config.cluster.v3.Cluster").unwrap();
         let bytes = |yaml: &str| {
             let loaded = load(&schema, cluster, &Sources::one("test", yaml));
-            assert_eq!(loaded.problems, []);
+            assert_eq!(loaded.all_problems(), []);
             encode(&schema, cluster, &loaded.bytes)
         };
         let one =

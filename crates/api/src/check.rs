@@ -55,6 +55,11 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// May this `Any` be there without a type? In an override it says that the filter is in.
+pub(crate) fn may_be_empty(message: Message, field: Field) -> bool {
+    field.name() == "config" && message.name() == "envoy.config.route.v3.FilterConfig"
+}
+
 /// The state of one walk.
 struct Walk<'a> {
     checker: &'a Checker<'a>,
@@ -131,7 +136,10 @@ impl Walk<'_> {
                 }
             }
             if let Some(set) = set {
-                self.set_field(set);
+                let is_empty = set.values.iter().all(|value| value.bytes().is_empty());
+                if !(may_be_empty(message, field) && is_empty) {
+                    self.set_field(set);
+                }
             }
         }
         for oneof in message.oneofs().filter(|oneof| oneof.is_required()) {

@@ -278,7 +278,7 @@ mod tests {
         let schema = Schema::new();
         let message = schema.message(message).unwrap();
         let loaded = load(&schema, message, &Sources::one("test", yaml));
-        assert_eq!(loaded.problems, []);
+        assert_eq!(loaded.all_problems(), []);
         to_json(&schema, message, &loaded.bytes)
     }
 

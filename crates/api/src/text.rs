@@ -16,14 +16,23 @@ pub use suggest::closest;
 use crate::schema::{Message, Schema};
 
 /// A message read from text.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Loaded {
     /// The message's wire bytes; what could not be understood is left out of them.
     pub bytes: Vec<u8>,
     /// Where in the text each path is.
     pub spans: Spans,
-    /// Everything that is wrong with the text; empty when the bytes are whole.
+    /// What is wrong with the text; empty, with [`Self::unknown`], when the bytes are whole.
     pub problems: Vec<Problem>,
+    /// Fields that the schema does not have: wrong, too, unless one says that they may be there.
+    pub unknown: Vec<Problem>,
+}
+
+impl Loaded {
+    /// Everything that is wrong, unknown fields included.
+    pub fn all_problems(&self) -> Vec<Problem> {
+        [self.problems.as_slice(), self.unknown.as_slice()].concat()
+    }
 }
 
 /// Reads one message of type `message` from `sources`, each laid over the one before: objects merge, lists append,
@@ -40,7 +49,8 @@ pub fn load(schema: &Schema, message: Message, sources: &Sources) -> Loaded {
             Err(found) => problems.extend(found),
         }
     }
-    let mut loaded = Loaded { bytes: Vec::new(), spans: Spans::default(), problems };
+    let mut loaded =
+        Loaded { bytes: Vec::new(), spans: Spans::default(), problems, unknown: Vec::new() };
     if let Some(node) = whole {
         encode::Encoder::new(schema, &mut loaded).document(&node, message);
     }

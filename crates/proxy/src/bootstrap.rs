@@ -41,6 +41,8 @@ pub struct Bootstrap {
     sources: Sources,
     /// What reading has found wrong.
     problems: Vec<Problem>,
+    /// Fields that the schema does not have.
+    unknown: Vec<Problem>,
     /// The whole message, encoded, once [`Bootstrap::shrink`] has let go of its parts.
     encoded: Option<Bytes>,
 }
@@ -83,16 +85,21 @@ impl Bootstrap {
             let problems = vec![Problem::new("", "the schema has no bootstrap")];
             return Err(ConfigError { problems, sources });
         };
-        let Loaded { bytes, spans, mut problems } = api::text::load(schema, descriptor, &sources);
+        let Loaded { bytes, spans, mut problems, unknown } =
+            api::text::load(schema, descriptor, &sources);
         let knows = |name: &str| extensions.knows(name);
         let report = Checker::new(schema, &knows).check(descriptor, &bytes);
-        add_news(&mut problems, report.problems);
+        let mut known = [problems.as_slice(), &unknown].concat();
+        let read = known.len();
+        add_news(&mut known, report.problems);
+        problems.extend(known.drain(read..));
         for path in report.deprecated {
             tracing::warn!("{path} is deprecated");
         }
         match Message::decode(bytes.as_slice()) {
-            Ok(message) => Ok(Self { message, spans, sources, problems, encoded: None }),
+            Ok(message) => Ok(Self { message, spans, sources, problems, unknown, encoded: None }),
             Err(error) => {
+                problems.extend(unknown);
                 problems.push(Problem::new("", error.to_string()));
                 Err(ConfigError::new(problems, sources))
             }
@@ -122,6 +129,7 @@ impl Bootstrap {
                 spans: Spans::default(),
                 sources,
                 problems: Vec::new(),
+                unknown: Vec::new(),
                 encoded: None,
             })
         } else {
@@ -141,6 +149,13 @@ impl Bootstrap {
             sub_zone: locality.sub_zone.as_str().into(),
             metadata: node.metadata.as_ref().map(values::json_object).unwrap_or_default().into(),
             client_features: node.client_features,
+        }
+    }
+
+    /// Lets fields be that the schema does not have (`--allow-unknown-static-fields`); each is told of.
+    pub fn allow_unknown_fields(&mut self) {
+        for problem in self.unknown.drain(..) {
+            tracing::warn!("ignored: {problem}");
         }
     }
 
@@ -248,14 +263,14 @@ impl Bootstrap {
     ) -> Result<(), ConfigError> {
         let mut found = Vec::new();
         // Of a bootstrap that is wrong already nothing is bound; it is only looked for more.
-        let binder: &mut dyn Binder =
-            if self.problems.is_empty() { binder } else { &mut NoSockets };
+        let known = [self.problems.as_slice(), &self.unknown].concat();
+        let binder: &mut dyn Binder = if known.is_empty() { binder } else { &mut NoSockets };
         self.load_static(snapshot, binder, now, &mut found);
         let (ads, cds, lds) = self.discovery(snapshot.environment(), &mut found);
         snapshot.discover(ads, cds, lds, now);
         found.extend(self.admin().err());
         self.runtime(&mut found);
-        let mut problems = self.problems.clone();
+        let mut problems = known;
         add_news(&mut problems, found);
         if problems.is_empty() { Ok(()) } else { Err(self.error(problems)) }
     }

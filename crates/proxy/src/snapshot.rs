@@ -29,7 +29,7 @@ pub mod source;
 pub mod tls;
 pub mod values;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -347,7 +347,10 @@ impl Snapshot {
             cx.problems.extend(self.clusters.misuse(used));
         }
         match result {
-            Some(result) if cx.problems.is_empty() => Ok((result, cx.needs, cx.clusters)),
+            Some(result) if cx.problems.is_empty() => {
+                cx.needs.clusters = cx.clusters.iter().map(|used| Arc::clone(&used.name)).collect();
+                Ok((result, cx.needs, cx.clusters))
+            }
             _ if cx.problems.is_empty() => Err(vec![Problem::new("", "cannot be compiled")]),
             _ => Err(cx.problems),
         }
@@ -471,12 +474,29 @@ impl Snapshot {
             now,
             &mut effects,
         );
+        if self.slots.want_sweep() {
+            self.sweep_slots();
+        }
         effects
+    }
+
+    /// Gives away slots whose names are gone, and that nothing refers to any more.
+    fn sweep_slots(&mut self) {
+        let mut clusters: HashSet<Arc<str>> = self.clusters.names().cloned().collect();
+        self.listeners.each_need(|needs| clusters.extend(needs.clusters.iter().cloned()));
+        self.routes.each_cluster_use(|name| drop(clusters.insert(Arc::clone(name))));
+        let needed = self.listeners.routes_needed();
+        let routes = &self.routes;
+        self.slots.sweep(
+            |name| clusters.contains(name),
+            |name| needed.contains(name) || routes.has(name),
+        );
     }
 
     /// When something that waits goes on without.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let waiting = [self.clusters.next_deadline(), self.listeners.next_deadline()];
+        let warm = self.clusters_are_warm();
+        let waiting = [self.clusters.next_deadline(), self.listeners.next_deadline(warm)];
         waiting.into_iter().chain(self.awaited.values().copied()).flatten().min()
     }
 

@@ -6,7 +6,7 @@ fn check(message: &str, yaml: &str) -> Vec<String> {
     let schema = Schema::new();
     let message = schema.message(message).unwrap();
     let loaded = load(&schema, message, &Sources::one("test.yaml", yaml));
-    assert_eq!(loaded.problems, [], "{yaml}");
+    assert_eq!(loaded.all_problems(), [], "{yaml}");
     let report = Checker::new(&schema, &|_| true).check(message, &loaded.bytes);
     report.problems.iter().map(ToString::to_string).collect()
 }

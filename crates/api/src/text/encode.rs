@@ -120,6 +120,11 @@ impl<'a> Encoder<'a> {
                 Value::Scalar { .. } => entry.value.place,
                 _ => entry.key_place,
             };
+            // An override that says nothing but that the filter is in.
+            if is_empty_filter_config(message, field, &entry.value) {
+                put_bytes(out, field.number(), &[]);
+                continue;
+            }
             self.within(field.name(), place, |encoder| encoder.field(field, &entry.value, out));
         }
     }
@@ -165,7 +170,8 @@ impl<'a> Encoder<'a> {
             }
             None => {}
         }
-        self.problem(entry.key_place, text);
+        let path = self.path.clone();
+        self.loaded.unknown.push(Problem { path, message: text, place: Some(entry.key_place) });
     }
 
     fn field(&mut self, field: Field, node: &Node, out: &mut Vec<u8>) {
@@ -413,16 +419,21 @@ pub fn encode_struct(
     };
     let nowhere = Place { source: u8::MAX, line: 0, column: 0, width: 0 };
     let node = Node { place: nowhere, value: Value::Object(entries_of(value, nowhere)) };
-    let mut loaded = Loaded { bytes: Vec::new(), spans: Default::default(), problems: Vec::new() };
+    let mut loaded = Loaded::default();
     Encoder::new(schema, &mut loaded).document(&node, message);
-    if !loaded.problems.is_empty() {
-        return Err(loaded
-            .problems
+    let problems = loaded.all_problems();
+    if !problems.is_empty() {
+        return Err(problems
             .into_iter()
             .map(|problem| Problem { place: None, ..problem })
             .collect());
     }
     Ok(protobuf::Any { type_url: type_url.to_owned(), value: loaded.bytes })
+}
+
+fn is_empty_filter_config(message: Message, field: Field, node: &Node) -> bool {
+    let is_empty = matches!(&node.value, Value::Object(entries) if entries.is_empty());
+    is_empty && crate::check::may_be_empty(message, field)
 }
 
 fn entries_of(object: &protobuf::Struct, place: Place) -> Vec<Entry> {

@@ -52,6 +52,49 @@ fn a_good_one_has_no_problems() {
 }
 
 #[test]
+fn http2_and_grpc_are_told_of_as_envoy_has_it() {
+    let options = "hpack_table_size: 8192, max_concurrent_streams: 7, initial_stream_window_size: 65536, initial_connection_window_size: 1048576, allow_connect: true, max_outbound_frames: 100, max_outbound_control_frames: 10, max_consecutive_inbound_frames_with_empty_payload: 2, max_inbound_priority_frames_per_stream: 3, max_inbound_window_update_frames_per_data_frame_sent: 4, override_stream_error_on_invalid_http_message: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 20}, connection_idle_interval: 10s}, enable_huffman_encoding: false, disallow_obs_text: true, stream_reset_burst: 5, stream_reset_rate: 6";
+    let explicit = |config: &str| {
+        format!(
+            "{{name: c, typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, {config}}}}}}}"
+        )
+    };
+    let routes = "{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {allow_post: true}}]}}, {match: {prefix: /, grpc: {}}, route: {cluster: c, max_stream_duration: {max_stream_duration: 1s, grpc_timeout_header_max: 0s, grpc_timeout_header_offset: 0.1s}}}";
+    for cluster in [
+        format!("{{name: c, http2_protocol_options: {{{options}}}}}"),
+        explicit(&format!("explicit_http_config: {{http2_protocol_options: {{{options}}}}}")),
+        explicit(
+            "use_downstream_protocol_config: {http_protocol_options: {}, http2_protocol_options: {}}",
+        ),
+    ] {
+        let yaml = http(routes, ROUTER, &cluster);
+        for codec in ["AUTO", "HTTP2"] {
+            let fields =
+                format!("codec_type: {codec}\n          http2_protocol_options: {{{options}}}");
+            let yaml = yaml.replace(
+                "          route_config:",
+                &format!("          {fields}\n          route_config:"),
+            );
+            assert_eq!(problems(&yaml), [""; 0], "{cluster}");
+        }
+    }
+}
+
+#[test]
+fn unknown_fields_may_be_allowed() {
+    let Environment { schema, extensions, .. } = environment();
+    let yaml = "static_resources: {clusters: [{name: c, from_the_future: 1}]}";
+    let mut bootstrap =
+        Bootstrap::read(&schema, &extensions, Sources::one("t.yaml", yaml)).unwrap();
+    let load = |bootstrap: &Bootstrap| {
+        bootstrap.load(&mut Snapshot::new(environment()), &mut NoSockets, Instant::now())
+    };
+    assert!(load(&bootstrap).is_err());
+    bootstrap.allow_unknown_fields();
+    assert!(load(&bootstrap).is_ok());
+}
+
+#[test]
 fn whatever_is_wrong_is_named_by_its_path() {
     let route = |route: &str| http(route, ROUTER, "{name: backend}");
     let cluster = |cluster: &str| format!("static_resources: {{clusters: [{cluster}]}}");
@@ -127,6 +170,75 @@ fn whatever_is_wrong_is_named_by_its_path() {
         (
             "admin: {address: {socket_address: {address: a, port_value: 1}}}".to_owned(),
             "admin.address: `a` is no IP address",
+        ),
+        (
+            cluster("{name: c, http2_protocol_options: {max_concurrent_streams: 0}}"),
+            "static_resources.clusters[0].http2_protocol_options.max_concurrent_streams: must be at least 1",
+        ),
+        (
+            cluster(
+                "{name: c, http2_protocol_options: {custom_settings_parameters: [{identifier: 9, value: 1}]}}",
+            ),
+            "static_resources.clusters[0].http2_protocol_options.custom_settings_parameters: `custom_settings_parameters` is not supported yet",
+        ),
+        (
+            cluster(
+                "{name: c, http2_protocol_options: {connection_keepalive: {interval: 1s, timeout: 2s}}}",
+            ),
+            "static_resources.clusters[0].http2_protocol_options.connection_keepalive.timeout: must not be more than `interval`",
+        ),
+        (
+            cluster(
+                "{name: c, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, auto_config: {}}}}",
+            ),
+            "static_resources.clusters[0].typed_extension_protocol_options: `auto_config` needs a transport socket with ALPN",
+        ),
+        (
+            cluster(
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {send: {text: xyz}}}]}",
+            ),
+            "static_resources.clusters[0].health_checks[0].tcp_health_check.send.text: `xyz` is not hexadecimal",
+        ),
+        (
+            cluster(
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, http_health_check: {path: /, expected_statuses: [{start: 99, end: 200}]}}]}",
+            ),
+            "static_resources.clusters[0].health_checks[0].http_health_check.expected_statuses[0]: a range of statuses begins at 100",
+        ),
+        (
+            cluster(
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, event_logger: [{name: a}], tcp_health_check: {}}]}",
+            ),
+            "static_resources.clusters[0].health_checks[0].event_logger: `event_logger` is not supported yet",
+        ),
+        (
+            route(
+                "{match: {prefix: /}, route: {cluster: backend, upgrade_configs: [{upgrade_type: websocket, connect_config: {}}]}}",
+            ),
+            "M.H.routes[0].route.upgrade_configs[0].connect_config: only `upgrade_type: CONNECT` has a `connect_config`",
+        ),
+        (
+            route(
+                "{match: {prefix: /}, route: {cluster: backend, request_mirror_policies: [{cluster: backnd}]}}",
+            ),
+            "M.H.routes[0].route.request_mirror_policies[0].cluster: there is no cluster `backnd`, did you mean `backend`?",
+        ),
+        (
+            route(
+                "{match: {prefix: /}, route: {cluster: backend}, typed_per_filter_config: {x: {'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig}}}",
+            ),
+            "M.H.routes[0].typed_per_filter_config[\"x\"]: neither `disabled` nor a `config` for filter `x`",
+        ),
+        (
+            route(
+                "{match: {prefix: /}, route: {cluster: backend}, typed_per_filter_config: {x: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}",
+            ),
+            "M.H.routes[0].typed_per_filter_config[\"x\"]: envoy.extensions.filters.http.router.v3.Router is no configuration of a filter for a route",
+        ),
+        (
+            "dynamic_resources: {cds_config: {path_config_source: {path: /no/such/file}}}"
+                .to_owned(),
+            "dynamic_resources.cds_config.path_config_source.path: /no/such/file: No such file or directory",
         ),
     ];
     for (yaml, expected) in cases {

@@ -118,8 +118,9 @@ impl File {
         };
         let loaded =
             api::text::load(&self.schema, descriptor, &Sources::one(&*self.source.path, &text));
-        if !loaded.problems.is_empty() {
-            return Err(Unread::Problems(loaded.problems));
+        let problems = loaded.all_problems();
+        if !problems.is_empty() {
+            return Err(Unread::Problems(problems));
         }
         Ok(DiscoveryResponse::decode(loaded.bytes.as_slice())?)
     }

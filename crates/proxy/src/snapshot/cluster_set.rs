@@ -224,6 +224,11 @@ impl ClusterSet {
         }
     }
 
+    /// Every cluster, serving or not yet.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.entries.keys()
+    }
+
     /// Where the clusters that take an assignment are counted.
     pub fn memberships(&self, service: &str) -> Vec<Block<ClusterMembership>> {
         let users = self.users.get(service).into_iter().flatten();
@@ -280,9 +285,11 @@ impl ClusterSet {
         self.entries.values().all(|entry| entry.active.as_ref().is_some_and(|it| it.is_checked))
     }
 
-    /// When something that waits goes on without.
+    /// When something that waits goes on without. What waits for DNS has no such time: resolution tells even when it fails.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.entries.values().filter_map(|entry| entry.warming.as_ref()?.deadline).min()
+        let may_go_on = |entry: &&Entry| entry.dns.is_none() || entry.addresses.is_some();
+        let entries = self.entries.values().filter(may_go_on);
+        entries.filter_map(|entry| entry.warming.as_ref()?.deadline).min()
     }
 
     /// Calls `each` with every assignment that is wanted.

@@ -54,6 +54,8 @@ pub struct Needs {
     pub secrets: BTreeMap<Arc<str>, Fetch>,
     /// Route configurations with the `stat_prefix` of each connection manager that takes them.
     pub managers: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// Clusters that are referred to by their slots; they need not be there.
+    pub clusters: BTreeSet<Arc<str>>,
 }
 
 /// A reference to a cluster.

@@ -188,9 +188,11 @@ impl ListenerSet {
         self.entries.values().all(|entry| entry.active.is_some())
     }
 
-    /// When something that waits goes on without.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.entries.values().filter_map(|entry| entry.warming.as_ref()?.deadline).min()
+    /// When something that waits goes on without. A first version goes on only once all clusters are warm.
+    pub fn next_deadline(&self, clusters_are_warm: bool) -> Option<Instant> {
+        let may_go_on = |entry: &&Entry| clusters_are_warm || entry.active.is_some();
+        let entries = self.entries.values().filter(may_go_on);
+        entries.filter_map(|entry| entry.warming.as_ref()?.deadline).min()
     }
 
     /// Calls `each` with what every listener needs.

@@ -30,6 +30,8 @@ pub struct RouteSet {
 struct Entry {
     version: Version,
     settings: TableSettings,
+    /// Clusters that it refers to, but for those of its virtual hosts.
+    uses: Arc<[Arc<str>]>,
     /// From the configuration itself, in its order.
     own: Vec<Host>,
     /// Where the others come from.
@@ -44,6 +46,8 @@ struct Entry {
 struct Host {
     fingerprint: Fingerprint,
     compiled: Arc<VirtualHost>,
+    /// Clusters that it refers to.
+    uses: Arc<[Arc<str>]>,
 }
 
 impl Entry {
@@ -73,6 +77,7 @@ impl RouteSet {
         _now: Instant,
     ) -> Result<(), Vec<Problem>> {
         let (config, settings) = routes::table(cx, message);
+        let uses = uses(cx, 0);
         let name = Arc::clone(&config.name);
         let old = self
             .entries
@@ -92,7 +97,8 @@ impl RouteSet {
         finish(cx, clusters)?;
         let discovered =
             source.as_ref().and(self.entries.get(&name)).and_then(|entry| entry.discovered.clone());
-        let mut entry = Entry { version, settings, own, source, discovered, table: Arc::default() };
+        let table = Arc::default();
+        let mut entry = Entry { version, settings, uses, own, source, discovered, table };
         entry.table = RouteTable::new(config, entry.hosts())
             .map(Arc::new)
             .map_err(|error| vec![Problem::new("virtual_hosts", error.to_string())])?;
@@ -184,6 +190,20 @@ impl RouteSet {
         self.entries.get(name).is_some_and(Entry::is_ready)
     }
 
+    /// Is there such a route configuration?
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Calls `each` with every cluster that is referred to.
+    pub fn each_cluster_use(&self, mut each: impl FnMut(&Arc<str>)) {
+        for entry in self.entries.values() {
+            let discovered = entry.discovered.iter().flat_map(BTreeMap::values);
+            let hosts = entry.own.iter().chain(discovered.map(|(_, host)| host));
+            hosts.flat_map(|host| host.uses.iter()).chain(entry.uses.iter()).for_each(&mut each);
+        }
+    }
+
     /// Calls `each` with every route configuration whose virtual hosts are discovered.
     pub fn each_virtual_host_source(&self, mut each: impl FnMut(&Arc<str>, &Fetch)) {
         for (name, entry) in &self.entries {
@@ -230,8 +250,15 @@ fn host(
     if let Some(host) = known(fingerprint) {
         return Some(host);
     }
+    let before = cx.clusters.len();
     let config = routes::virtual_host(cx, message, settings)?;
-    Some(Host { fingerprint, compiled: route_tables::compile_host(cx, config)? })
+    let compiled = route_tables::compile_host(cx, config)?;
+    Some(Host { fingerprint, compiled, uses: uses(cx, before) })
+}
+
+/// The clusters that were referred to since there were `from`.
+fn uses(cx: &Compile<'_>, from: usize) -> Arc<[Arc<str>]> {
+    cx.clusters[from..].iter().map(|used| Arc::clone(&used.name)).collect()
 }
 
 fn finish(cx: &mut Compile<'_>, clusters: &ClusterSet) -> Result<(), Vec<Problem>> {

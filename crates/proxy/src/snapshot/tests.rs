@@ -38,7 +38,7 @@ impl Fixture {
         let message = schema.message_of_type_url(kind.type_url()).unwrap();
         let added = resources.iter().map(|(name, yaml)| {
             let loaded = load(&schema, message, &Sources::one("test", yaml));
-            assert_eq!(loaded.problems, [], "{yaml}");
+            assert_eq!(loaded.all_problems(), [], "{yaml}");
             Resource { name: (*name).to_owned(), version: "1".to_owned(), bytes: loaded.bytes }
         });
         let update = Update { kind, added: added.collect(), removed: Vec::new() };

@@ -104,7 +104,7 @@ impl GrpcWeb {
         }
     }
 
-    /// An answer that is not gRPC becomes one that has nothing but a status.
+    /// An answer that is not gRPC becomes one that has nothing but a status; HTTP's stays, as in Envoy.
     fn answer_for_foreign(&mut self, cx: &mut FilterContext<'_>) {
         let message = self.foreign.take().unwrap_or_default();
         let content_type = self.response_type();
@@ -118,7 +118,6 @@ impl GrpcWeb {
         }
         fields.set_number(names::CONTENT_LENGTH, 0);
         fields.set(names::CONTENT_TYPE, content_type);
-        cx.response.status = 200;
     }
 
     /// Base64 of the answer's bytes, every frame padded for itself, so that no frame waits for the next.
