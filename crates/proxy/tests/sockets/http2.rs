@@ -542,3 +542,100 @@ fn connect_ends_here_or_goes_on() {
     client.peer.write(|codec, out| codec.encode_data(stream, b"late", true, out));
     assert_eq!(client.answer(stream).body, b"EARLY LATE");
 }
+
+#[test]
+fn connections_end_politely_after_so_many_requests_or_so_long_a_rest() {
+    let engine = Engine::start();
+    let cluster = cluster_of(&engine, host(echo), |config| {
+        config.http.max_requests_per_connection = Some(1);
+    });
+    let listener = engine.serve_http(route(cluster, RoutePolicy::default()), |http| {
+        http.limits.max_requests_per_connection = Some(2);
+        http.timeouts.drain = Duration::from_millis(20);
+    });
+    let mut client = Client::connect(listener);
+    for _ in 0..2 {
+        let stream = client.get("/");
+        assert_eq!(client.answer(stream).status, 200);
+    }
+    let mut says_goodbye = false;
+    while let Some((event, _)) = client.peer.next() {
+        says_goodbye |= event == Event::GoAway;
+    }
+    assert!(says_goodbye);
+    assert_eq!(engine.counter("http.web.downstream_cx_max_requests_reached"), 1);
+    assert_eq!(engine.counter("cluster.c.upstream_cx_total"), 2);
+    assert_eq!(engine.counter("cluster.c.upstream_cx_max_requests"), 2);
+
+    let restless = engine.serve_http(route(cluster, RoutePolicy::default()), |http| {
+        http.timeouts.idle = Some(Duration::from_millis(300));
+        http.timeouts.drain = Duration::from_millis(20);
+    });
+    let mut client = Client::connect(restless);
+    let stream = client.get("/");
+    assert_eq!(client.answer(stream).status, 200);
+    let mut says_goodbye = false;
+    while let Some((event, _)) = client.peer.next() {
+        says_goodbye |= event == Event::GoAway;
+    }
+    assert!(says_goodbye);
+    assert_eq!(engine.counter("http.web.downstream_cx_idle_timeout"), 1);
+}
+
+#[test]
+fn a_connection_that_breaks_the_protocol_takes_its_streams_along() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let address = host(move |_, host| {
+        while let Some((event, _)) = host.next() {
+            tell.lock().unwrap().send(event).unwrap();
+        }
+    });
+    let (engine, address) = to_http2(address);
+    let mut client = Client::connect(address);
+    client.get("/");
+    while !matches!(told.recv_timeout(PATIENCE).unwrap(), Event::Head { .. }) {}
+    // DATA on stream 0.
+    client.peer.socket.write_all(&[0, 0, 1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    while client.peer.next().is_some() {}
+    while !matches!(told.recv_timeout(PATIENCE).unwrap(), Event::Reset { .. }) {}
+    assert_eq!(engine.counter("http.web.downstream_cx_protocol_error"), 1);
+    assert_eq!(engine.counter("http.web.downstream_rq_active"), 0);
+}
+
+#[test]
+fn a_client_whose_window_is_shut_does_not_hold_up_another() {
+    let address = host(|_, host| {
+        serve_requests(host, |host, stream, head, _, _| {
+            let answer = ResponseHead::new(200);
+            let len = if head.path() == b"/long" { http2::RFC_WINDOW as usize } else { 10 };
+            host.write(|codec, out| {
+                codec.encode_head(stream, &answer, false, out);
+                codec.encode_data(stream, &vec![b'x'; len], true, out);
+            });
+        });
+    });
+    let (engine, address) = to_http2(address);
+    let options =
+        http2::Options { initial_connection_window: http2::RFC_WINDOW, ..Default::default() };
+    let mut stuck = Client::with(address, options);
+    stuck.peer.reads_on = false;
+    let (first, second) = (stuck.get("/long"), stuck.get("/long"));
+    stuck.wait_for(first, http2::RFC_WINDOW as usize / 4);
+    let mut other = Client::connect(address);
+    for _ in 0..50 {
+        let stream = other.get("/short");
+        assert_eq!(other.answer(stream).body.len(), 10);
+    }
+    assert_eq!(engine.counter("cluster.c.upstream_cx_total"), 1);
+    // Once it reads, it gets all.
+    stuck.peer.reads_on = true;
+    stuck.wait_for(second, 0);
+    for stream in [first, second] {
+        let got = stuck.received(stream);
+        stuck.peer.write(|codec, _| codec.passed_on(stream, got));
+    }
+    for stream in [first, second] {
+        assert_eq!(stuck.answer(stream).body.len(), http2::RFC_WINDOW as usize);
+    }
+}

@@ -181,6 +181,11 @@ impl Client {
         &self.answers[&stream]
     }
 
+    /// Body bytes of a stream that have come so far.
+    pub fn received(&self, stream: StreamId) -> usize {
+        self.answers.get(&stream).map_or(0, |answer| answer.body.len())
+    }
+
     fn take(&mut self, (event, data): (Event, Vec<u8>)) {
         let id = match event {
             Event::Head { stream, .. }
