@@ -2,6 +2,7 @@
 
 pub mod authenticate;
 pub mod form;
+mod framing;
 pub mod node;
 pub mod service;
 
@@ -68,7 +69,7 @@ impl<F: Form> Stream<F> {
             client: &client,
             registered: registered.as_ref(),
             responses: &self.responses,
-            server: F::default(),
+            server: F::begin(&self.plane.tables),
             number: client.told(),
             left: false,
         };

@@ -43,6 +43,8 @@ pub struct Plane {
     pub keeper: Keeper,
     /// What was pushed and rejected.
     pub counters: Counters,
+    /// What streams hold in common.
+    pub tables: xds::SharedTables,
     phase: watch::Sender<Phase>,
 }
 
@@ -55,6 +57,7 @@ impl Plane {
             board: StatusBoard::default(),
             keeper: Keeper::default(),
             counters: Counters::default(),
+            tables: xds::SharedTables::default(),
             phase: watch::Sender::new(Phase::default()),
         })
     }

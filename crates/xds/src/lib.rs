@@ -26,4 +26,4 @@ pub use client::{DeltaClient, SotwClient};
 pub use nack::Rejection;
 pub use resource::{Resource, Version};
 pub use resource_type::ResourceType;
-pub use server::{DeltaServer, ResourceSource};
+pub use server::{DeltaServer, ResourceSource, SharedTables};

@@ -8,6 +8,7 @@
 //! endpoints are at rest, and a thing is removed only when everything that may use it is at rest and nothing there was
 //! rejected (a rejected route still runs in its last version, and may still need the old cluster).
 
+mod table;
 mod type_state;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::nack::{self, Rejection};
 use crate::resource::{Resource, Version};
 use crate::resource_type::ResourceType;
 use crate::wire::DeltaResponse;
+pub use table::SharedTables;
 use type_state::TypeState;
 
 /// What one proxy may see, at this moment. The server asks only for what it is about to send or compare.
@@ -80,6 +82,7 @@ pub struct Answered {
 #[derive(Debug, Default)]
 pub struct DeltaServer {
     types: [TypeState; ResourceType::COUNT],
+    shared: SharedTables,
     last_nonce: u64,
     /// Whether any response was answered. A client introduces all its types before its first answer, so only then is
     /// it known what else may use a thing that is to be removed.
@@ -90,6 +93,11 @@ impl DeltaServer {
     /// A stream on which nothing has been said.
     pub fn new() -> DeltaServer {
         DeltaServer::default()
+    }
+
+    /// The same, that keeps what it knows of its client together with other streams' knowledge of theirs.
+    pub fn sharing(tables: &SharedTables) -> DeltaServer {
+        DeltaServer { shared: tables.clone(), ..DeltaServer::default() }
     }
 
     /// Takes a request in: changes of subscription always count; an answer counts if it is to the latest response of
@@ -118,10 +126,13 @@ impl DeltaServer {
         let outcome = match state.take_answered(&request.response_nonce) {
             None => RequestOutcome::Subscribed(kind),
             Some(sent) => match &request.error_detail {
-                None => RequestOutcome::Accepted(state.accept(kind, sent, &[])),
+                None => RequestOutcome::Accepted(state.accept(kind, sent, &[], &self.shared)),
                 Some(status) => {
                     let rejections = nack::from_status(status, sent.names());
-                    RequestOutcome::Rejected(state.accept(kind, sent, &rejections), rejections)
+                    RequestOutcome::Rejected(
+                        state.accept(kind, sent, &rejections, &self.shared),
+                        rejections,
+                    )
                 }
             },
         };

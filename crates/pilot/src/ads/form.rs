@@ -8,16 +8,19 @@ use api::google::rpc::Status;
 use xds::server::{RequestError, RequestOutcome};
 use xds::sotw::{SotwOutcome, SotwServer};
 use xds::wire::{DeltaResponse, SotwResponse};
-use xds::{DeltaServer, Rejection, ResourceSource, ResourceType};
+use xds::{DeltaServer, Rejection, ResourceSource, ResourceType, SharedTables};
 
 /// One form of the protocol, with the state of one stream.
-pub trait Form: Default + Send + Sync + 'static {
+pub trait Form: Send + Sync + 'static {
     /// What clients send.
     type Request: prost::Message + Default + 'static;
     /// What they are sent.
     type Response: prost::Message + Default + 'static;
     /// The method's name.
     const METHOD: &'static str;
+
+    /// A stream on which nothing has been said, beside others whose knowledge is in `tables`.
+    fn begin(tables: &SharedTables) -> Self;
 
     /// A request's parts that mean the same in both forms.
     fn parts(request: &Self::Request) -> Parts<'_>;
@@ -81,6 +84,10 @@ impl Form for DeltaServer {
     type Response = DeltaResponse;
     const METHOD: &'static str = "DeltaAggregatedResources";
 
+    fn begin(tables: &SharedTables) -> DeltaServer {
+        DeltaServer::sharing(tables)
+    }
+
     fn parts(request: &Self::Request) -> Parts<'_> {
         Parts {
             node: request.node.as_ref(),
@@ -134,6 +141,10 @@ impl Form for SotwServer {
     type Request = DiscoveryRequest;
     type Response = SotwResponse;
     const METHOD: &'static str = "StreamAggregatedResources";
+
+    fn begin(_: &SharedTables) -> SotwServer {
+        SotwServer::new()
+    }
 
     fn parts(request: &Self::Request) -> Parts<'_> {
         Parts {

@@ -1,6 +1,5 @@
 //! The gRPC services on their sockets.
 
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,17 +13,19 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::body::Body;
+use tonic::codec::Codec;
 use tonic::codegen::Service;
-use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::metadata::MetadataMap;
+use tonic::server::NamedService;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 use xds::DeltaServer;
 use xds::sotw::SotwServer;
 
 use super::authenticate::Authenticator;
 use super::form::Form;
-use super::{RESPONSES_IN_FLIGHT, Stream};
+use super::{RESPONSES_IN_FLIGHT, Stream, framing};
 use crate::ca::CertificateService;
 use crate::certificate::ServerCertificate;
 use crate::plane::Plane;
@@ -137,47 +138,32 @@ impl Service<http::Request<Body>> for Streams {
                 path.strip_prefix(Streams::NAME).and_then(|path| path.strip_prefix('/'))
             });
             Ok(match method {
-                Some(DeltaServer::METHOD) => streams.serve::<DeltaServer>(request).await,
-                Some(SotwServer::METHOD) => streams.serve::<SotwServer>(request).await,
-                _ => Status::unimplemented("this service has no such method").into_http(),
-            })
+                Some(DeltaServer::METHOD) => streams.serve::<DeltaServer>(request),
+                Some(SotwServer::METHOD) => streams.serve::<SotwServer>(request),
+                _ => Err(Status::unimplemented("this service has no such method")),
+            }
+            .unwrap_or_else(Status::into_http))
         })
     }
 }
 
 impl Streams {
-    async fn serve<F: Form>(self, request: http::Request<Body>) -> http::Response<Body> {
-        let codec = ProstCodec::<F::Response, F::Request>::default();
-        let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST_BYTES);
-        grpc.streaming(FormStreams { streams: self, form: PhantomData::<F> }, request).await
-    }
-}
-
-/// The streams of one form of the protocol.
-struct FormStreams<F> {
-    streams: Streams,
-    form: PhantomData<F>,
-}
-
-impl<F: Form> StreamingService<F::Request> for FormStreams<F> {
-    type Response = F::Response;
-    type ResponseStream = ReceiverStream<Result<F::Response, Status>>;
-    type Future =
-        Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<F::Request>>) -> Self::Future {
-        let streams = self.streams.clone();
-        Box::pin(async move {
-            let peer = match &streams.authenticator {
-                Some(authenticator) => {
-                    Some(authenticator.caller(request.extensions(), request.metadata())?)
-                }
-                None => None,
-            };
-            let (sender, responses) = mpsc::channel(RESPONSES_IN_FLIGHT);
-            let stream = Stream::<F>::new(streams.plane, peer, request.into_inner(), sender);
-            tokio::spawn(stream.serve());
-            Ok(Response::new(ReceiverStream::new(responses)))
-        })
+    fn serve<F: Form>(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let (parts, body) = request.into_parts();
+        if parts.headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
+            return Err(Status::unimplemented("requests are not taken compressed"));
+        }
+        let peer = match &self.authenticator {
+            Some(authenticator) => {
+                let metadata = MetadataMap::from_headers(parts.headers);
+                Some(authenticator.caller(&parts.extensions, &metadata)?)
+            }
+            None => None,
+        };
+        let decoder = ProstCodec::<F::Response, F::Request>::default().decoder();
+        let requests = Streaming::new_request(decoder, body, None, Some(MAX_REQUEST_BYTES));
+        let (sender, responses) = mpsc::channel(RESPONSES_IN_FLIGHT);
+        tokio::spawn(Stream::<F>::new(self.plane, peer, requests, sender).serve());
+        Ok(framing::response(responses))
     }
 }

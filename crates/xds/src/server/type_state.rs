@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
+use super::table::{Entry, Map, SharedTables, Table};
 use super::{Answered, ResourceSource};
 use crate::nack::Rejection;
 use crate::resource::{Resource, Version};
 use crate::resource_type::{ResourceType, collection_of};
 use crate::wire::DeltaResponse;
 
-type Map<V> = HashMap<Arc<str>, V, RandomState>;
 type Set = HashSet<Arc<str>, RandomState>;
 
 /// One type on one stream.
@@ -22,7 +22,7 @@ pub(super) struct TypeState {
     /// Subscribed collections (eager virtual hosts), and whether the client knows that one is empty.
     collections: Map<bool>,
     /// Everything subscribed by name, held, rejected or on its way.
-    entries: Map<Entry>,
+    entries: Table,
     /// Collections, or with `relist` everything, that must be listed before anything is sent.
     relist: bool,
     relist_collections: Set,
@@ -49,20 +49,6 @@ const RESPONSE_BYTES: usize = 128 << 10;
 
 /// How many refused versions a stream remembers before it forgets them all.
 const MAX_REFUSED: usize = 4096;
-
-/// 24 bytes beside the name, times resources, times proxies.
-#[derive(Clone, Copy, Debug, Default)]
-struct Entry {
-    held: Option<Version>,
-    /// The source's present version, if the client refused it.
-    rejected: Option<Version>,
-    /// Subscribed by name.
-    named: bool,
-    /// The client has been told that there is nothing of this name.
-    told_absent: bool,
-    /// Send even if held: the client asked again.
-    again: bool,
-}
 
 /// A response that awaits its answer.
 #[derive(Debug)]
@@ -97,7 +83,7 @@ impl TypeState {
             let name: Arc<str> = Arc::from(name.as_str());
             // Another server's version compares equal to nothing, but it says that the client holds something.
             let held = Version::parse(version).unwrap_or_else(|| Version::of(version.as_bytes()));
-            self.entries.insert(name.clone(), Entry { held: Some(held), ..Entry::default() });
+            self.entries.set(name.clone(), Entry { held: Some(held), ..Entry::default() });
             self.dirty.insert(name);
         }
         if everything {
@@ -119,20 +105,18 @@ impl TypeState {
             self.collections.insert(name, false);
             return;
         }
-        let name = match self.entries.get_key_value(name) {
-            Some((name, _)) => name.clone(),
-            None => Arc::from(name),
-        };
+        let name = self.entries.name(name).cloned().unwrap_or_else(|| Arc::from(name));
         let on_its_way = self
             .in_flight
             .as_ref()
             .is_some_and(|in_flight| in_flight.names().any(|sent| *sent == name));
-        let entry = self.entries.entry(name.clone()).or_default();
+        let mut entry = self.entries.get(&name).copied().unwrap_or_default();
         // On the first request a held version speaks for itself; later, asking for what is held means "send it again".
         entry.again =
             on_its_way || entry.named || (entry.held.is_some() && !self.dirty.contains(&name));
         entry.named = true;
         entry.told_absent = false;
+        self.entries.set(name.clone(), entry);
         self.dirty.insert(name);
     }
 
@@ -144,8 +128,8 @@ impl TypeState {
             self.collections.remove(name);
             self.relist_collections.remove(name);
             self.absences.remove(name);
-        } else if let Some(entry) = self.entries.get_mut(name) {
-            entry.named = false;
+        } else {
+            self.entries.change(name, |entry| entry.named = false);
         }
         self.forget_unwanted(kind);
     }
@@ -163,21 +147,25 @@ impl TypeState {
     }
 
     fn forget_unwanted(&mut self, kind: ResourceType) {
-        let mut entries = std::mem::take(&mut self.entries);
-        entries.retain(|name, entry| {
-            let keep = self.wildcard || entry.named || self.is_collected(kind, name);
-            if !keep {
-                self.dirty.remove(name);
-                self.additions.remove(name);
-                self.removals.remove(name);
-                self.absences.remove(name);
-                self.rejected -= usize::from(entry.rejected.is_some());
-            }
-            keep
-        });
+        let is_unwanted = |name: &str, entry: &Entry| {
+            !self.wildcard && !entry.named && !self.is_collected(kind, name)
+        };
+        let unwanted: Vec<(Arc<str>, Entry)> = self
+            .entries
+            .iter()
+            .filter(|(name, entry)| is_unwanted(name, entry))
+            .map(|(name, entry)| (name.clone(), *entry))
+            .collect();
+        for (name, entry) in unwanted {
+            self.entries.remove(&name);
+            self.dirty.remove(&name);
+            self.additions.remove(&name);
+            self.removals.remove(&name);
+            self.absences.remove(&name);
+            self.rejected -= usize::from(entry.rejected.is_some());
+        }
         // Who gives a name up and asks for it again wants to see it again.
-        self.refused.retain(|(name, _)| entries.contains_key(name));
-        self.entries = entries;
+        self.refused.retain(|(name, _)| self.entries.contains(name));
     }
 }
 
@@ -185,7 +173,7 @@ impl TypeState {
 impl TypeState {
     pub(super) fn mark(&mut self, kind: ResourceType, name: &Arc<str>) {
         if self.introduced
-            && (self.entries.contains_key(name) || self.wildcard || self.is_collected(kind, name))
+            && (self.entries.contains(name) || self.wildcard || self.is_collected(kind, name))
         {
             self.dirty.insert(name.clone());
         }
@@ -195,7 +183,7 @@ impl TypeState {
         if self.introduced {
             self.relist = self.wildcard;
             self.relist_collections.extend(self.collections.keys().cloned());
-            self.dirty.extend(self.entries.keys().cloned());
+            self.dirty.extend(self.entries.iter().map(|(name, _)| name.clone()));
         }
     }
 
@@ -229,7 +217,7 @@ impl TypeState {
     }
 
     pub(super) fn held_count(&self) -> usize {
-        self.entries.values().filter(|entry| entry.held.is_some()).count()
+        self.entries.held()
     }
 
     /// Reads every dirty name from the source and decides what it needs.
@@ -260,7 +248,7 @@ impl TypeState {
         let name = resource.name().clone();
         self.removals.remove(&name);
         self.absences.remove(&name);
-        let mut entry = self.adopt_name(&name);
+        let mut entry = self.entries.get(&name).copied().unwrap_or_default();
         entry.told_absent = false;
         let version = Some(resource.version());
         let again = std::mem::take(&mut entry.again);
@@ -275,16 +263,16 @@ impl TypeState {
         } else {
             self.additions.insert(name.clone(), resource);
         }
-        self.entries.insert(name, entry);
+        // Under the source's own name: one string for all streams.
+        self.entries.set(name, entry);
     }
 
     fn resolve_absent(&mut self, name: Arc<str>) {
         self.additions.remove(&name);
-        let Some(entry) = self.entries.get_mut(&name) else { return };
+        let Some(mut entry) = self.entries.get(&name).copied() else { return };
         entry.again = false;
-        if entry.rejected.take().is_some() {
-            self.rejected -= 1;
-        }
+        self.rejected -= usize::from(entry.rejected.take().is_some());
+        self.entries.set(name.clone(), entry);
         if entry.held.is_some() {
             self.removals.insert(name);
         } else if entry.named {
@@ -294,11 +282,6 @@ impl TypeState {
         } else {
             self.entries.remove(&name);
         }
-    }
-
-    /// Takes the entry out so that it can go back under the source's own name: one string for all streams.
-    fn adopt_name(&mut self, name: &Arc<str>) -> Entry {
-        self.entries.remove_entry(name).map(|(_, entry)| entry).unwrap_or_default()
     }
 }
 
@@ -331,9 +314,7 @@ impl TypeState {
         // Taken whole, not drained: a table that once held everything would keep its room for the stream's life.
         let mut removed: Vec<Arc<str>> = std::mem::take(&mut self.absences).into_iter().collect();
         for name in &removed {
-            if let Some(entry) = self.entries.get_mut(name) {
-                entry.told_absent = true;
-            }
+            self.entries.change(name, |entry| entry.told_absent = true);
         }
         if with_removals {
             removed.extend(std::mem::take(&mut self.removals));
@@ -363,10 +344,8 @@ impl TypeState {
 
     /// Sends a resource again though the client holds it, if the client asked for it by name.
     pub(super) fn send_again(&mut self, name: &Arc<str>) {
-        if let Some(entry) = self.entries.get_mut(name)
-            && entry.named
-        {
-            entry.again = true;
+        if self.entries.get(name).is_some_and(|entry| entry.named) {
+            self.entries.change(name, |entry| entry.again = true);
             self.dirty.insert(name.clone());
         }
     }
@@ -384,31 +363,36 @@ impl TypeState {
         kind: ResourceType,
         answered: InFlight,
         rejections: &[Rejection],
+        shared: &SharedTables,
     ) -> Answered {
         let rejected = |name: &Arc<str>| rejections.iter().any(|rejection| rejection.name == *name);
         let mut accepted = Vec::with_capacity(answered.sent.len());
         for (name, version) in answered.sent {
-            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            let Some(mut entry) = self.entries.get(&name).copied() else { continue };
             if rejected(&name) {
                 self.rejected += usize::from(entry.rejected.replace(version).is_none());
+                self.entries.set(name.clone(), entry);
                 if self.refused.len() >= MAX_REFUSED {
                     self.refused.clear();
                 }
                 self.refused.insert((name, version));
             } else {
                 entry.held = Some(version);
+                self.entries.set(name.clone(), entry);
                 accepted.push((name, version));
             }
         }
         for name in &answered.removed {
-            if let Some(entry) = self.entries.get_mut(name) {
-                entry.held = None;
-                // What is named stays wanted; anything else is remembered only while something is to be sent.
-                if !entry.named && !self.additions.contains_key(name) && !self.dirty.contains(name)
-                {
-                    self.entries.remove(name);
-                }
+            let Some(entry) = self.entries.get(name) else { continue };
+            // What is named stays wanted; anything else is remembered only while something is to be sent.
+            if entry.named || self.additions.contains_key(name) || self.dirty.contains(name) {
+                self.entries.change(name, |entry| entry.held = None);
+            } else {
+                self.entries.remove(name);
             }
+        }
+        if self.is_quiet() {
+            self.entries.settle(shared);
         }
         Answered { kind, accepted, removed: answered.removed }
     }
