@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codec::event::StreamId;
-use codec::headers::{KnownName, Method, RequestHead, Version, names};
+use codec::headers::{Method, NameSet, RequestHead, Version, names};
 use smallvec::SmallVec;
 use telemetry::stats::sets::{Cluster as ClusterStat, HttpConnManager as Stat};
 
@@ -503,12 +503,12 @@ impl Worker {
 }
 
 /// What a caller says of retries is for us.
-const RETRY_HEADERS: [KnownName; 4] = [
+const RETRY_HEADERS: NameSet = NameSet::of(&[
     names::X_ENVOY_RETRY_ON,
     names::X_ENVOY_RETRY_GRPC_ON,
     names::X_ENVOY_MAX_RETRIES,
     names::X_ENVOY_RETRIABLE_STATUS_CODES,
-];
+]);
 
 /// May this request pass as what it is? An upgrade must be allowed by the route, or else by the connection manager.
 fn allows_upgrade(
@@ -538,9 +538,7 @@ impl Stream {
         router.tells_attempts = policy.include_attempt_count_in_response;
         router.retry =
             RetryState::new(policy.retry.as_ref(), &self.request, !suppress_headers).map(Box::new);
-        for name in RETRY_HEADERS {
-            self.request.fields.remove(name);
-        }
+        self.request.fields.remove_any(RETRY_HEADERS);
         let timeouts = Timeouts::resolve(policy, &mut self.request, !suppress_headers);
         (router.timeout, router.per_try_timeout) = (timeouts.request, timeouts.per_try);
         // A body that may be needed again is kept from the beginning.
