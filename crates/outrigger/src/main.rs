@@ -3,6 +3,7 @@
 mod commands;
 mod home;
 mod logging;
+mod memory;
 mod run;
 mod up;
 

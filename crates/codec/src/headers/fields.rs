@@ -495,7 +495,7 @@ impl Fields {
         for entry in &mut self.entries {
             let start = entry.name_start as usize;
             let name = &mut self.buffer[start..start + usize::from(entry.name_len)];
-            name.make_ascii_lowercase();
+            scan::lower_case(name);
             entry.known = names::number(name);
             self.seen |= 1 << entry.known.0;
         }

@@ -75,11 +75,10 @@ impl Declared {
     #[inline]
     fn read(fields: &Fields, version: Version) -> Result<Declared, Refusal> {
         let has_coding = fields.contains(names::TRANSFER_ENCODING);
-        let mut lengths = fields.get_all(names::CONTENT_LENGTH);
-        match (has_coding, lengths.next()) {
+        match (has_coding, fields.get(names::CONTENT_LENGTH)) {
             (false, None) => Ok(Declared::Nothing),
             (false, Some(length)) => {
-                if lengths.next().is_some() {
+                if fields.get_all(names::CONTENT_LENGTH).nth(1).is_some() {
                     return Err(Refusal::codec_error("more than one Content-Length"));
                 }
                 Ok(Declared::Length(parse_length(length)?))
@@ -135,8 +134,12 @@ pub(crate) fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
 
 /// Whether a list-valued field such as `connection` has this token, in any case.
 pub(super) fn has_token(fields: &Fields, name: crate::headers::KnownName, token: &[u8]) -> bool {
-    fields
-        .get_all(name)
-        .flat_map(|value| value.split(|byte| *byte == b','))
-        .any(|element| element.trim_ascii().eq_ignore_ascii_case(token))
+    let has = |value: &[u8]| {
+        // Nearly always there is one token, and nothing around it.
+        value.eq_ignore_ascii_case(token)
+            || value
+                .split(|byte| *byte == b',')
+                .any(|element| element.trim_ascii().eq_ignore_ascii_case(token))
+    };
+    fields.get_all(name).any(has)
 }

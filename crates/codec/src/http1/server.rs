@@ -326,12 +326,11 @@ pub(super) fn keeps_alive(fields: &Fields, version: Version) -> bool {
         has_token(fields, names::CONNECTION, token)
             || has_token(fields, names::PROXY_CONNECTION, token)
     };
-    let mentions_connection =
-        fields.contains(names::CONNECTION) || fields.contains(names::PROXY_CONNECTION);
-    match version {
-        Version::Http10 => mentions_connection && says(b"keep-alive") && !says(b"close"),
-        Version::Http11 | Version::Http2 => !mentions_connection || !says(b"close"),
+    let stays = version != Version::Http10;
+    if !fields.contains(names::CONNECTION) && !fields.contains(names::PROXY_CONNECTION) {
+        return stays;
     }
+    (stays || says(b"keep-alive")) && !says(b"close")
 }
 
 /// Upgrades to HTTP/2 over cleartext are not offered: RFC 9113 has dropped them.

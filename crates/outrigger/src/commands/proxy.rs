@@ -318,6 +318,7 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let server = server::start(bootstrap, extensions, options).await?;
+        tokio::spawn(crate::memory::give_back());
         if let Some(address) = server.admin_address() {
             tracing::info!("admin address: {address}");
         }

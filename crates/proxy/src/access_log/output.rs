@@ -3,6 +3,8 @@
 use std::fmt::{self, Display, Write};
 use std::net::SocketAddr;
 
+use smallvec::SmallVec;
+
 /// How values are put down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -45,14 +47,14 @@ impl Output<'_> {
     /// An address with its port, as the standard library prints it.
     pub fn socket(&mut self, address: SocketAddr) {
         let SocketAddr::V4(v4) = address else { return self.display(address) };
-        self.write(|piece| {
-            let mut digits = itoa::Buffer::new();
-            for (octet, after) in v4.ip().octets().into_iter().zip(b"...:") {
-                piece.push(digits.format(octet).as_bytes());
-                piece.push(&[*after]);
-            }
-            piece.push(digits.format(v4.port()).as_bytes());
-        });
+        let mut text = SmallVec::<[u8; 24]>::new();
+        let mut digits = itoa::Buffer::new();
+        for (octet, after) in v4.ip().octets().into_iter().zip(b"...:") {
+            text.extend_from_slice(digits.format(octet).as_bytes());
+            text.push(*after);
+        }
+        text.extend_from_slice(digits.format(v4.port()).as_bytes());
+        self.text(&text);
     }
 
     /// A string made of pieces.
@@ -115,9 +117,7 @@ impl Write for Piece<'_> {
 
 /// Copies runs that need no escape whole. Bytes that are no UTF-8 always need one.
 fn escape(value: &[u8], out: &mut Vec<u8>, special: fn(u8, &mut Vec<u8>)) {
-    // Nearly every value is plain ASCII: one pass without branches tells.
-    let plain = |byte: &u8| (0x20..0x7F).contains(byte) & (*byte != b'"') & (*byte != b'\\');
-    if value.iter().fold(true, |all, byte| all & plain(byte)) {
+    if is_plain(value) {
         return out.extend_from_slice(value);
     }
     for chunk in value.utf8_chunks() {
@@ -135,6 +135,21 @@ fn escape(value: &[u8], out: &mut Vec<u8>, special: fn(u8, &mut Vec<u8>)) {
             special(byte, out);
         }
     }
+}
+
+/// Whether a value is ASCII that needs no escape, as nearly all are. Eight bytes at a time, without branches.
+fn is_plain(value: &[u8]) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+
+    let (eights, rest) = value.as_chunks::<8>();
+    let special = eights.iter().fold(0, |special, eight| {
+        let word = u64::from_le_bytes(*eight);
+        let below = |text: u64, least: u8| text.wrapping_sub(EACH * u64::from(least)) & !text;
+        let is = |byte: u8| below(word ^ EACH * u64::from(byte), 1);
+        special | word | below(word, 0x20) | is(0x7F) | is(b'"') | is(b'\\')
+    });
+    let plain = |byte: &u8| (0x20..0x7F).contains(byte) & (*byte != b'"') & (*byte != b'\\');
+    special & EACH << 7 == 0 && rest.iter().fold(true, |all, byte| all & plain(byte))
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -159,5 +174,24 @@ fn json_escape(byte: u8, out: &mut Vec<u8>) {
             HEX[(byte >> 4) as usize].to_ascii_lowercase(),
             HEX[(byte & 15) as usize].to_ascii_lowercase(),
         ]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_an_escape_is_seen_at_every_place() {
+        for len in 0..20 {
+            for (place, byte) in (0..len).flat_map(|place| (0..=255).map(move |byte| (place, byte)))
+            {
+                let mut value = vec![b'~'; len];
+                value[place] = byte;
+                let plain = (0x20..0x7F).contains(&byte) && byte != b'"' && byte != b'\\';
+                assert_eq!(is_plain(&value), plain, "{byte} at {place} of {len}");
+            }
+        }
+        assert!(is_plain(b""));
     }
 }

@@ -41,7 +41,8 @@ pub struct ClusterSet {
 #[derive(Debug, Default)]
 struct Entry {
     active: Option<Active>,
-    warming: Option<Warming>,
+    /// Boxed: most clusters have none, and there may be thousands.
+    warming: Option<Box<Warming>>,
     /// What DNS said last.
     addresses: Option<HashMap<String, Vec<IpAddr>>>,
     dns: Option<DnsTask>,
@@ -145,7 +146,8 @@ impl ClusterSet {
             self.users.entry(Arc::clone(service)).or_default().insert(Arc::clone(&name));
         }
         let entry = self.entries.entry(Arc::clone(&name)).or_default();
-        entry.warming = Some(Warming { version, config, discovery, needs, membership, deadline });
+        let warming = Warming { version, config, discovery, needs, membership, deadline };
+        entry.warming = Some(Box::new(warming));
         self.touched.insert(name);
         Ok(())
     }
@@ -330,7 +332,7 @@ impl ClusterSet {
 
     /// Every cluster that waits.
     pub fn warming(&self) -> impl Iterator<Item = (&Arc<str>, &Warming)> {
-        self.entries.iter().filter_map(|(name, entry)| Some((name, entry.warming.as_ref()?)))
+        self.entries.iter().filter_map(|(name, entry)| Some((name, entry.warming.as_deref()?)))
     }
 }
 
@@ -372,7 +374,7 @@ impl Settling<'_> {
         if let Some(warming) =
             entry.warming.take_if(|warming| self.is_ready(warming, entry.addresses.is_some()))
         {
-            self.activate(entry, warming, slots, effects);
+            self.activate(entry, *warming, slots, effects);
         } else if let Some(active) = &mut entry.active {
             let config = &active.cluster.config;
             let mut hosts =

@@ -29,7 +29,7 @@ impl Cluster {
     }
 }
 
-/// What is in use of one priority's limits; every worker counts here.
+/// What is in use of one priority's limits; every worker counts here. One cache line: a request touches most of it.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Breakers {
@@ -45,7 +45,6 @@ pub struct Breakers {
 
 /// Something counted.
 #[derive(Debug, Default)]
-#[repr(align(64))]
 pub struct Resource(AtomicU32);
 
 impl Resource {

@@ -1,0 +1,22 @@
+//! Memory that is not needed any more goes back to the system.
+//!
+//! The allocator gives freed pages back while it is at work. A process that has read its configuration, or a big change of
+//! it, and then rests would keep the room that took, several times what the compiled configuration needs.
+#![allow(unsafe_code)]
+
+use std::time::Duration;
+
+/// From the first look to the longest pause between two.
+const PAUSES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(500)..=Duration::from_secs(16);
+
+/// Gives freed memory back: soon after the start, and every so often. To be run on the thread that reads configuration.
+pub async fn give_back() {
+    let mut pause = *PAUSES.start();
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(*PAUSES.end());
+        // SAFETY: the function takes no pointers, keeps every live allocation, and may be called at any time.
+        unsafe { libmimalloc_sys::mi_collect(true) };
+    }
+}
