@@ -39,6 +39,8 @@ pub struct HttpConnectionManager {
     pub server_header: ServerHeader,
     /// `via` added both ways when not empty.
     pub via: Arc<str>,
+    /// Tell upstreams which proxy this is (`add_user_agent`).
+    pub user_agent: Option<UserAgent>,
     /// `Host` ports and trailing dots.
     pub host: HostNormalization,
     /// Upgrades that may pass (`websocket`, `CONNECT`); anything else is refused with 403.
@@ -76,6 +78,7 @@ impl HttpConnectionManager {
             client_cert: ForwardClientCert::default(),
             server_header: ServerHeader::default(),
             via: "".into(),
+            user_agent: None,
             host: HostNormalization::default(),
             upgrades: Vec::new(),
             proxy_100_continue: false,
@@ -405,6 +408,15 @@ impl Default for ServerHeader {
     fn default() -> Self {
         Self::Overwrite(Arc::from("envoy"))
     }
+}
+
+/// Which proxy this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserAgent {
+    /// `node.cluster`.
+    pub cluster: Arc<str>,
+    /// `node.id`.
+    pub node: Arc<str>,
 }
 
 /// What is cut from `Host` before routing.

@@ -21,7 +21,7 @@ use telemetry::stats::sets::HttpConnManager;
 
 use super::config::{
     ClientAddress, ForwardClientCert, HostNormalization, Http1Options, HttpConnectionManager,
-    PathNormalization, RequestIdOptions, UnderscoreAction,
+    PathNormalization, RequestIdOptions, UnderscoreAction, UserAgent,
 };
 use crate::route_table::port_start;
 use crate::stream_info::ConnectionInfo;
@@ -48,6 +48,8 @@ pub struct HeadRules<'a> {
     pub client_cert: &'a ForwardClientCert,
     /// Added to `via`, if not empty.
     pub via: &'a str,
+    /// `add_user_agent`.
+    pub user_agent: Option<&'a UserAgent>,
     /// The route table's `internal_only_headers`.
     pub internal_only: &'a [HeaderName],
 }
@@ -67,6 +69,7 @@ impl<'a> HeadRules<'a> {
             request_id: &config.request_id,
             client_cert: &config.client_cert,
             via: &config.via,
+            user_agent: config.user_agent.as_ref(),
             internal_only,
         }
     }
@@ -144,6 +147,9 @@ pub fn sanitise(
     if !rules.via.is_empty() {
         head.fields.append_to(names::VIA, b", ", rules.via.as_bytes());
     }
+    if let Some(user_agent) = rules.user_agent {
+        tell_node(head, user_agent);
+    }
     tell_caller(head, caller, connection);
     request_id::set(head, rules.request_id, caller.is_edge, random);
     client_cert::forward(head, rules.client_cert, connection.tls.as_deref());
@@ -170,6 +176,18 @@ pub fn finish_response(head: &mut ResponseHead, request: &RequestHead, rules: He
     }
     if !rules.via.is_empty() {
         head.fields.append_to(names::VIA, b", ", rules.via.as_bytes());
+    }
+}
+
+/// Tells the upstream which proxy this is, and a request without a user agent that the proxy's cluster is it.
+fn tell_node(head: &mut RequestHead, user_agent: &UserAgent) {
+    let cluster = user_agent.cluster.as_bytes();
+    head.fields.set(names::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER, cluster);
+    if head.fields.get(names::USER_AGENT).is_none_or(<[u8]>::is_empty) {
+        head.fields.set(names::USER_AGENT, cluster);
+    }
+    if !user_agent.node.is_empty() {
+        head.fields.set(names::X_ENVOY_DOWNSTREAM_SERVICE_NODE, user_agent.node.as_bytes());
     }
 }
 

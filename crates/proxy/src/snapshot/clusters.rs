@@ -8,6 +8,7 @@ use api::envoy::config::core::v3::{
     Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, RoutingPriority, TransportSocket,
 };
 use api::envoy::extensions::upstreams::http::v3 as upstreams;
+use proto::cluster::common_lb_config::LocalityConfigSpecifier;
 use proto::cluster::{
     ClusterDiscoveryType, DiscoveryType as ProtoType, DnsLookupFamily, LbConfig,
     LbPolicy as ProtoLb,
@@ -104,6 +105,10 @@ pub fn cluster(
     if let Some(common) = &message.common_lb_config {
         config.healthy_panic_threshold =
             common.healthy_panic_threshold.map_or(50.0, |percent| percent.value);
+        config.locality_weighted = matches!(
+            common.locality_config_specifier,
+            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
+        );
     }
     config.breakers = breakers(message.circuit_breakers.as_ref());
     config.outlier = message.outlier_detection.as_ref().map(outlier);
@@ -147,16 +152,6 @@ pub fn cluster(
     config.health_check =
         health_checks::health_check(cx, &message.name, &message.health_checks).map(Arc::new);
     config.ignore_health_on_host_removal = message.ignore_health_on_host_removal;
-    if message
-        .common_lb_config
-        .as_ref()
-        .is_some_and(|common| common.locality_config_specifier.is_some())
-    {
-        cx.problem_at(
-            "common_lb_config.locality_weighted_lb_config",
-            "`locality_weighted_lb_config` is not supported yet",
-        );
-    }
     let discovery = discovery(cx, message)?;
     config.discovery = match discovery {
         Discovery::Static(_) => DiscoveryType::Static,

@@ -44,6 +44,8 @@ pub struct Endpoint {
     pub priority: u32,
     /// At least 1.
     pub weight: u32,
+    /// Its locality's; 0 where it has none.
+    pub locality_weight: u32,
     /// As the configuration says.
     pub health: DiscoveredHealth,
     /// Where it is checked.
@@ -69,8 +71,11 @@ fn locality(cx: &mut Compile<'_>, group: &LocalityLbEndpoints, out: &mut Vec<End
         zone: found.zone.as_str().into(),
         sub_zone: found.sub_zone.as_str().into(),
     });
+    let locality_weight = group.load_balancing_weight.map_or(0, |weight| weight.value);
     let endpoints = cx.each("lb_endpoints", &group.lb_endpoints, |cx, endpoint| {
-        self::endpoint(cx, endpoint, &locality, group.priority)
+        let mut endpoint = self::endpoint(cx, endpoint, &locality, group.priority)?;
+        endpoint.locality_weight = locality_weight;
+        Some(endpoint)
     });
     out.extend(endpoints);
 }
@@ -98,6 +103,7 @@ fn endpoint(
         check: check_target(cx, inner.health_check_config.as_ref()),
         priority,
         weight: endpoint.load_balancing_weight.map_or(1, |weight| weight.value),
+        locality_weight: 0,
         health: match endpoint.health_status() {
             HealthStatus::Unknown | HealthStatus::Healthy => DiscoveredHealth::Healthy,
             HealthStatus::Degraded => DiscoveredHealth::Degraded,
@@ -173,6 +179,7 @@ impl Assignment {
                 hosts.push(match old {
                     Some(host) => {
                         host.set_weight(endpoint.weight);
+                        host.set_locality_weight(endpoint.locality_weight);
                         host.set_discovered_health(endpoint.health);
                         if !is_checked {
                             host.set_active_check_failed(false);
@@ -245,6 +252,7 @@ impl Endpoint {
             priority: self.priority,
             tls,
             weight: self.weight,
+            locality_weight: self.locality_weight,
             health: self.health,
             check: self.check.clone(),
         };

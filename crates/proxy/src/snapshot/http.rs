@@ -22,6 +22,7 @@ use crate::http::config::{
     ClientAddress, CodecType, EscapedSlashesAction, ForwardClientCert, ForwardClientCertDetails,
     HostNormalization, Http1Options, HttpConnectionManager, Limits, PathNormalization,
     RequestIdOptions, RouteSource, ServerHeader, Timeouts, UnderscoreAction, UpgradeConfig,
+    UserAgent,
 };
 use crate::http::stats::HttpBlocks;
 use crate::router::config::RouterOptions;
@@ -51,9 +52,6 @@ pub fn manager(
         message.http2_protocol_options.as_ref(),
         limits.max_request_headers_kb,
     );
-    if message.add_user_agent.is_some_and(|wanted| wanted.value) {
-        cx.problem_at("add_user_agent", "`add_user_agent` is not supported yet");
-    }
     let config = HttpConnectionManager {
         stat_prefix: message.stat_prefix.as_str().into(),
         stats: HttpBlocks::new(&cx.env.registry, listener_prefix, &message.stat_prefix),
@@ -87,6 +85,10 @@ pub fn manager(
         client_cert: client_cert(&message),
         server_header: server_header(&message),
         via: message.via.as_str().into(),
+        user_agent: message.add_user_agent.is_some_and(|wanted| wanted.value).then(|| UserAgent {
+            cluster: Arc::clone(&cx.env.node.cluster),
+            node: Arc::clone(&cx.env.node.id),
+        }),
         host: host(&message),
         upgrades: message
             .upgrade_configs

@@ -75,6 +75,8 @@ pub struct ClusterConfig {
     pub lb_policy: LbPolicy,
     /// Below so many percent of healthy hosts, all hosts count as healthy (Envoy: 50; 0 is off).
     pub healthy_panic_threshold: f64,
+    /// Localities get requests by their weights (`locality_weighted_lb_config`), and hosts within them by `lb_policy`.
+    pub locality_weighted: bool,
     /// Limits per priority: `[default, high]`.
     pub breakers: [BreakerThresholds; 2],
     /// Ejection, if configured.
@@ -108,6 +110,7 @@ impl ClusterConfig {
             per_connection_buffer_limit: 1 << 20,
             lb_policy: LbPolicy::RoundRobin,
             healthy_panic_threshold: 50.0,
+            locality_weighted: false,
             breakers: [BreakerThresholds::default(); 2],
             outlier: None,
             health_check: None,

@@ -75,6 +75,7 @@ pub struct Host {
     /// TLS as chosen by `transport_socket_matches` for its metadata; `None` is plaintext.
     pub tls: Option<Arc<UpstreamTls>>,
     weight: AtomicU32,
+    locality_weight: AtomicU32,
     health: AtomicU32,
     active_check_failed: AtomicBool,
     /// What happened to it.
@@ -130,6 +131,8 @@ pub struct HostOptions {
     pub check: CheckTarget,
     /// Load-balancing weight (at least 1).
     pub weight: u32,
+    /// Its locality's weight, where localities have some.
+    pub locality_weight: u32,
     /// Discovered health.
     pub health: DiscoveredHealth,
 }
@@ -147,6 +150,7 @@ impl Host {
             tls: options.tls,
             check: options.check,
             weight: AtomicU32::new(options.weight.max(1)),
+            locality_weight: AtomicU32::new(options.locality_weight),
             health: AtomicU32::new(options.health as u32),
             active_check_failed: AtomicBool::new(false),
             counters: HostCounters::default(),
@@ -162,6 +166,16 @@ impl Host {
     /// Sets the weight; takes effect with the next [`HostSet`].
     pub fn set_weight(&self, weight: u32) {
         self.weight.store(weight.max(1), Ordering::Relaxed);
+    }
+
+    /// The weight of its locality; 0 is none.
+    pub fn locality_weight(&self) -> u32 {
+        self.locality_weight.load(Ordering::Relaxed)
+    }
+
+    /// Sets the weight of its locality; takes effect with the next [`HostSet`].
+    pub fn set_locality_weight(&self, weight: u32) {
+        self.locality_weight.store(weight, Ordering::Relaxed);
     }
 
     /// Health as discovered.

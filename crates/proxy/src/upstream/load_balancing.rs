@@ -16,6 +16,7 @@ use super::host::{DiscoveredHealth, Host, HostSet};
 pub struct Balancer {
     policy: LbPolicy,
     panic_threshold: f64,
+    locality_weighted: bool,
     set: Arc<HostSet>,
     epoch: u64,
     /// Cumulative percentages, 100 at the last: which priority a draw falls into.
@@ -28,7 +29,8 @@ pub struct Balancer {
 struct Priority {
     /// A draw of 0..100 below this (and not below the one before) is for this priority.
     until: u32,
-    candidates: Candidates,
+    /// One, unless localities have weights: then one for each, with the sum of the weights up to it.
+    localities: Vec<(u64, Candidates)>,
 }
 
 /// The hosts of a priority that may be chosen, and the state of choosing.
@@ -56,6 +58,7 @@ impl Balancer {
         let mut balancer = Self {
             policy: config.lb_policy.clone(),
             panic_threshold: config.healthy_panic_threshold,
+            locality_weighted: config.locality_weighted,
             epoch: set.health_epoch(),
             set,
             priorities: Vec::new(),
@@ -87,7 +90,16 @@ impl Balancer {
             }
         };
         let hosts = &self.set.hosts;
-        self.priorities[index].candidates.pick(&self.policy, hosts, rng).map(|host| host as usize)
+        let localities = &mut self.priorities[index].localities;
+        let locality = match localities.as_slice() {
+            [_] => 0,
+            several => {
+                let draw = rng.random_range(0..several.last()?.0);
+                several.iter().position(|(until, _)| draw < *until)?
+            }
+        };
+        let candidates = &mut localities[locality].1;
+        candidates.pick(&self.policy, hosts, rng).map(|host| host as usize)
     }
 
     /// As [`Balancer::pick`], but draws again, up to `attempts` times in all, while `avoid` holds for the host drawn
@@ -141,16 +153,59 @@ impl Balancer {
                 continue;
             }
             until += share;
-            let hosts = self.candidates_of(group, total);
-            if !hosts.is_empty() {
-                let candidates = Candidates::new(hosts, &self.policy, &self.set.hosts, rng);
-                self.priorities.push(Priority { until, candidates });
+            let localities = self.localities_of(group, total, factor);
+            if !localities.is_empty() {
+                let candidates = |hosts| Candidates::new(hosts, &self.policy, &self.set.hosts, rng);
+                let (untils, hosts): (Vec<_>, Vec<_>) = localities.into_iter().unzip();
+                let localities = untils.into_iter().zip(hosts.into_iter().map(candidates));
+                self.priorities.push(Priority { until, localities: localities.collect() });
             }
         }
         // Rounding leaves the last share a little short, and a share without hosts is for whoever follows.
         if let Some(last) = self.priorities.last_mut() {
             last.until = 100;
         }
+    }
+
+    /// Who may be chosen in a priority: all alike, or by localities, each with the sum of the weights up to it. As in Envoy
+    /// a locality's weight shrinks with its healthy hosts, once those are fewer than the overprovisioning makes up for.
+    fn localities_of(
+        &mut self,
+        group: Group,
+        total_health: u64,
+        factor: u64,
+    ) -> Vec<(u64, Vec<u32>)> {
+        let all = group.all.clone();
+        let candidates = self.candidates_of(group, total_health);
+        if candidates.is_empty() {
+            return Vec::new();
+        }
+        // In panic localities do not count, as in Envoy.
+        if !self.locality_weighted || self.panicking {
+            return vec![(1, candidates)];
+        }
+        let of = |host: &u32| &self.set.hosts[*host as usize];
+        let mut localities: Vec<(u64, Vec<u32>)> = Vec::new();
+        for host in candidates.iter().copied() {
+            let same =
+                |(_, hosts): &&mut (u64, Vec<u32>)| of(&hosts[0]).locality == of(&host).locality;
+            match localities.iter_mut().find(same) {
+                Some((_, hosts)) => hosts.push(host),
+                None => localities.push((0, vec![host])),
+            }
+        }
+        let mut sum = 0;
+        localities.retain_mut(|(until, hosts)| {
+            let first = of(&hosts[0]);
+            let size = all.iter().filter(|host| of(host).locality == first.locality).count();
+            let available = (hosts.len() as u64 * factor / size.max(1) as u64).min(100);
+            let weight = u64::from(first.locality_weight()) * available;
+            sum += weight;
+            *until = sum;
+            weight > 0
+        });
+        // Without any weight localities do not count either.
+        if localities.is_empty() { vec![(1, candidates)] } else { localities }
     }
 
     fn candidates_of(&mut self, group: Group, total_health: u64) -> Vec<u32> {

@@ -18,6 +18,7 @@ struct Rules {
     request_id: RequestIdOptions,
     client_cert: ForwardClientCert,
     via: &'static str,
+    user_agent: Option<UserAgent>,
     internal_only: Vec<HeaderName>,
 }
 
@@ -32,8 +33,23 @@ impl Rules {
             request_id: &self.request_id,
             client_cert: &self.client_cert,
             via: self.via,
+            user_agent: self.user_agent.as_ref(),
             internal_only: &self.internal_only,
         }
+    }
+}
+
+#[test]
+fn the_proxy_says_who_it_is_where_it_is_to() {
+    let user_agent = UserAgent { cluster: "edge".into(), node: "one".into() };
+    let rules = Rules { user_agent: Some(user_agent), ..Rules::default() };
+    for (sent, expected) in [(&[][..], "edge"), (&[("user-agent", "curl")], "curl")] {
+        let mut head = head(sent);
+        run(&mut head, &rules).unwrap();
+        assert_eq!(head.get(names::USER_AGENT), Some(expected.as_bytes()));
+        let said = |name| head.get(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        assert_eq!(said(names::X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER).as_deref(), Some("edge"));
+        assert_eq!(said(names::X_ENVOY_DOWNSTREAM_SERVICE_NODE).as_deref(), Some("one"));
     }
 }
 

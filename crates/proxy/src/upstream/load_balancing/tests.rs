@@ -150,3 +150,31 @@ fn a_retry_goes_elsewhere_if_it_can() {
     let mut alone = Balancer::new(&cluster(LbPolicy::RoundRobin), weighted(&[1]), &mut rng);
     assert_eq!(alone.pick_avoiding(&mut rng, 5, |_| true), Some(0), "better the same than none");
 }
+
+#[test]
+fn localities_share_by_weight_and_lose_it_with_their_hosts() {
+    use crate::upstream::host::Locality;
+    let zone = |zone: &str| Arc::new(Locality { zone: zone.into(), ..Locality::default() });
+    let (a, b, c) = (zone("a"), zone("b"), zone("c"));
+    let of = |port: u16, locality: &Arc<Locality>, weight: u32| {
+        let locality = Arc::clone(locality);
+        host(port, HostOptions { locality, locality_weight: weight, ..HostOptions::default() })
+    };
+    // Of zone b every other host is ill; zone c has no weight.
+    let hosts = vec![of(1, &a, 3), of(2, &b, 1), of(3, &b, 1), of(4, &c, 0)];
+    let set = Arc::new(HostSet::new(hosts));
+    let mut rng = SmallRng::seed_from_u64(9);
+    let config = ClusterConfig { locality_weighted: true, ..cluster(LbPolicy::RoundRobin) };
+    let mut balancer = Balancer::new(&config, Arc::clone(&set), &mut rng);
+    let counted = counts(&mut balancer, &mut rng, 4000);
+    assert!(counted[0].abs_diff(3000) < 150, "{counted:?}");
+    assert!(counted[1].abs_diff(500) < 75 && counted[2].abs_diff(500) < 75, "{counted:?}");
+    assert_eq!(counted[3], 0);
+    set.hosts[1].set_active_check_failed(true);
+    set.health_changed();
+    let counted = counts(&mut balancer, &mut rng, 4000);
+    // Half of its hosts times 1.4 makes 70 % of its weight.
+    let expected = 4000.0 * 0.7 / 3.7;
+    assert_eq!((counted[1], counted[3]), (0, 0));
+    assert!((counted[2] as f64 - expected).abs() < 100.0, "{counted:?}");
+}
