@@ -2,11 +2,14 @@
 #![allow(missing_docs, clippy::print_stdout)]
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use codec::event::StreamId;
 use codec::headers::{RequestHead, ResponseHead, names};
 use codec::http1::{ClientCodec, Options, ServerCodec};
+
+mod measure;
+
+use measure::measure;
 
 const SMALL: &[u8] =
     b"GET /index.html HTTP/1.1\r\nHost: localhost:8080\r\nUser-Agent: b\r\nAccept: */*\r\n\r\n";
@@ -16,20 +19,6 @@ Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/w
 Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
 Cookie: session=4d3f1c9a7b5e2a60; theme=dark; consent=yes\r\nConnection: keep-alive\r\n\
 X-Forwarded-For: 10.1.2.3\r\nX-Request-Id: 3c5f4a0e-5c62-4b7a-9a5e-1d2f3b4c5d6e\r\n\r\n";
-
-/// The median of rounds, so that a neighbour's burst does not count.
-fn measure(what: &str, mut work: impl FnMut()) {
-    const PER_ROUND: u32 = 20_000;
-    let mut rounds: Vec<f64> = (0..31)
-        .map(|_| {
-            let start = Instant::now();
-            (0..PER_ROUND).for_each(|_| work());
-            start.elapsed().as_nanos() as f64 / f64::from(PER_ROUND)
-        })
-        .collect();
-    rounds.sort_by(f64::total_cmp);
-    println!("{what:<44} {:>8.1} ns (least {:.1})", rounds[rounds.len() / 2], rounds[0]);
-}
 
 fn main() {
     for (name, input) in [("small", SMALL), ("large", LARGE)] {

@@ -149,6 +149,18 @@ fn main() {
     });
 
     let mut pair = Pair::new();
+    for _ in 0..90 {
+        pair.client.encode_head(&request, false, &mut pair.up);
+    }
+    pair.at_server();
+    measure("the same beside 90 other streams", 0, || {
+        pair.client.encode_head(&get, true, &mut pair.up);
+        let stream = pair.at_server().unwrap_or_default();
+        pair.server.encode_head(stream, &no_content, true, &mut pair.down);
+        pair.at_client();
+    });
+
+    let mut pair = Pair::new();
     let stream = pair.client.encode_head(&request, false, &mut pair.up);
     pair.at_server();
     measure("16 KiB of DATA, both ends, copied into the output", 16_384, || {

@@ -1,8 +1,8 @@
 //! The Huffman code of strings (RFC 7541 §5.2, appendix B).
 //!
 //! The code is canonical: shorter codes come first, and among equals smaller symbols, so the lengths say it all. Decoding looks
-//! up the next nine bits, which settles every symbol of ordinary text in one step; longer codes are found by comparing with the
-//! first code of each length.
+//! up the next twelve bits, which give two symbols of ordinary text at a time; longer codes are found by comparing with the first
+//! code of each length.
 
 use super::BlockError;
 
@@ -30,7 +30,17 @@ const LENGTHS: [u8; 257] = [
 const EOS: usize = 256;
 const LONGEST: usize = 30;
 /// Bits that one look-up settles.
-const STEP: u32 = 9;
+const STEP: u32 = 12;
+
+/// What the next bits begin with: as many whole codes as fit, two at most.
+#[derive(Clone, Copy)]
+struct Step {
+    symbols: [u8; 2],
+    /// 0 where the first code is longer than the step.
+    count: u8,
+    /// Bits of the codes together.
+    bits: u8,
+}
 
 /// The code built from its lengths.
 struct Code {
@@ -42,8 +52,7 @@ struct Code {
     limits: [u32; LONGEST + 1],
     /// By length: the place in `order` of the first symbol of that length less the value of its code.
     offsets: [i32; LONGEST + 1],
-    /// By the next bits: symbol, and length or 0 where the code is longer.
-    steps: [(u8, u8); 1 << STEP],
+    steps: [Step; 1 << STEP],
 }
 
 static CODE: Code = build();
@@ -54,7 +63,7 @@ const fn build() -> Code {
         order: [0; 257],
         limits: [0; LONGEST + 1],
         offsets: [0; LONGEST + 1],
-        steps: [(0, 0); 1 << STEP],
+        steps: [Step { symbols: [0; 2], count: 0, bits: 0 }; 1 << STEP],
     };
     let (mut length, mut next, mut placed) = (1, 0u32, 0);
     while length <= LONGEST {
@@ -65,7 +74,6 @@ const fn build() -> Code {
             if LENGTHS[symbol] as usize == length {
                 code.bits[symbol] = next;
                 code.order[placed] = symbol as u16;
-                fill_steps(&mut code.steps, symbol, length as u32, next);
                 next += 1;
                 placed += 1;
             }
@@ -76,36 +84,70 @@ const fn build() -> Code {
             if length == LONGEST { u32::MAX } else { next << (32 - length as u32) };
         length += 1;
     }
+    let mut bits = 0;
+    while bits < code.steps.len() {
+        code.steps[bits] = step(&code, (bits as u32) << (32 - STEP));
+        bits += 1;
+    }
     code
 }
 
-const fn fill_steps(steps: &mut [(u8, u8); 1 << STEP], symbol: usize, length: u32, bits: u32) {
-    if length > STEP {
-        return;
+/// The codes at the top of the word that lie within its first `STEP` bits.
+const fn step(code: &Code, word: u32) -> Step {
+    let mut step = Step { symbols: [0; 2], count: 0, bits: 0 };
+    while step.count < 2 {
+        let (symbol, length) = code.first(word << step.bits);
+        if step.bits as u32 + length > STEP {
+            break;
+        }
+        step.symbols[step.count as usize] = symbol as u8;
+        step.count += 1;
+        step.bits += length as u8;
     }
-    let spare = STEP - length;
-    let mut low = 0;
-    while low < 1 << spare {
-        steps[((bits << spare) | low) as usize] = (symbol as u8, length as u8);
-        low += 1;
+    step
+}
+
+impl Code {
+    /// The symbol whose code is at the top of the word, and the length of the code.
+    const fn first(&self, word: u32) -> (u16, u32) {
+        let mut length = 5;
+        while length < LONGEST && word >= self.limits[length] {
+            length += 1;
+        }
+        let place = (word >> (32 - length as u32)) as i32 + self.offsets[length];
+        (self.order[place as usize], length as u32)
     }
 }
 
 /// Appends the decoded string. Padding of eight bits or more, padding other than ones, and EOS are errors.
 pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), BlockError> {
     let start = out.len();
-    // No code is shorter than five bits.
-    out.resize(start + input.len() * 8 / 5, 0);
+    // No code is shorter than five bits, and a step writes two symbols even where it means one.
+    out.resize(start + input.len() * 8 / 5 + 2, 0);
+    let slots = &mut out[start..];
     let mut bits = Bits { window: 0, valid: 0, input };
-    for (written, slot) in out[start..].iter_mut().enumerate() {
-        let Some(byte) = bits.next()? else {
-            out.truncate(start + written);
-            return Ok(());
-        };
-        *slot = byte;
+    let mut at = 0;
+    loop {
+        bits.refill();
+        while bits.valid >= STEP {
+            let step = CODE.steps[(bits.window >> (64 - STEP)) as usize];
+            if step.count == 0 {
+                break;
+            }
+            slots[at..at + 2].copy_from_slice(&step.symbols);
+            at += usize::from(step.count);
+            bits.take(u32::from(step.bits));
+        }
+        if bits.valid < STEP && !bits.input.is_empty() {
+            continue;
+        }
+        // A long code, or what is left at the end.
+        let Some(symbol) = bits.next_symbol()? else { break };
+        slots[at] = symbol;
+        at += 1;
     }
-    // Every place is taken, so at most four bits are left.
-    bits.next()?.map_or(Ok(()), |_| Err(PADDING))
+    out.truncate(start + at);
+    Ok(())
 }
 
 const PADDING: BlockError = BlockError::Compression("Huffman padding is not the start of EOS");
@@ -118,20 +160,6 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    /// The next byte, or none where only padding is left.
-    #[inline]
-    fn next(&mut self) -> Result<Option<u8>, BlockError> {
-        if self.valid < LONGEST as u32 {
-            self.refill();
-        }
-        let (symbol, length) = CODE.steps[(self.window >> (64 - STEP)) as usize];
-        if length != 0 && u32::from(length) <= self.valid {
-            self.take(u32::from(length));
-            return Ok(Some(symbol));
-        }
-        self.next_long()
-    }
-
     #[inline]
     fn take(&mut self, bits: u32) {
         self.window <<= bits;
@@ -140,6 +168,9 @@ impl Bits<'_> {
 
     #[inline]
     fn refill(&mut self) {
+        if self.valid > 32 {
+            return;
+        }
         if let Some((four, rest)) = self.input.split_first_chunk::<4>() {
             self.window |= u64::from(u32::from_be_bytes(*four)) << (32 - self.valid);
             self.valid += 32;
@@ -153,21 +184,18 @@ impl Bits<'_> {
         }
     }
 
-    #[cold]
-    fn next_long(&mut self) -> Result<Option<u8>, BlockError> {
-        if self.valid < 8
-            && self.window >> 32 | u64::from(u32::MAX) >> self.valid == u64::from(u32::MAX)
-        {
+    /// The next byte, of a code of any length; none where only padding is left.
+    fn next_symbol(&mut self) -> Result<Option<u8>, BlockError> {
+        self.refill();
+        let top = (self.window >> 32) as u32;
+        if self.valid < 8 && top | u32::MAX >> self.valid == u32::MAX {
             return Ok(None);
         }
-        let top = (self.window >> 32) as u32;
-        let length = (1..=LONGEST).find(|length| top < CODE.limits[*length]).unwrap_or(LONGEST);
-        if length as u32 > self.valid {
+        let (symbol, length) = CODE.first(top);
+        if length > self.valid {
             return Err(PADDING);
         }
-        let place = (top >> (32 - length as u32)) as i32 + CODE.offsets[length];
-        let symbol = CODE.order[place as usize];
-        self.take(length as u32);
+        self.take(length);
         u8::try_from(symbol)
             .map(Some)
             .map_err(|_| BlockError::Compression("EOS in a Huffman string"))
