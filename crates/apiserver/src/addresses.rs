@@ -31,6 +31,12 @@ pub enum AddressError {
     /// Too many are in use.
     #[error("no free address in 127.64.0.0/10 after {MAX_TRIES} tries")]
     NoneFree,
+    /// The machine's loopback has one address, and workloads need one each.
+    #[error(
+        "this machine's loopback has no address of 127.64.0.0/10, and every workload needs one of its own. Where it has \
+         only 127.0.0.1, as on macOS, give it one for each workload: `sudo ifconfig lo0 alias 127.64.0.1 up`, and so on"
+    )]
+    NoRange,
 }
 
 /// Whom an address is for.
@@ -67,7 +73,14 @@ pub async fn allot(
     holder: &Holder,
     ports: &[u16],
 ) -> Result<Allotted, AddressError> {
-    allot_where(store, root_namespace, holder, |address| is_in_use(address, ports)).await
+    match allot_where(store, root_namespace, holder, |address| is_in_use(address, ports)).await {
+        Err(AddressError::NoneFree)
+            if is_missing(TcpListener::bind((Ipv4Addr::from(FIRST), 0))) =>
+        {
+            Err(AddressError::NoRange)
+        }
+        allotted => allotted,
+    }
 }
 
 /// The address that was allotted to one of a group's workloads, if one was.
@@ -162,11 +175,19 @@ fn choose(
     Ok((Allotted { address, instance }, Some(data)))
 }
 
-/// Whether somebody listens on one of the ports that a sidecar at this address needs.
+/// Whether an address could not be listened on because the machine does not have it.
+fn is_missing<T>(bound: std::io::Result<T>) -> bool {
+    bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+}
+
+/// Whether one of the ports that a sidecar at this address needs cannot be had: somebody listens on it, or the machine
+/// does not have the address, of which some have few.
 fn is_in_use(address: Ipv4Addr, ports: &[u16]) -> bool {
     let taken = |port: &u16| {
         let bound = TcpListener::bind((address, *port));
-        bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+        bound.is_err_and(|error| {
+            matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable)
+        })
     };
     SIDECAR_PORTS.iter().chain(ports).any(taken)
 }
@@ -182,6 +203,15 @@ mod tests {
             group: group.into(),
             instance: instance.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn an_address_that_the_machine_does_not_have_is_no_free_one() {
+        // TEST-NET-1: nobody's.
+        let foreign = Ipv4Addr::new(192, 0, 2, 1);
+        assert!(is_missing(TcpListener::bind((foreign, 0))));
+        assert!(is_in_use(foreign, &[]));
+        assert!(!is_missing(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))));
     }
 
     #[tokio::test]

@@ -484,7 +484,7 @@ impl Snapshot {
     fn sweep_slots(&mut self) {
         let mut clusters: HashSet<Arc<str>> = self.clusters.names().cloned().collect();
         self.listeners.each_need(|needs| clusters.extend(needs.clusters.iter().cloned()));
-        self.routes.each_cluster_use(|name| drop(clusters.insert(Arc::clone(name))));
+        self.routes.each_cluster_use(|name| clusters.extend([Arc::clone(name)]));
         let needed = self.listeners.routes_needed();
         let routes = &self.routes;
         self.slots.sweep(
