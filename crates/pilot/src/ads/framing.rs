@@ -93,7 +93,8 @@ mod tests {
         let data = frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(&data[..], b"\0\0\0\0\x07\x0a\x05hello");
         let trailers = frame().await.unwrap().unwrap().into_trailers().unwrap();
-        assert_eq!((&trailers["grpc-status"], &trailers["grpc-message"]), (&"14", &"no%20more"));
+        assert_eq!(trailers["grpc-status"], "14");
+        assert_eq!(trailers["grpc-message"], "no%20more");
         assert!(frame().await.is_none());
     }
 }
