@@ -8,7 +8,7 @@ pub fn render(hop: &Hop<'_>) -> String {
         .map(|(n, address)| format!("    server s{n} {address}{upstream} pool-max-conn 1000\n"))
         .collect();
     format!(
-        "global\n    nbthread 1\n    maxconn 50000\n    tune.h2.max-concurrent-streams 250\n\
+        "global\n    nbthread 1\n    maxconn 4000\n    tune.h2.max-concurrent-streams 250\n\
          defaults\n    mode http\n    http-reuse always\n    timeout connect 5s\n    timeout client 3600s\n    timeout server 3600s\n\
          frontend entrance\n    bind {} proto h2\n    default_backend backend\n\
          backend backend\n{servers}",

@@ -42,7 +42,7 @@ pub fn render(hop: &Hop<'_>, folder: &Path) -> String {
     let _ = write!(
         text,
         "http {{\n  access_log off;\n  keepalive_requests 1000000000;\n  keepalive_timeout 3600s;\n  tcp_nodelay on;\n{temporary}\
-         \x20 upstream backend {{ {servers} keepalive 256; keepalive_requests 1000000000; keepalive_timeout 3600s; }}\n\
+         \x20 upstream backend {{ {servers} keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 3600s; }}\n\
          \x20 server {{\n    listen {listen}{listen_tls}{listen_http2} backlog=4096;\n{server_tls}\
          \x20   location / {{\n      {pass}    }}\n  }}\n}}\n",
         servers = servers(hop)
