@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status, Streaming};
-use xds::{DeltaClient, ResourceType};
+use xds::{DeltaClient, Rejection, ResourceType, SotwClient};
 
 struct Fixture {
     store: Arc<dyn Store>,
@@ -431,6 +431,47 @@ async fn certificates_are_the_credentials_identity_and_renew_themselves() {
 
     let refused = ask(fixture.channel(None).await, None).await.expect_err("no credential");
     assert_eq!(refused.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_proxy_may_speak_the_state_of_the_world() {
+    let fixture = Fixture::start(include_str!("data/bookinfo.yaml")).await;
+    let token = fixture.token("default", "bookinfo-productpage");
+    let (requests, receiver) = mpsc::channel(64);
+    let mut service = AggregatedDiscoveryServiceClient::new(fixture.channel(None).await);
+    let request = with_token(ReceiverStream::new(receiver), Some(&token));
+    let mut responses =
+        service.stream_aggregated_resources(request).await.expect("a stream").into_inner();
+    let node = NodeBuilder::sidecar("127.64.0.1", "productpage-1", "default").ours().node();
+    let mut client = SotwClient::new(node);
+    client.subscribe_all(ResourceType::Cluster);
+    client.subscribe_all(ResourceType::Listener);
+    client.connected();
+    let reviews = "outbound|9080||reviews.default.svc.cluster.local";
+    let is_reported = |pilot: &Pilot| {
+        let proxies = pilot.status().proxies;
+        let rejected = proxies.first().into_iter().flat_map(|proxy| &proxy.rejected);
+        rejected.into_iter().any(|one| one.name == reviews && one.reason == "no")
+    };
+    let following = async {
+        while !is_reported(&fixture.pilot) {
+            while let Some(request) = client.poll_request() {
+                requests.send(request).await.expect("a request");
+            }
+            let next = tokio::time::timeout(Duration::from_millis(50), responses.message()).await;
+            let Ok(response) = next else { continue };
+            let response = response.expect("a response").expect("not closed");
+            let update = client.receive(response).expect("a response of the protocol");
+            let refused =
+                update.changed.iter().filter(|received| received.name.as_ref() == reviews);
+            let refused = refused
+                .map(|received| Rejection { name: received.name.clone(), reason: "no".to_owned() });
+            let rejections = refused.collect();
+            client.answer(&update.id, rejections);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), following).await.expect("the rejection is told");
+    assert!(client.held(ResourceType::Cluster).any(|(name, _)| &**name == "inbound|9080||"));
 }
 
 #[tokio::test]

@@ -78,13 +78,13 @@ impl SotwServer {
 
     /// Whether the client has answered everything that it may have, be it by a rejection.
     pub fn is_settled(&self) -> bool {
-        self.types.iter().all(|state| !state.dirty && !state.in_flight)
+        self.types.iter().all(TypeState::is_settled)
     }
 
     /// Whether a client subscribed to this type at all, and has accepted all of it. `None` if it never asked.
     pub fn is_type_synced(&self, kind: ResourceType) -> Option<bool> {
         let state = &self.types[kind as usize];
-        let at_rest = !state.dirty && !state.in_flight && state.rejections.is_empty();
+        let at_rest = state.is_settled() && state.rejections.is_empty();
         state.introduced.then_some(at_rest)
     }
 
@@ -101,6 +101,10 @@ impl SotwServer {
     /// The next response to send, if anything changed that this client asked for.
     pub fn next_response(&mut self, source: &mut dyn ResourceSource) -> Option<SotwResponse> {
         for kind in ResourceType::ALL {
+            // What uses a thing is told after the thing: a route to a new cluster finds it.
+            if !kind.adds_after().iter().all(|earlier| self.types[*earlier as usize].is_settled()) {
+                continue;
+            }
             let state = &mut self.types[kind as usize];
             if state.dirty
                 && !state.in_flight
@@ -115,6 +119,11 @@ impl SotwServer {
 }
 
 impl TypeState {
+    /// Nothing to send, and nothing unanswered.
+    fn is_settled(&self) -> bool {
+        !self.dirty && !self.in_flight
+    }
+
     fn on_request(&mut self, kind: ResourceType, request: DiscoveryRequest) -> SotwOutcome {
         // A nonce on a fresh type is left over from the client's last stream.
         let answers = self.introduced && !request.response_nonce.is_empty();

@@ -302,7 +302,9 @@ fn relay_chains(context: &PushContext, bound: &Bound) -> Vec<RelayChain> {
                     if !names.is_empty()
                         && !chains.iter().any(|chain| chain.server_names == server_names)
                     {
-                        chains.push(RelayChain { server_names, clusters: clusters(&tls.route) });
+                        let clusters = clusters(&tls.route);
+                        let virtual_service = rule.clone();
+                        chains.push(RelayChain { server_names, clusters, virtual_service });
                     }
                 }
             }
@@ -318,7 +320,11 @@ fn relay_chains(context: &PushContext, bound: &Bound) -> Vec<RelayChain> {
             if let Some(route) = route
                 && !chains.iter().any(|chain| chain.server_names == names)
             {
-                chains.push(RelayChain { server_names: names, clusters: clusters(&route.route) });
+                chains.push(RelayChain {
+                    server_names: names,
+                    clusters: clusters(&route.route),
+                    virtual_service: rule.clone(),
+                });
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::model::objects::Name;
 use crate::model::virtual_service::VirtualServiceRule;
 use crate::networking::cluster::{ClusterKey, InboundClusterKey};
 use crate::networking::endpoints::EndpointsKey;
-use crate::networking::gateway::GatewayListenerKey;
+use crate::networking::gateway::{GatewayListenerKey, ServerAction};
 use crate::networking::inbound::InboundKey;
 use crate::networking::outbound::{HttpKey, TcpKey};
 use crate::networking::proxyless::{self, ProxylessClusterKey};
@@ -104,7 +104,12 @@ impl Origined for GatewayListenerKey {
         let gateways = self.servers.iter().map(|server| {
             Origin::of::<Gateway>(Name::new(&server.gateway.namespace, &server.gateway.name))
         });
-        gateways.collect()
+        let relayed = self.servers.iter().flat_map(|server| match &server.action {
+            ServerAction::Http { .. } => &[],
+            ServerAction::Relay { chains } => chains.as_slice(),
+        });
+        let rules = relayed.flat_map(|chain| rule_origins(&chain.virtual_service));
+        gateways.chain(rules).collect()
     }
 }
 

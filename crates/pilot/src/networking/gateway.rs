@@ -19,6 +19,7 @@ use crate::model::gateway::GatewayRule;
 use crate::model::interned::Interned;
 use crate::model::mesh::MeshConfig;
 use crate::model::service::Protocol;
+use crate::model::virtual_service::VirtualServiceRule;
 use crate::naming;
 use crate::proxy::Capabilities;
 
@@ -75,6 +76,8 @@ pub struct RelayChain {
     pub server_names: Vec<String>,
     /// Clusters with their weights.
     pub clusters: Vec<(String, u32)>,
+    /// The VirtualService that says so.
+    pub virtual_service: Interned<VirtualServiceRule>,
 }
 
 impl ServerKey {

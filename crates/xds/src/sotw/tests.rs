@@ -87,6 +87,28 @@ fn a_refused_set_is_withheld_until_it_changes() {
 }
 
 #[test]
+fn a_route_is_told_after_the_clusters_that_it_may_lead_to() {
+    let (mut server, mut world) = (SotwServer::new(), Secrets::default());
+    world.0.insert("a".into(), "1".into());
+    server.on_request(request(Cluster, &[], "")).unwrap();
+    server.on_request(request(RouteConfiguration, &["a"], "")).unwrap();
+    let clusters = server.next_response(&mut world).unwrap();
+    assert_eq!(clusters.type_url, Cluster.type_url());
+    assert_eq!(server.next_response(&mut world), None, "the clusters are unanswered");
+    server.on_request(request(Cluster, &[], &clusters.nonce)).unwrap();
+    let routes = server.next_response(&mut world).unwrap();
+    assert_eq!(routes.type_url, RouteConfiguration.type_url());
+    assert!(!server.is_settled());
+    let mut refusal = request(RouteConfiguration, &["a"], &routes.nonce);
+    refusal.error_detail = Some(Status { message: "a: no".into(), ..Default::default() });
+    server.on_request(refusal).unwrap();
+    assert!(server.is_settled());
+    assert_eq!(server.is_type_synced(RouteConfiguration), Some(false));
+    assert_eq!(server.rejections(RouteConfiguration)[0].name.as_ref(), "a");
+    assert_eq!(server.is_type_synced(Listener), None, "never asked for");
+}
+
+#[test]
 fn no_names_means_everything_for_clusters_and_nothing_for_secrets() {
     let mut world = Secrets::default();
     world.0.insert("a".into(), "1".into());
