@@ -33,8 +33,7 @@ pub(super) struct Stream {
 /// No `content-length`.
 pub(super) const ANY_LENGTH: u64 = u64::MAX;
 
-/// Streams by id: one array with open addressing. Ids come in sequence, so their homes are all different while the streams
-/// are about as old as each other.
+/// Streams by id: one array with open addressing, each as near to its home as the others' nearness allows (Robin Hood).
 #[derive(Debug, Default)]
 pub(super) struct StreamTable {
     /// A power of two of slots, or none; `None` is free.
@@ -83,17 +82,16 @@ impl StreamTable {
             self.slots = Vec::new();
             return removed;
         }
-        // Whoever was pushed past the hole moves into it, so that every search may end at a free slot.
+        // Those who were pushed away from their homes move up by one.
         let mask = self.slots.len() - 1;
-        let mut at = hole;
         loop {
-            at = (at + 1) & mask;
-            let Some(stream) = &self.slots[at] else { return removed };
-            let home = self.home(stream.id);
-            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
-                self.slots[hole] = self.slots[at].take();
-                hole = at;
+            let next = (hole + 1) & mask;
+            match &self.slots[next] {
+                Some(stream) if self.home(stream.id) != next => {}
+                _ => return removed,
             }
+            self.slots[hole] = self.slots[next].take();
+            hole = next;
         }
     }
 
@@ -105,8 +103,16 @@ impl StreamTable {
         self.slots.iter_mut().flatten()
     }
 
+    /// Numbers in sequence are spread evenly (by the golden ratio), so that old streams do not lie together in the way of
+    /// new ones.
     fn home(&self, id: u32) -> usize {
-        (id >> 1) as usize & (self.slots.len() - 1)
+        let spread = u64::from(id >> 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        spread as usize & (self.slots.len() - 1)
+    }
+
+    /// How far from its home a stream in this slot is.
+    fn distance(&self, id: u32, at: usize) -> usize {
+        at.wrapping_sub(self.home(id)) & (self.slots.len() - 1)
     }
 
     #[inline]
@@ -115,13 +121,15 @@ impl StreamTable {
             return None;
         }
         let mut at = self.home(id);
-        loop {
+        for distance in 0.. {
             match &self.slots[at] {
                 Some(stream) if stream.id == id => return Some(at),
-                Some(_) => at = (at + 1) & (self.slots.len() - 1),
-                None => return None,
+                Some(stream) if self.distance(stream.id, at) >= distance => {}
+                _ => return None,
             }
+            at = (at + 1) & (self.slots.len() - 1);
         }
+        None
     }
 
     fn grow(&mut self) {
@@ -130,10 +138,19 @@ impl StreamTable {
         old.into_iter().flatten().for_each(|stream| self.place(stream));
     }
 
-    fn place(&mut self, stream: Stream) {
+    /// Whoever is nearer to home makes room, so that nobody is far from it.
+    fn place(&mut self, mut stream: Stream) {
+        let mask = self.slots.len() - 1;
         let mut at = self.home(stream.id);
-        while self.slots[at].is_some() {
-            at = (at + 1) & (self.slots.len() - 1);
+        let mut distance = 0;
+        while let Some(other) = self.slots[at] {
+            let theirs = self.distance(other.id, at);
+            if theirs < distance {
+                self.slots[at] = Some(std::mem::replace(&mut stream, other));
+                distance = theirs;
+            }
+            at = (at + 1) & mask;
+            distance += 1;
         }
         self.slots[at] = Some(stream);
     }
