@@ -1,6 +1,6 @@
 //! The fuzz targets without a fuzzer: every seed, and mutations of the seeds, a fixed number from a fixed start, so that a failure
 //! comes again. `cargo test -p codec --test fuzz -- --ignored` tries fifty times as many, which takes minutes.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stdout)]
 
 use std::path::Path;
 
@@ -14,6 +14,8 @@ mod http1_client;
 mod http1_server;
 #[path = "../fuzz/properties/http2_client_frames.rs"]
 mod http2_client_frames;
+#[path = "../fuzz/properties/http2_program.rs"]
+mod http2_program;
 #[path = "../fuzz/properties/http2_server_frames.rs"]
 mod http2_server_frames;
 #[path = "../fuzz/properties/tls_client_hello.rs"]
@@ -28,14 +30,14 @@ macro_rules! targets {
         $(
             mod $target {
                 #[test]
-                fn holds() {
-                    super::run(stringify!($target), super::super::$target::holds, super::FEW);
+                fn holds() -> std::io::Result<()> {
+                    super::run(stringify!($target), super::super::$target::holds, super::FEW)
                 }
 
                 #[test]
                 #[ignore = "takes minutes"]
-                fn holds_for_long() {
-                    super::run(stringify!($target), super::super::$target::holds, super::MANY);
+                fn holds_for_long() -> std::io::Result<()> {
+                    super::run(stringify!($target), super::super::$target::holds, super::MANY)
                 }
             }
         )*
@@ -57,8 +59,8 @@ mod seeded {
     }
 }
 
-fn run(target: &str, holds: fn(&[u8]), mutations: u32) {
-    let seeds = seeds(target);
+fn run(target: &str, holds: fn(&[u8]), mutations: u32) -> std::io::Result<()> {
+    let seeds = seeds(target)?;
     seeds.iter().for_each(|seed| holds(seed));
     let mut mutator = Mutator { state: 0x9e37_79b9_7f4a_7c15, seeds: &seeds };
     for _ in 0..mutations {
@@ -68,15 +70,16 @@ fn run(target: &str, holds: fn(&[u8]), mutations: u32) {
         holds(&input);
         std::mem::forget(shown);
     }
+    Ok(())
 }
 
-fn seeds(target: &str) -> Vec<Vec<u8>> {
+fn seeds(target: &str) -> std::io::Result<Vec<Vec<u8>>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
-    let mut files: Vec<_> =
-        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let entries = std::fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<_> = entries.iter().map(std::fs::DirEntry::path).collect();
     files.sort();
     assert!(!files.is_empty(), "no seeds in {}", folder.display());
-    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+    files.iter().map(std::fs::read).collect()
 }
 
 /// Prints the input when a panic passes by.

@@ -1,5 +1,7 @@
 #![no_main]
 
+#[path = "../properties/http2_program.rs"]
+mod http2_program;
 #[path = "../properties/http2_client_frames.rs"]
 mod property;
 

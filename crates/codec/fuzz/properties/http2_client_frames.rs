@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::http2_program as program;
 use codec::event::{Event, StreamId};
 use codec::headers::{RequestHead, ResponseHead};
 use codec::http2::{ClientCodec, Options};
-
-#[path = "http2_program.rs"]
-mod program;
 
 /// The input is where to cut it, and frames. Three requests are on their way: a GET, a POST that goes on, a HEAD.
 pub fn holds(data: &[u8]) {

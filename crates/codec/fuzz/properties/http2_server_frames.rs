@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::http2_program as program;
 use codec::event::{Event, ResetCode, StreamId};
 use codec::headers::{RequestHead, ResponseHead};
 use codec::http2::{Options, ServerCodec};
-
-#[path = "http2_program.rs"]
-mod program;
 
 /// The input is where to cut it, how streams are answered, and frames.
 pub fn holds(data: &[u8]) {
