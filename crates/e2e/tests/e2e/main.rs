@@ -18,6 +18,7 @@ mod mesh_security;
 mod proxy_smoke;
 mod proxyless_grpc;
 mod routes_and_filters;
+mod statistics;
 mod strangers;
 mod tls;
 

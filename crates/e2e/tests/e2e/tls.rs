@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::bootstrap::indent;
 
-const ALICE: &str = "spiffe://cluster.local/ns/default/sa/alice";
-const BOB: &str = "spiffe://cluster.local/ns/default/sa/bob";
+pub(crate) const ALICE: &str = "spiffe://cluster.local/ns/default/sa/alice";
+pub(crate) const BOB: &str = "spiffe://cluster.local/ns/default/sa/bob";
 
 #[test]
 fn the_name_that_is_asked_for_chooses_the_certificate() -> Result<()> {
@@ -109,7 +109,12 @@ fn a_double_hop_speaks_mutual_tls_whoever_the_hops_are() -> Result<()> {
     Ok(())
 }
 
-fn curl(address: SocketAddr, name: &str, authority: &Path, arguments: &[&str]) -> Result<Output> {
+pub(crate) fn curl(
+    address: SocketAddr,
+    name: &str,
+    authority: &Path,
+    arguments: &[&str],
+) -> Result<Output> {
     let port = address.port();
     Command::new("curl")
         .args(["-sS", "--max-time", "20", "-w", " %{http_code}", "--cacert", path(authority)])
@@ -120,7 +125,7 @@ fn curl(address: SocketAddr, name: &str, authority: &Path, arguments: &[&str]) -
         .context("curl")
 }
 
-fn path(of: &Path) -> &str {
+pub(crate) fn path(of: &Path) -> &str {
     of.to_str().unwrap_or_default()
 }
 
@@ -164,7 +169,7 @@ fn chain(matches: &str, transport_socket: &str) -> String {
 }
 
 /// A transport socket that shows `issued`; `more` are further lines of the context.
-fn server_tls(issued: &Issued, more: &str) -> String {
+pub(crate) fn server_tls(issued: &Issued, more: &str) -> String {
     let (validation, requirement) = more.split_once('\n').unwrap_or((more, ""));
     format!(
         "transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\n    {requirement}\n    common_tls_context:\n      tls_certificates:\n      - certificate_chain: {{ filename: {} }}\n        private_key: {{ filename: {} }}\n      {validation}\n",
@@ -173,7 +178,7 @@ fn server_tls(issued: &Issued, more: &str) -> String {
     )
 }
 
-fn require_client(folder: &Path, name: &str) -> String {
+pub(crate) fn require_client(folder: &Path, name: &str) -> String {
     format!("{}\nrequire_client_certificate: true", validation(folder, name))
 }
 
@@ -184,7 +189,7 @@ fn validation(folder: &Path, name: &str) -> String {
     )
 }
 
-fn client_tls(issued: &Issued, folder: &Path, server: &str) -> String {
+pub(crate) fn client_tls(issued: &Issued, folder: &Path, server: &str) -> String {
     format!(
         "transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n    common_tls_context:\n      tls_certificates:\n      - certificate_chain: {{ filename: {} }}\n        private_key: {{ filename: {} }}\n      {}\n",
         issued.certificate.display(),

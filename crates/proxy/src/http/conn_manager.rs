@@ -343,6 +343,8 @@ impl Worker {
             return self.frames_broken(key, error);
         }
         http.state.cells.counters.inc(Stat::DOWNSTREAM_CX_PROTOCOL_ERROR);
+        // As in Envoy: what cannot be read on ends its request from the client's side.
+        http.state.cells.counters.inc(Stat::DOWNSTREAM_RQ_RX_RESET);
         match http.streams.get(error.stream) {
             Some(stream) => self.protocol_error(stream, error),
             None => {
