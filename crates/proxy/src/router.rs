@@ -191,12 +191,14 @@ impl Worker {
             self.answer_is_last(key);
         }
         match answer {
-            None => {
-                self.begin_mirroring(key);
-                self.begin_attempt(key);
-            }
+            None => self.begin_first_attempt(key),
             Some(reply) => self.local_reply(key, reply),
         }
+    }
+
+    fn begin_first_attempt(&mut self, key: Key<Box<Stream>>) {
+        self.begin_mirroring(key);
+        self.begin_attempt(key);
     }
 
     /// Step 16: one attempt begins: a host is chosen and a connection asked for.

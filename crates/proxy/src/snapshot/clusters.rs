@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use api::envoy::config::cluster::v3 as proto;
 use api::envoy::config::core::v3::{
-    Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, RoutingPriority, TransportSocket,
+    Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, RoutingPriority,
+    TcpKeepalive as ProtoKeepalive, TransportSocket,
 };
 use api::envoy::extensions::upstreams::http::v3 as upstreams;
+use api::google::protobuf::UInt32Value;
 use proto::cluster::common_lb_config::LocalityConfigSpecifier;
 use proto::cluster::{
     ClusterDiscoveryType, DiscoveryType as ProtoType, DnsLookupFamily, LbConfig,
@@ -115,32 +117,10 @@ pub fn cluster(
     let auto_sni = http_options(cx, message, &mut config.http);
     config.tls =
         transport_socket(cx, tls, "transport_socket", message.transport_socket.as_ref(), auto_sni);
-    config.transport_matches =
-        cx.each("transport_socket_matches", &message.transport_socket_matches, |cx, found| {
-            let criteria = found.r#match.as_ref().map(values::json_object).unwrap_or_default();
-            Some(TransportMatch {
-                name: found.name.as_str().into(),
-                criteria: criteria.into_iter().map(|(name, value)| (name.into(), value)).collect(),
-                tls: transport_socket(
-                    cx,
-                    tls,
-                    "transport_socket",
-                    found.transport_socket.as_ref(),
-                    auto_sni,
-                ),
-            })
-        });
-    let keepalive = message
-        .upstream_connection_options
-        .as_ref()
-        .and_then(|options| options.tcp_keepalive.as_ref());
-    config.tcp_keepalive = keepalive.map(|keepalive| TcpKeepalive {
-        probes: keepalive.keepalive_probes.map(|probes| probes.value),
-        time: keepalive.keepalive_time.map(|time| Duration::from_secs(time.value.into())),
-        interval: keepalive
-            .keepalive_interval
-            .map(|interval| Duration::from_secs(interval.value.into())),
-    });
+    config.transport_matches = transport_matches(cx, tls, message, auto_sni);
+    let connection = message.upstream_connection_options.as_ref();
+    config.tcp_keepalive =
+        connection.and_then(|options| options.tcp_keepalive.as_ref()).map(tcp_keepalive);
     config.close_connections_on_host_health_failure =
         message.close_connections_on_host_health_failure;
     config.metadata = values::metadata(message.metadata.as_ref());
@@ -161,6 +141,32 @@ pub fn cluster(
     };
     let membership = cx.env.registry.block(&Scope::cluster(&config.stat_name));
     (cx.problems.len() == before).then_some(CompiledCluster { config, discovery, membership })
+}
+
+fn transport_matches(
+    cx: &mut Compile<'_>,
+    tls: &mut TlsStore,
+    message: &proto::Cluster,
+    auto_sni: bool,
+) -> Vec<TransportMatch> {
+    cx.each("transport_socket_matches", &message.transport_socket_matches, |cx, found| {
+        let criteria = found.r#match.as_ref().map(values::json_object).unwrap_or_default();
+        let socket = found.transport_socket.as_ref();
+        Some(TransportMatch {
+            name: found.name.as_str().into(),
+            criteria: criteria.into_iter().map(|(name, value)| (name.into(), value)).collect(),
+            tls: transport_socket(cx, tls, "transport_socket", socket, auto_sni),
+        })
+    })
+}
+
+fn tcp_keepalive(message: &ProtoKeepalive) -> TcpKeepalive {
+    let seconds = |value: UInt32Value| Duration::from_secs(value.value.into());
+    TcpKeepalive {
+        probes: message.keepalive_probes.map(|probes| probes.value),
+        time: message.keepalive_time.map(seconds),
+        interval: message.keepalive_interval.map(seconds),
+    }
 }
 
 fn lb_policy(message: &proto::Cluster) -> LbPolicy {
@@ -202,9 +208,8 @@ fn breakers(message: Option<&proto::CircuitBreakers>) -> [BreakerThresholds; 2] 
 
 fn outlier(message: &proto::OutlierDetection) -> OutlierConfig {
     let default = OutlierConfig::default();
-    let count = |value: Option<api::google::protobuf::UInt32Value>, default: u32| {
-        value.map_or(default, |value| value.value)
-    };
+    let count =
+        |value: Option<UInt32Value>, default: u32| value.map_or(default, |value| value.value);
     // A count of zero switches its detection off.
     let some = |value, default: Option<u32>| {
         Some(count(value, default.unwrap_or_default())).filter(|count| *count > 0)

@@ -38,12 +38,6 @@ pub fn manager(
     let routes = routes(cx, &message);
     let (filters, router) = filters(cx, &message);
     let request_id = request_id(cx, &message);
-    let internal_ranges = match &message.internal_address_config {
-        None => Vec::new(),
-        Some(internal) => cx.at("internal_address_config", |cx| {
-            cx.each("cidr_ranges", &internal.cidr_ranges, values::cidr)
-        }),
-    };
     let access_loggers = access_logs::access_logs(cx, &message.access_log, &message.stat_prefix);
     let limits = limits(&message);
     let http2 = http2::options(
@@ -64,22 +58,7 @@ pub fn manager(
         http2,
         timeouts: timeouts(&message),
         limits,
-        client_address: ClientAddress {
-            use_remote_address: message.use_remote_address.is_some_and(|wanted| wanted.value),
-            xff_num_trusted_hops: message.xff_num_trusted_hops,
-            skip_xff_append: message.skip_xff_append,
-            append_x_forwarded_port: message.append_x_forwarded_port,
-            internal_ranges,
-            unix_sockets_internal: message
-                .internal_address_config
-                .as_ref()
-                .is_some_and(|config| config.unix_sockets),
-            scheme_overwrite: message
-                .scheme_header_transformation
-                .as_ref()
-                .and_then(|scheme| scheme.transformation.as_ref())
-                .map(|Transformation::SchemeToOverwrite(scheme)| scheme.as_str().into()),
-        },
+        client_address: client_address(cx, &message),
         path: path(&message),
         request_id,
         client_cert: client_cert(&message),
@@ -109,6 +88,26 @@ pub fn manager(
         direction: cx.direction,
     };
     (cx.problems.len() == before).then(|| Arc::new(config))
+}
+
+fn client_address(cx: &mut Compile<'_>, message: &proto::HttpConnectionManager) -> ClientAddress {
+    let internal = message.internal_address_config.as_ref();
+    let scheme = message.scheme_header_transformation.as_ref();
+    ClientAddress {
+        use_remote_address: message.use_remote_address.is_some_and(|wanted| wanted.value),
+        xff_num_trusted_hops: message.xff_num_trusted_hops,
+        skip_xff_append: message.skip_xff_append,
+        append_x_forwarded_port: message.append_x_forwarded_port,
+        internal_ranges: internal.map_or_else(Vec::new, |internal| {
+            cx.at("internal_address_config", |cx| {
+                cx.each("cidr_ranges", &internal.cidr_ranges, values::cidr)
+            })
+        }),
+        unix_sockets_internal: internal.is_some_and(|config| config.unix_sockets),
+        scheme_overwrite: scheme
+            .and_then(|scheme| scheme.transformation.as_ref())
+            .map(|Transformation::SchemeToOverwrite(scheme)| scheme.as_str().into()),
+    }
 }
 
 fn routes(cx: &mut Compile<'_>, message: &proto::HttpConnectionManager) -> Option<RouteSource> {

@@ -87,12 +87,6 @@ pub fn listener(
         ProtoDirection::Inbound => TrafficDirection::Inbound,
         ProtoDirection::Outbound => TrafficDirection::Outbound,
     };
-    if message.bind_to_port.is_some_and(|bind| !bind.value) {
-        cx.problem_at("bind_to_port", "`bind_to_port: false` is not supported yet");
-    }
-    if message.use_original_dst.is_some_and(|wanted| wanted.value) {
-        cx.problem_at("use_original_dst", "`use_original_dst` is not supported yet");
-    }
     let mut around = Around { tls, stat_prefix: Arc::clone(&stat_prefix) };
     let filter_chains =
         cx.each("filter_chains", &message.filter_chains, |cx, chain| around.chain(cx, chain));
@@ -103,11 +97,7 @@ pub fn listener(
     if filter_chains.is_empty() && default_filter_chain.is_none() && cx.problems.len() == before {
         cx.problem_at("filter_chains", "a listener needs a filter chain");
     }
-    let index = FilterChainIndex::build(&filter_chains).map_err(|error| {
-        let second = error.second;
-        let message = format!("matches the same connections as filter_chains[{}]", error.first);
-        cx.problem_at(&format!("filter_chains[{second}].filter_chain_match"), message);
-    });
+    let index = index(cx, &filter_chains);
     let listener_filters = cx.each("listener_filters", &message.listener_filters, listener_filter);
     let access_loggers = access_logs::access_logs(cx, &message.access_log, &stat_prefix);
     if cx.problems.len() > before {
@@ -125,7 +115,7 @@ pub fn listener(
         address,
         filter_chains,
         default_filter_chain,
-        index: index.ok()?,
+        index: index?,
         listener_filters,
         listener_filters_timeout: values::limit(
             message.listener_filters_timeout.as_ref(),
@@ -143,6 +133,15 @@ pub fn listener(
             .map_or(ACCEPTS_PER_TURN, |count| count.value),
     };
     Some(CompiledListener { config, socket })
+}
+
+fn index(cx: &mut Compile<'_>, chains: &[Arc<FilterChain>]) -> Option<FilterChainIndex> {
+    let built = FilterChainIndex::build(chains).map_err(|error| {
+        let second = error.second;
+        let message = format!("matches the same connections as filter_chains[{}]", error.first);
+        cx.problem_at(&format!("filter_chains[{second}].filter_chain_match"), message);
+    });
+    built.ok()
 }
 
 fn address(
