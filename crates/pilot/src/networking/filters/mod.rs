@@ -15,7 +15,7 @@ use api::google::protobuf::Any;
 
 use crate::proxy::Capabilities;
 pub use cors::NAME as CORS_FILTER;
-pub use router::{NAME as ROUTER, config as router};
+pub use router::{NAME as ROUTER, defaults as router};
 pub use stats::{NAME as STATS_FILTER, of_node as stats};
 
 /// Which side of a workload a listener serves.
@@ -55,7 +55,7 @@ const HTTP_FILTERS: [Row; 7] = [
     Row { name: "istio.alpn", config: alpn::config },
     Row { name: CORS_FILTER, config: cors::config },
     Row { name: STATS_FILTER, config: stats::config },
-    Row { name: ROUTER, config: |_| Some(router()) },
+    Row { name: ROUTER, config: router::config },
 ];
 
 /// The extensions that are emitted only to nodes whose list has them.
