@@ -21,6 +21,7 @@ pub mod grpc;
 pub mod headers;
 pub mod http1;
 pub mod http2;
+mod multiplexing;
 pub mod raw;
 pub mod server;
 pub mod sniff;

@@ -20,6 +20,8 @@ pub struct ClientCodec {
     connection: Connection,
 }
 
+super::both_ends::methods!(ClientCodec);
+
 impl ClientCodec {
     /// For a new connection.
     pub fn new(options: Options) -> ClientCodec {
@@ -79,34 +81,6 @@ impl ClientCodec {
         StreamId(id)
     }
 
-    /// Writes body bytes, no more of them than [`send_room`](ClientCodec::send_room) says.
-    pub fn encode_data(
-        &mut self,
-        stream: StreamId,
-        data: &[u8],
-        end_stream: bool,
-        out: &mut Vec<u8>,
-    ) {
-        self.connection.write_data(stream.0, data, end_stream, out);
-    }
-
-    /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes the head of one frame
-    /// and says how many bytes must follow it. If those are not all, `begin_data` is to be called again for the rest.
-    pub fn begin_data(
-        &mut self,
-        stream: StreamId,
-        len: usize,
-        end_stream: bool,
-        out: &mut Vec<u8>,
-    ) -> DataTail {
-        self.connection.begin_data(stream.0, len, end_stream, out)
-    }
-
-    /// Writes trailers and ends the request.
-    pub fn encode_trailers(&mut self, stream: StreamId, trailers: &Fields, out: &mut Vec<u8>) {
-        self.connection.write_trailers(stream.0, trailers, out);
-    }
-
     /// The next event in `input`. `head` is filled when the event is `Head`, `Informational` or `Trailers`.
     /// What decoding has made necessary to say waits for [`write_control`](ClientCodec::write_control).
     #[inline]
@@ -114,19 +88,9 @@ impl ClientCodec {
         self.connection.decode(input, head, read_headers)
     }
 
-    /// The server will send nothing more. To be called until it says `NeedInput`: every stream that is cut off is named.
-    pub fn end_of_input(&mut self) -> Event {
-        self.connection.end_of_input()
-    }
-
     /// Gives up a stream: CANCEL.
     pub fn reset(&mut self, stream: StreamId, out: &mut Vec<u8>) {
         self.reset_with(stream, ResetCode::Cancel, out);
-    }
-
-    /// Gives up a stream and says why. One that is over already is let be.
-    pub fn reset_with(&mut self, stream: StreamId, code: ResetCode, out: &mut Vec<u8>) {
-        self.connection.write_reset(stream.0, code.into(), out);
     }
 
     /// The connection is not to be used for another stream, and there is none on it.
@@ -134,52 +98,6 @@ impl ClientCodec {
         let connection = &self.connection;
         let is_used_up = connection.peer_goes_away || connection.last_stream >= LAST_NUMBER - 1;
         connection.is_over() || is_used_up && connection.streams.is_empty()
-    }
-
-    /// The window between the server and a request's body: how many bytes `encode_data` may be given now.
-    #[inline]
-    pub fn send_room(&self, stream: StreamId) -> usize {
-        self.connection.send_room(stream.0)
-    }
-
-    /// As `send_room`, for all streams together.
-    pub fn connection_room(&self) -> usize {
-        self.connection.output.window.max(0) as usize
-    }
-
-    /// So many body bytes of a stream have left on the other side, or were thrown away; see
-    /// [`ServerCodec::passed_on`](super::ServerCodec::passed_on).
-    #[inline]
-    pub fn passed_on(&mut self, stream: StreamId, len: usize) {
-        self.connection.passed_on(stream.0, len);
-    }
-
-    /// Something waits for `write_control`.
-    #[inline]
-    pub fn has_control(&self) -> bool {
-        self.connection.output.due
-    }
-
-    /// Writes what decoding and passing on have made necessary: preface and SETTINGS, acknowledgements, resets, windows.
-    #[inline]
-    pub fn write_control(&mut self, out: &mut Vec<u8>) {
-        self.connection.write_control(out);
-    }
-
-    /// Asks the server for a sign of life, which comes as [`Event::Pong`].
-    pub fn ping(&mut self, out: &mut Vec<u8>) {
-        self.connection.write_ping(out);
-    }
-
-    /// See [`ServerCodec::observe`](super::ServerCodec::observe).
-    pub fn observe(&mut self, now_ns: u64, unsent: usize) {
-        self.connection.observe(now_ns, unsent);
-    }
-
-    /// What is to be counted since the last call, if anything.
-    #[inline]
-    pub fn take_counts(&mut self) -> Option<Counts> {
-        self.connection.take_counts()
     }
 
     #[cfg(test)]

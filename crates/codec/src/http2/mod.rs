@@ -3,13 +3,14 @@
 //! * `frame`, `settings`: what goes over the wire
 //! * `streams`, `window`: what is known of each stream, and how much may be sent on it
 //! * `connection`: what arrives, the same for both ends; `output`: what leaves
-//! * `server`, `client`: what a block of header fields means at each end
+//! * `server`, `client`: what a block of header fields means at each end; `both_ends`: what is the same for either
 //! * `hpack`: blocks of header fields ⇄ heads
 //! * `limits`: what a peer may not do too often
 //!
 //! Body bytes are not copied, and the other side's pace is this side's: a window is opened again only for bytes that have
 //! been [passed on](ServerCodec::passed_on).
 
+mod both_ends;
 mod client;
 mod connection;
 mod frame;

@@ -15,6 +15,8 @@ pub struct ServerCodec {
     connection: Connection,
 }
 
+super::both_ends::methods!(ServerCodec);
+
 impl ServerCodec {
     /// For a new connection.
     pub fn new(options: Options) -> ServerCodec {
@@ -26,11 +28,6 @@ impl ServerCodec {
     #[inline]
     pub fn decode(&mut self, input: &[u8], head: &mut RequestHead) -> Decoded {
         self.connection.decode(input, head, read_headers)
-    }
-
-    /// The client will send nothing more. To be called until it says `NeedInput`: requests that are cut off are named.
-    pub fn end_of_input(&mut self) -> Event {
-        self.connection.end_of_input()
     }
 
     /// Writes a 1xx response other than 101.
@@ -68,44 +65,11 @@ impl ServerCodec {
         }
     }
 
-    /// Writes body bytes, no more of them than [`send_room`](ServerCodec::send_room) says.
-    pub fn encode_data(
-        &mut self,
-        stream: StreamId,
-        data: &[u8],
-        end_stream: bool,
-        out: &mut Vec<u8>,
-    ) {
-        self.connection.write_data(stream.0, data, end_stream, out);
-    }
-
-    /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes the head of one frame
-    /// and says how many bytes must follow it. If those are not all, `begin_data` is to be called again for the rest.
-    pub fn begin_data(
-        &mut self,
-        stream: StreamId,
-        len: usize,
-        end_stream: bool,
-        out: &mut Vec<u8>,
-    ) -> DataTail {
-        self.connection.begin_data(stream.0, len, end_stream, out)
-    }
-
-    /// Writes trailers and ends the stream.
-    pub fn encode_trailers(&mut self, stream: StreamId, trailers: &Fields, out: &mut Vec<u8>) {
-        self.connection.write_trailers(stream.0, trailers, out);
-    }
-
     /// Gives up a stream: NO_ERROR if the response is whole, INTERNAL_ERROR if it was cut off.
     pub fn reset(&mut self, stream: StreamId, out: &mut Vec<u8>) {
         let is_whole = self.connection.streams.get(stream.0).is_some_and(|stream| stream.sent_all);
         let code = if is_whole { ResetCode::NoError } else { ResetCode::Internal };
         self.reset_with(stream, code, out);
-    }
-
-    /// Gives up a stream and says why. One that is over already is let be.
-    pub fn reset_with(&mut self, stream: StreamId, code: ResetCode, out: &mut Vec<u8>) {
-        self.connection.write_reset(stream.0, code.into(), out);
     }
 
     /// The first call tells the client to open no more streams. The second, or the client's answer to the first if it comes
@@ -127,54 +91,6 @@ impl ServerCodec {
     /// Part of a request's head has come.
     pub fn is_in_head(&self) -> bool {
         self.connection.is_in_head()
-    }
-
-    /// The window between the client and the final response's body: how many bytes `encode_data` may be given now.
-    #[inline]
-    pub fn send_room(&self, stream: StreamId) -> usize {
-        self.connection.send_room(stream.0)
-    }
-
-    /// As `send_room`, for all streams together.
-    pub fn connection_room(&self) -> usize {
-        self.connection.output.window.max(0) as usize
-    }
-
-    /// So many body bytes of a stream have left on the other side, or were thrown away: the client may send as many again.
-    /// Windows are opened by [`write_control`](ServerCodec::write_control), and only when it is worth a frame. What a stream
-    /// holds when it ends, or is reset, counts as passed on.
-    #[inline]
-    pub fn passed_on(&mut self, stream: StreamId, len: usize) {
-        self.connection.passed_on(stream.0, len);
-    }
-
-    /// Something waits for `write_control`.
-    #[inline]
-    pub fn has_control(&self) -> bool {
-        self.connection.output.due
-    }
-
-    /// Writes what decoding and passing on have made necessary: our SETTINGS, acknowledgements, resets, windows.
-    #[inline]
-    pub fn write_control(&mut self, out: &mut Vec<u8>) {
-        self.connection.write_control(out);
-    }
-
-    /// Asks the client for a sign of life, which comes as [`Event::Pong`].
-    pub fn ping(&mut self, out: &mut Vec<u8>) {
-        self.connection.write_ping(out);
-    }
-
-    /// The time on any monotonic clock, and how many of the bytes written so far have not left: what limits of rates and
-    /// of queues go by. To be called before the bytes of a read are decoded.
-    pub fn observe(&mut self, now_ns: u64, unsent: usize) {
-        self.connection.observe(now_ns, unsent);
-    }
-
-    /// What is to be counted since the last call, if anything.
-    #[inline]
-    pub fn take_counts(&mut self) -> Option<Counts> {
-        self.connection.take_counts()
     }
 }
 
