@@ -61,6 +61,12 @@ impl<T> Owed<T> {
         *self = Self { from: Some((from, stream)), len: 0 };
     }
 
+    /// Its sender has a window.
+    #[inline]
+    pub fn has_window(&self) -> bool {
+        self.from.is_some()
+    }
+
     /// Bytes have come.
     #[inline]
     pub fn arrived(&mut self, len: usize) {

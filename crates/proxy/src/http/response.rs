@@ -160,12 +160,14 @@ impl Worker {
             }
         }
         let is_full = down.io.output.len() > down.high_watermark();
-        down.above_high_watermark |= is_full;
+        // A host with a window of its own is held back by that.
+        let rests = is_full && !stream.response_owed.has_window();
+        down.above_high_watermark |= rests;
         self.mark_downstream(down_key);
         self.owe_host(key, data.len());
         if end_stream {
             self.end_stream(key);
-        } else if is_full {
+        } else if rests {
             self.pause_response(key);
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use codec::client::ClientCodec;
-use codec::headers::names;
+use codec::event::StreamId;
+use codec::headers::{RequestHead, names};
 use telemetry::stats::sets::{Cluster as ClusterStat, ClusterTimes, Outliers};
 
 use super::cluster::Cluster;
@@ -14,12 +15,15 @@ use super::connection::UpstreamConnection;
 use super::host::Host;
 use super::outlier::{Outcome, may_eject};
 use crate::arena::Key;
+use crate::buffer::BufferPool;
+use crate::http::flow::Owed;
 use crate::http::stream::Stream;
 use crate::http::{grpc, tunnel};
 use crate::network::io::FlushResult;
 use crate::router::replay::Loss;
 use crate::router::{Attempt, ResetReason};
 use crate::worker::Worker;
+use crate::worker::random::Random;
 
 /// Request bodies at least this long are written from where they were read.
 const WRITE_THROUGH: usize = 4 * 1024;
@@ -58,21 +62,13 @@ impl Worker {
         (info.timings.upstream_first_tx_ns, info.timings.upstream_first_rx_ns) = (now, 0);
         (info.upstream_bytes_sent, info.upstream_bytes_received) = (0, 0);
         let ends = stream.request_ready && stream.body.is_empty() && !stream.trailers_ready;
-        let is_multiplexed = connection.is_multiplexed();
-        if !is_multiplexed && stream.request.is_upgrade {
-            tunnel::ensure_websocket_key(&mut stream.request, &mut self.random);
-        }
-        let out = connection.io.output.writer(&mut self.buffers);
-        let id = if is_multiplexed && stream.request.is_upgrade {
-            let (request, codec) = (&mut stream.request, &mut connection.codec);
-            tunnel::as_extended_connect(request, |request| codec.encode_head(request, ends, out))
-        } else {
-            connection.codec.encode_head(&stream.request, ends, out)
-        };
+        let request = &mut stream.request;
+        let id = encode_head(request, ends, connection, &mut self.random, &mut self.buffers);
         connection.streams.insert(id, stream_key);
         stream.router.attempt = Attempt::Active(key, id);
         stream.router.awaits_host = false;
-        if is_multiplexed {
+        stream.response_owed = Owed::default();
+        if connection.is_multiplexed() {
             stream.response_owed.begin(key, id);
             connection.count_streams(1);
         }
@@ -149,10 +145,12 @@ impl Worker {
             stream.info.timings.upstream_last_tx_ns = self.clock.now_ns();
         }
         let is_full = connection.io.output.len() > connection.high_watermark();
-        connection.above_high_watermark |= is_full;
+        // A client with a window of its own is held back by that.
+        let rests = is_full && !stream.request_owed.has_window();
+        connection.above_high_watermark |= rests;
         self.mark_upstream(key);
         self.owe_client(stream_key, data.len());
-        if is_full
+        if rests
             && let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream)
             && let Some(http) = self.http_of(down)
         {
@@ -554,6 +552,26 @@ impl Worker {
             set.health_changed();
         }
     }
+}
+
+/// Writes a request's head; an upgrade in the words that the connection's version has for it.
+fn encode_head(
+    request: &mut RequestHead,
+    ends: bool,
+    connection: &mut UpstreamConnection,
+    random: &mut Random,
+    buffers: &mut BufferPool,
+) -> StreamId {
+    let is_multiplexed = connection.is_multiplexed();
+    let (codec, out) = (&mut connection.codec, connection.io.output.writer(buffers));
+    if !request.is_upgrade {
+        return codec.encode_head(request, ends, out);
+    }
+    if is_multiplexed {
+        return tunnel::as_extended_connect(request, |head| codec.encode_head(head, ends, out));
+    }
+    tunnel::ensure_websocket_key(request, random);
+    codec.encode_head(request, ends, out)
 }
 
 fn release(connection: &UpstreamConnection, priority: usize, holds_retry: bool) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use identity::chain::TrustRoots;
-use identity::tls::{Certificate, Validation};
+use identity::tls::{Certificate, Parameters, Validation};
 use identity::{CertificateAuthority, CertificateRequest, PrivateKey};
 use proxy::listener::config::{
     FilterChain, FilterChainMatch, ListenAddress, ListenerConfig, ListenerFilter, TerminalFilter,
@@ -237,7 +237,15 @@ impl Authority {
     }
 
     pub fn server(&self, names: &[&str]) -> Arc<DownstreamTls> {
-        let context = DownstreamTls::new(DownstreamTlsSettings::default());
+        self.server_speaking(&[], names)
+    }
+
+    /// A server that agrees to these protocols by ALPN.
+    pub fn server_speaking(&self, protocols: &[&str], names: &[&str]) -> Arc<DownstreamTls> {
+        let alpn = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let parameters = Parameters { alpn, ..Parameters::default() };
+        let settings = DownstreamTlsSettings { parameters, ..DownstreamTlsSettings::default() };
+        let context = DownstreamTls::new(settings);
         let certificates = names.iter().map(|name| self.certificate(name)).collect();
         context.set(context.prepare(Secrets { certificates, validation: None }).unwrap());
         Arc::new(context)

@@ -14,7 +14,7 @@ use proxy::route_table::config::PathMatch;
 use proxy::router::config::{ConnectConfig, RoutePolicy};
 use proxy::upstream::config::{ClusterConfig, ClusterRef, UpstreamProtocol};
 
-use crate::engine::{Engine, PATIENCE, backend, connect};
+use crate::engine::{Authority, Engine, PATIENCE, backend, connect};
 use crate::peer::{Client, Host, host, host_with, request};
 use crate::web::{read_message, route, route_for};
 
@@ -558,11 +558,8 @@ fn connections_end_politely_after_so_many_requests_or_so_long_a_rest() {
         let stream = client.get("/");
         assert_eq!(client.answer(stream).status, 200);
     }
-    let mut says_goodbye = false;
-    while let Some((event, _)) = client.peer.next() {
-        says_goodbye |= event == Event::GoAway;
-    }
-    assert!(says_goodbye);
+    client.read_to_end();
+    assert!(client.goodbyes > 0);
     assert_eq!(engine.counter("http.web.downstream_cx_max_requests_reached"), 1);
     assert_eq!(engine.counter("cluster.c.upstream_cx_total"), 2);
     assert_eq!(engine.counter("cluster.c.upstream_cx_max_requests"), 2);
@@ -574,11 +571,8 @@ fn connections_end_politely_after_so_many_requests_or_so_long_a_rest() {
     let mut client = Client::connect(restless);
     let stream = client.get("/");
     assert_eq!(client.answer(stream).status, 200);
-    let mut says_goodbye = false;
-    while let Some((event, _)) = client.peer.next() {
-        says_goodbye |= event == Event::GoAway;
-    }
-    assert!(says_goodbye);
+    client.read_to_end();
+    assert!(client.goodbyes > 0);
     assert_eq!(engine.counter("http.web.downstream_cx_idle_timeout"), 1);
 }
 
@@ -637,5 +631,44 @@ fn a_client_whose_window_is_shut_does_not_hold_up_another() {
     }
     for stream in [first, second] {
         assert_eq!(stuck.answer(stream).body.len(), http2::RFC_WINDOW as usize);
+    }
+}
+
+#[test]
+fn alpn_says_what_is_spoken() {
+    let authority = Authority::new();
+    let last = Engine::start();
+    let echo = cluster(&last, UpstreamProtocol::Http2, host(echo));
+    // What the host's end agrees to, what is spoken to it, and by which version it is heard.
+    let table = [
+        (&["h2", "http/1.1"][..], UpstreamProtocol::Auto, 2),
+        (&["http/1.1"], UpstreamProtocol::Auto, 1),
+        (&[], UpstreamProtocol::Auto, 1),
+        (&["h2"], UpstreamProtocol::Http2, 2),
+    ];
+    let [mut http1, mut http2] = [0; 2];
+    for (agrees_to, protocol, version) in table {
+        let tls = Some(authority.server_speaking(agrees_to, &["b.example"]));
+        let address = last.serve_https(tls, route(echo, RoutePolicy::default()), |_| {});
+        let first = Engine::start();
+        let mut config = ClusterConfig::new("c");
+        config.http.protocol = protocol;
+        let tls = Some(authority.client("b.example"));
+        let cluster = first.cluster_of(config, &[address], tls);
+        let listener = first.serve_http(route(cluster, RoutePolicy::default()), |_| {});
+        let mut client = Client::connect(listener);
+        for path in ["/1", "/2"] {
+            let stream = client.get(path);
+            assert_eq!(client.answer(stream).status, 200, "{agrees_to:?} {protocol:?}");
+        }
+        if version == 2 {
+            http2 += 1
+        } else {
+            http1 += 1
+        }
+        assert_eq!(last.counter("http.web.downstream_cx_http1_total"), http1);
+        assert_eq!(last.counter("http.web.downstream_cx_http2_total"), http2);
+        let spoken = format!("cluster.c.upstream_cx_http{version}_total");
+        assert_eq!(first.counter(&spoken), 1, "{agrees_to:?} {protocol:?}");
     }
 }

@@ -122,6 +122,8 @@ impl<E: End> Peer<E> {
 /// A client of the engine.
 pub struct Client {
     pub peer: Peer<ClientCodec>,
+    /// How often it was told to go.
+    pub goodbyes: usize,
     answers: HashMap<StreamId, Answer>,
 }
 
@@ -144,7 +146,7 @@ impl Client {
 
     pub fn with(address: SocketAddr, options: http2::Options) -> Self {
         let codec = ClientCodec::Http2(Box::new(http2::ClientCodec::new(options)));
-        Self { peer: Peer::new(connect(address), codec), answers: HashMap::new() }
+        Self { peer: Peer::new(connect(address), codec), goodbyes: 0, answers: HashMap::new() }
     }
 
     pub fn get(&mut self, path: &str) -> StreamId {
@@ -181,6 +183,13 @@ impl Client {
         &self.answers[&stream]
     }
 
+    /// Reads until the connection ends.
+    pub fn read_to_end(&mut self) {
+        while let Some(event) = self.peer.next() {
+            self.take(event);
+        }
+    }
+
     /// Body bytes of a stream that have come so far.
     pub fn received(&self, stream: StreamId) -> usize {
         self.answers.get(&stream).map_or(0, |answer| answer.body.len())
@@ -194,6 +203,10 @@ impl Client {
             | Event::Trailers { stream }
             | Event::End { stream }
             | Event::Reset { stream, .. } => stream,
+            Event::GoAway => {
+                self.goodbyes += 1;
+                return;
+            }
             Event::Error(error) => panic!("{error}"),
             _ => return,
         };

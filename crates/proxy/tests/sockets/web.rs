@@ -9,6 +9,7 @@ use proxy::http::config::{HttpConnectionManager, RouteSource};
 use proxy::http::stats::HttpBlocks;
 use proxy::listener::config::{FilterChain, ListenAddress, ListenerConfig, TerminalFilter};
 use proxy::listener::filter_chain::FilterChainIndex;
+use proxy::network::tls::DownstreamTls;
 use proxy::route_table::config::{
     Criteria, PathMatch, RouteConfig, TableConfig, VirtualHostConfig,
 };
@@ -47,6 +48,16 @@ impl Engine {
         routes: RouteSource,
         adjust: impl FnOnce(&mut HttpConnectionManager),
     ) -> SocketAddr {
+        self.serve_https(None, routes, adjust)
+    }
+
+    /// As `serve_http`, over TLS if there is any.
+    pub fn serve_https(
+        &self,
+        tls: Option<Arc<DownstreamTls>>,
+        routes: RouteSource,
+        adjust: impl FnOnce(&mut HttpConnectionManager),
+    ) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let prefix = address.to_string().replace(':', "_");
@@ -57,7 +68,7 @@ impl Engine {
             name: "".into(),
             criteria: Default::default(),
             fingerprint: 0,
-            tls: None,
+            tls,
             transport_socket_connect_timeout: None,
             terminal: TerminalFilter::Http(Arc::new(http)),
         })];

@@ -3,7 +3,6 @@
 crate::stat_set! {
     /// What HTTP/2 connections see, under Envoy's names.
     pub struct Http2 {
-        DROPPED_HEADERS_WITH_UNDERSCORES = counter "http2.dropped_headers_with_underscores",
         GOAWAY_SENT = counter "http2.goaway_sent",
         HEADER_OVERFLOW = counter "http2.header_overflow",
         HEADERS_CB_NO_STREAM = counter "http2.headers_cb_no_stream",
@@ -13,12 +12,10 @@ crate::stat_set! {
         KEEPALIVE_TIMEOUT = counter "http2.keepalive_timeout",
         OUTBOUND_CONTROL_FLOOD = counter "http2.outbound_control_flood",
         OUTBOUND_FLOOD = counter "http2.outbound_flood",
-        REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS = counter "http2.requests_rejected_with_underscores_in_headers",
         RX_MESSAGING_ERROR = counter "http2.rx_messaging_error",
         RX_RESET = counter "http2.rx_reset",
         STREAM_REFUSED_ERRORS = counter "http2.stream_refused_errors",
         TRAILERS = counter "http2.trailers",
-        TX_FLUSH_TIMEOUT = counter "http2.tx_flush_timeout",
         TX_RESET = counter "http2.tx_reset",
         STREAMS_ACTIVE = gauge "http2.streams_active",
     }
