@@ -3,11 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use e2e::{Act, Engine, Proxy, Upstream, wait_until};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Bytes, Service, http};
+use tonic::transport::server::TcpIncoming;
 
 use crate::bootstrap::http_proxy;
+use crate::grpc::bytes_codec::BytesCodec;
 
 /// Answers requests with its name, and checks with 200 as long as it is told to.
 fn host(name: &'static str) -> Result<(Upstream, Arc<AtomicBool>)> {
@@ -104,6 +109,74 @@ fn tcp_hosts_say_what_is_expected_or_are_left_out() -> Result<()> {
         .with_context(|| format!("{engine:?}"))?;
         let failures = proxy.stat("cluster.backend.health_check.network_failure")?;
         assert!(failures.unwrap_or(0) >= 1, "{engine:?}");
+    }
+    Ok(())
+}
+
+/// `grpc.health.v1.Health`, which serves `pkg.Service` as long as it is told to.
+#[derive(Clone)]
+struct Health(Arc<AtomicBool>);
+
+impl tonic::server::NamedService for Health {
+    const NAME: &'static str = "grpc.health.v1.Health";
+}
+
+impl Service<http::Request<Body>> for Health {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let serves = Arc::clone(&self.0);
+        let check = move |request: tonic::Request<Bytes>| {
+            let serves = serves.load(Ordering::Relaxed);
+            async move {
+                // `service: "pkg.Service"`, then `status: SERVING` or `NOT_SERVING`.
+                if request.into_inner() != b"\x0a\x0bpkg.Service"[..] {
+                    return Err(tonic::Status::not_found("no such service"));
+                }
+                Ok(tonic::Response::new(Bytes::from(vec![8, if serves { 1 } else { 2 }])))
+            }
+        };
+        Box::pin(async move {
+            let mut grpc = tonic::server::Grpc::new(BytesCodec);
+            Ok(grpc.unary(tower::service_fn(check), request).await)
+        })
+    }
+}
+
+#[test]
+fn grpc_hosts_say_that_they_serve() -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let serves = Arc::new(AtomicBool::new(true));
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+    let port = listener.local_addr()?.port();
+    let server = tonic::transport::Server::builder().add_service(Health(Arc::clone(&serves)));
+    runtime.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    let check = "health_checks: [{ timeout: 1s, interval: 0.05s, no_traffic_interval: 0.05s, unhealthy_threshold: 1, healthy_threshold: 1, grpc_health_check: { service_name: pkg.Service } }]\n    http2_protocol_options: {}";
+    for engine in Engine::available() {
+        serves.store(true, Ordering::Relaxed);
+        let bootstrap = http_proxy(port)
+            .replace("    type: STATIC\n", &format!("    type: STATIC\n    {check}\n"));
+        let proxy = Proxy::start_engine(engine, &bootstrap)?;
+        let until = |flags: &str| {
+            let line = format!("backend::127.0.0.1:{port}::health_flags::{flags}");
+            wait_until(flags, || {
+                let text = proxy.admin_get("/clusters")?.text();
+                Ok(text.lines().any(|it| it == line).then_some(()))
+            })
+            .with_context(|| format!("{engine:?}"))
+        };
+        until("healthy")?;
+        serves.store(false, Ordering::Relaxed);
+        until("/failed_active_hc")?;
+        serves.store(true, Ordering::Relaxed);
+        until("healthy")?;
     }
     Ok(())
 }

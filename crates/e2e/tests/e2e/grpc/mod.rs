@@ -3,7 +3,7 @@
 //!
 //! The service is in [`service`] and, the same, in `python/interop.py`; the cases are in [`cases`] and there.
 
-mod bytes_codec;
+pub mod bytes_codec;
 mod cases;
 mod ghz;
 mod long_stream;
