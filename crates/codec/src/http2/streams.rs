@@ -166,7 +166,7 @@ pub(super) enum ResetBy {
 /// Streams that were reset lately: their peer may not have heard of it yet.
 #[derive(Debug, Default)]
 pub(super) struct Resets {
-    /// A ring; the ids of those that we have reset.
+    /// A ring.
     recent: Vec<(u32, ResetBy)>,
     next: usize,
     /// The highest id that has fallen out of the ring.
@@ -184,6 +184,13 @@ impl Resets {
         let (oldest, _) = std::mem::replace(&mut self.recent[self.next], (id, by));
         self.forgotten = self.forgotten.max(oldest);
         self.next = (self.next + 1) % REMEMBERED;
+    }
+
+    /// We have answered the peer's reset with our own.
+    pub fn take_over(&mut self, id: u32) {
+        if let Some((_, by)) = self.recent.iter_mut().find(|(other, _)| *other == id) {
+            *by = ResetBy::Us;
+        }
     }
 
     /// Who has reset this stream, if anybody has. Of what is too long ago to be known we take the blame.

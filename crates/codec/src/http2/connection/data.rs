@@ -130,6 +130,8 @@ impl Connection {
         match self.resets.who(id) {
             Some(ResetBy::Us) => Ok(()),
             Some(ResetBy::Peer) => {
+                // It is told once.
+                self.resets.take_over(id);
                 self.output.rst_stream(id, ErrorCode::StreamClosed, &mut self.limits);
                 Ok(())
             }

@@ -390,7 +390,8 @@ fn resets_of_the_peer() {
     assert_eq!(server.codec.take_counts().map(|counts| counts.rx_reset), Some(3));
 
     // Whoever resets a stream and goes on with it is told; the connection goes on.
-    assert_eq!(server.feed(Wire::default().data(1, 0, b"x").get(3, 0).get(5, 0)), ["head 5"]);
+    let late = Wire::default().data(1, 0, b"x").data(1, 0, b"y").get(3, 0).get(5, 0);
+    assert_eq!(server.feed(late), ["head 5"]);
     assert_eq!(server.sent(), ["RST 1 5", "RST 3 5"]);
 }
 
