@@ -23,7 +23,7 @@ pub const END_HEADERS: u8 = 4;
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A peer that says nothing for so long says nothing, and one that takes nothing for so long takes nothing.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// A frame's bytes.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -223,7 +223,6 @@ impl Peer {
 
     /// Sends the same bytes again and again until so many times are reached or the peer takes no more. Says how many were sent.
     pub fn flood(&mut self, times: usize, mut bytes: impl FnMut(usize) -> Vec<u8>) -> usize {
-        self.socket.set_write_timeout(Some(Duration::from_secs(2))).ok();
         let mut batch = Vec::new();
         for round in 0..times {
             batch.extend_from_slice(&bytes(round));

@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use e2e::Proxy;
@@ -16,7 +15,7 @@ use crate::h2_frames::{
     SETTINGS, Told, field, frame, get, indexed_field, post, settings, window_update,
 };
 use crate::h2_h2spec::HTTP2_CLUSTER;
-use crate::h2_hostile::{MEMORY, resident};
+use crate::h2_hostile::{MEMORY, peak_memory};
 
 /// What a hostile upstream does to the stream of a request.
 type Attack = fn(&mut Peer, u32);
@@ -90,10 +89,10 @@ fn attacked(requests: usize, attack: Attack) -> Result<Vec<Told>> {
     for _ in 0..10 {
         ensure!(ask(&get(1, "/"))? == Told::Status(200), "before the attack");
     }
-    let before = resident(&proxy.process)?;
+    let before = peak_memory(&proxy.process)?;
     upstream.is_hostile.store(true, Ordering::Relaxed);
     let told = (0..requests).map(|_| ask(&get(1, "/"))).collect::<Result<Vec<_>>>()?;
-    let grown = resident(&proxy.process)?.saturating_sub(before);
+    let grown = peak_memory(&proxy.process)?.saturating_sub(before);
     ensure!(grown < MEMORY, "memory has grown by {} KiB", grown >> 10);
     upstream.is_hostile.store(false, Ordering::Relaxed);
     // A connection that is not yet known to be dead may still take one.
@@ -204,14 +203,12 @@ fn answers_that_are_none() -> Result<()> {
 
 #[test]
 fn early_answers_without_end() -> Result<()> {
-    let started = Instant::now();
     for told in attacked(2, |peer, stream| {
         let early = frame(HEADERS, END_HEADERS, stream, &field(b":status", b"103"));
         peer.flood(200_000, |_| early.clone());
     })? {
         ensure!(!matches!(told, Told::Status(200..=399)), "{told:?}");
     }
-    ensure!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
     Ok(())
 }
 
@@ -225,14 +222,14 @@ fn more_body_than_the_window_allows() -> Result<()> {
     let bootstrap =
         http_proxy_with(upstream.address.port(), "timeout: 5s", manager) + HTTP2_CLUSTER;
     let proxy = Proxy::start(&bootstrap)?;
-    let before = resident(&proxy.process)?;
+    let before = peak_memory(&proxy.process)?;
     upstream.is_hostile.store(true, Ordering::Relaxed);
     // A client that takes nothing: the upstream's window stays shut, and what comes all the same ends the connection.
     let mut peer = Peer::open_with(proxy.listener("entrance")?, &[(1, 0), (4, 0)])?;
     peer.send(&get(1, "/"))?;
     ensure!(peer.told(1)? == Told::Status(200));
     ensure!(matches!(peer.told(1)?, Told::Reset(_)), "the overrun is told");
-    let grown = resident(&proxy.process)?.saturating_sub(before);
+    let grown = peak_memory(&proxy.process)?.saturating_sub(before);
     ensure!(grown < MEMORY, "memory has grown by {} KiB", grown >> 10);
     Ok(())
 }

@@ -127,6 +127,9 @@ impl Sink for RequestSink<'_> {
             return Err("bad :method");
         }
         let method_kind = Method::from_bytes(bytes);
+        if method_kind == Method::Other && is_known_in_another_case(bytes) {
+            return Err(":method in another case");
+        }
         if method_kind == Method::Connect && self.protocol.is_none() {
             if self.scheme.is_some() || self.path.is_some() {
                 return Err("CONNECT with :scheme or :path");
@@ -181,6 +184,17 @@ impl RequestSink<'_> {
             }
         }
     }
+}
+
+/// A rule about `DELETE` does not see `delete`, an upstream may (RFC 9110 §9.1: methods are case-sensitive).
+fn is_known_in_another_case(method: &[u8]) -> bool {
+    const LONGEST: usize = "OPTIONS".len();
+
+    let mut upper = [0; LONGEST];
+    let Some(upper) = upper.get_mut(..method.len()) else { return false };
+    upper.copy_from_slice(method);
+    upper.make_ascii_uppercase();
+    Method::from_bytes(upper) != Method::Other
 }
 
 /// `host` stands for an `:authority` that is not there, and may not contradict one that is (RFC 9113 §8.3.1).

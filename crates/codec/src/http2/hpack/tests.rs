@@ -238,6 +238,7 @@ fn malformed_messages() {
         ("byte above ASCII in :path", vec![0x82, 0x86, 0x04, 0x02, b'/', 0xe9]),
         ("* with GET", vec![0x82, 0x86, 0x04, 0x01, b'*']),
         ("space in :method", [literal(0, ":method", "G T"), vec![0x86, 0x84]].concat()),
+        (":method in lower case", [literal(0, ":method", "delete"), vec![0x86, 0x84]].concat()),
         ("empty :method", [literal(0, ":method", ""), vec![0x86, 0x84]].concat()),
         ("bad :scheme", [vec![0x82, 0x84], literal(0, ":scheme", "1:")].concat()),
         (":protocol with GET", [GET.to_vec(), literal(0, ":protocol", "websocket")].concat()),
