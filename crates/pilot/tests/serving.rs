@@ -474,6 +474,55 @@ async fn a_proxy_may_speak_the_state_of_the_world() {
     assert!(client.held(ResourceType::Cluster).any(|(name, _)| &**name == "inbound|9080||"));
 }
 
+const MESH: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: \"trustDomain: shop.test\\nrootNamespace: policies\"}}";
+
+#[tokio::test]
+async fn identities_are_of_the_meshs_trust_domain() {
+    let store: Arc<dyn Store> = Arc::new(Versioned::in_memory().expect("a store"));
+    let issuer =
+        TokenIssuer::new(PrivateKey::generate().expect("a key"), "test").expect("an issuer");
+    write(&*store, MESH).await;
+    write(&*store, "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: all, namespace: policies}, spec: {mtls: {mode: STRICT}}}").await;
+    write(&*store, include_str!("data/bookinfo.yaml")).await;
+    let fixture = Fixture { pilot: start(&store, &issuer).await, store, issuer };
+    assert!(fixture.pilot.ready().await);
+    assert_eq!(fixture.pilot.trust_domain(), "shop.test");
+
+    let key = PrivateKey::generate().expect("a key");
+    let domain = "shop.test".parse().expect("a trust domain");
+    let id = SpiffeId::for_service_account(&domain, "default", "bookinfo-reviews").expect("an id");
+    let csr = identity::csr::create(&key, &id).expect("a request");
+    let message = IstioCertificateRequest { csr, validity_duration: 60, metadata: None };
+    let token = fixture.token("default", "bookinfo-reviews");
+    let mut service = IstioCertificateServiceClient::new(fixture.channel(None).await);
+    let request = with_token(message, Some(&token));
+    let answer = service.create_certificate(request).await.expect("a certificate").into_inner();
+    let leaf = CertificateInfo::parse_pem(&answer.cert_chain[0]).expect("a certificate");
+    assert_eq!(leaf.spiffe_id().map(|found| found.to_string()), Some(id.to_string()));
+
+    // It opens a stream by that certificate, and looks for peers of that trust domain.
+    let identity = Identity::from_pem(answer.cert_chain.concat(), key.to_pem());
+    let node = NodeBuilder::sidecar("127.64.0.2", "reviews-1", "default").ours().node();
+    let channel = fixture.channel(Some(identity)).await;
+    let mut client = Client::open(channel, None, node).await.expect("a stream");
+    let has_text = |client: &Client, kind: ResourceType, name: &str, text: &str| {
+        let body = client.held.get(&(kind, name.to_owned()));
+        body.is_some_and(|body| String::from_utf8_lossy(body).contains(text))
+    };
+    let reviews = "outbound|9080||reviews.default.svc.cluster.local";
+    client
+        .until("peers of the trust domain", |client| {
+            has_text(client, ResourceType::Cluster, reviews, "spiffe://shop.test/ns/default/sa/")
+        })
+        .await;
+    client
+        .until("its port, strict by the root namespace's word", |client| {
+            has_text(client, ResourceType::Listener, "127.64.0.2_9080", "spiffe://shop.test/")
+                && !has_text(client, ResourceType::Listener, "127.64.0.2_9080", "raw_buffer")
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn the_root_survives_a_restart() {
     let fixture = Fixture::start("").await;
