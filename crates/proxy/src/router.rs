@@ -72,6 +72,8 @@ pub struct RouterState {
     pub timeout: Option<Duration>,
     /// Each attempt within this.
     pub per_try_timeout: Option<Duration>,
+    /// Each attempt's silence within this.
+    pub per_try_idle: Option<Duration>,
     /// The route timeout's deadline, once the request is whole; 0 before.
     timeout_at_ns: u64,
     /// The attempt's; 0 for none.
@@ -115,6 +117,17 @@ pub enum ResetReason {
     Overflow,
 }
 
+/// What did not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overdue {
+    /// The whole response.
+    Response,
+    /// One attempt's.
+    Attempt,
+    /// Anything at all in one attempt.
+    AttemptIdle,
+}
+
 impl RouterState {
     /// The next deadline.
     pub fn deadline(&self) -> u64 {
@@ -153,18 +166,6 @@ impl Worker {
                     Some(cluster) => {
                         let suppress = http.config.router.suppress_envoy_headers;
                         stream.begin_routing(cluster, &action.policy, suppress);
-                        let cx = MutationContext {
-                            worker: self.cx.index,
-                            now_ns: self.clock.now_ns(),
-                            info: &stream.info,
-                        };
-                        let options = ApplyOptions { keeps_originals: !suppress };
-                        route.apply_request(
-                            &mut stream.request,
-                            options,
-                            cx,
-                            &mut self.mutation_scratch,
-                        );
                         None
                     }
                     None => {
@@ -197,8 +198,23 @@ impl Worker {
     }
 
     fn begin_first_attempt(&mut self, key: Key<Box<Stream>>) {
+        self.apply_route(key);
         self.begin_mirroring(key);
         self.begin_attempt(key);
+    }
+
+    /// What the route does to the request; formats see the route, too.
+    fn apply_route(&mut self, key: Key<Box<Stream>>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let stream = &mut **stream;
+        let (Some(route), Some(http)) = (&stream.info.route, &stream.http) else { return };
+        let cx = MutationContext {
+            worker: self.cx.index,
+            now_ns: self.clock.now_ns(),
+            info: &stream.info,
+        };
+        let options = ApplyOptions { keeps_originals: !http.config.router.suppress_envoy_headers };
+        route.apply_request(&mut stream.request, options, cx, &mut self.mutation_scratch);
     }
 
     /// Step 16: one attempt begins: a host is chosen and a connection asked for.
@@ -463,11 +479,15 @@ impl Worker {
         let router = &mut stream.router;
         let is_due = |at: u64| at != 0 && at <= now;
         if is_due(router.timeout_at_ns) {
-            return self.timed_out(key, false);
+            return self.timed_out(key, Overdue::Response);
         }
         if is_due(router.try_deadline_ns) {
-            return self.timed_out(key, true);
+            return self.timed_out(key, Overdue::Attempt);
         }
+        if stream.silence_ends_ns() <= now {
+            return self.timed_out(key, Overdue::AttemptIdle);
+        }
+        let router = &mut stream.router;
         if let Attempt::BackOff(until) = router.attempt
             && until <= now
         {
@@ -476,7 +496,7 @@ impl Worker {
         }
     }
 
-    fn timed_out(&mut self, key: Key<Box<Stream>>, per_try: bool) {
+    fn timed_out(&mut self, key: Key<Box<Stream>>, overdue: Overdue) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         if let Some(host) = &stream.info.upstream_host {
             host.counters.rq_timeout.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -484,23 +504,22 @@ impl Worker {
         stream.router.try_deadline_ns = 0;
         if let Some(cluster) = stream.router.cluster.and_then(|cluster| self.upstreams.get(cluster))
         {
-            let stat = if per_try {
-                ClusterStat::UPSTREAM_RQ_PER_TRY_TIMEOUT
-            } else {
-                ClusterStat::UPSTREAM_RQ_TIMEOUT
-            };
-            cluster.cells.counters.inc(stat);
+            cluster.cells.counters.inc(match overdue {
+                Overdue::Response => ClusterStat::UPSTREAM_RQ_TIMEOUT,
+                Overdue::Attempt => ClusterStat::UPSTREAM_RQ_PER_TRY_TIMEOUT,
+                Overdue::AttemptIdle => ClusterStat::UPSTREAM_RQ_PER_TRY_IDLE_TIMEOUT,
+            });
         }
         if !stream.response_started {
             self.note_outcome(key, crate::upstream::outlier::Outcome::Status(504));
         }
         self.abandon_attempt(key);
         let Some(stream) = self.streams.get_mut(key) else { return };
-        if per_try && !stream.response_started && self.try_again(key, AttemptFailure::PerTryTimeout)
-        {
+        let may_retry = overdue != Overdue::Response && !stream.response_started;
+        if may_retry && self.try_again(key, AttemptFailure::PerTryTimeout) {
             return;
         }
-        self.fail_upstream(key, reply::timeout(per_try));
+        self.fail_upstream(key, reply::timeout(overdue));
     }
 }
 
@@ -527,6 +546,17 @@ fn allows_upgrade(
 }
 
 impl Stream {
+    /// When the attempt under way will have been silent for too long.
+    pub fn silence_ends_ns(&self) -> u64 {
+        match (self.router.per_try_idle, self.router.attempt) {
+            (Some(idle), Attempt::Active(..)) => {
+                let since = self.last_activity_ns.max(self.info.timings.upstream_first_tx_ns);
+                after(since, Some(idle))
+            }
+            _ => u64::MAX,
+        }
+    }
+
     /// A route was taken: what it and the request say of timeouts and retries.
     fn begin_routing(&mut self, cluster: ClusterRef, policy: &RoutePolicy, suppress_headers: bool) {
         let router = &mut self.router;
@@ -543,6 +573,7 @@ impl Stream {
         self.request.fields.remove_any(RETRY_HEADERS);
         let timeouts = Timeouts::resolve(policy, &mut self.request, !suppress_headers);
         (router.timeout, router.per_try_timeout) = (timeouts.request, timeouts.per_try);
+        router.per_try_idle = timeouts.per_try_idle;
         // A body that may be needed again is kept from the beginning.
         router.keeps_body = router.retry.is_some();
         if policy.include_attempt_count_in_request {

@@ -147,15 +147,19 @@ impl Stream {
         let idle = self
             .idle_timeout_ns()
             .map_or(u64::MAX, |idle| self.last_activity_ns.saturating_add(idle));
+        let silence = self.silence_ends_ns();
         let request = self.request_deadline();
         let life = self.router.stream_ends_ns();
         let timer = self.timers.iter().map(|timer| timer.deadline_ns).min().unwrap_or(u64::MAX);
-        idle.min(request).min(life).min(timer).min(self.router.deadline())
+        idle.min(silence).min(request).min(life).min(timer).min(self.router.deadline())
     }
 
     fn idle_timeout_ns(&self) -> Option<u64> {
         let configured = self.http.as_ref().and_then(|http| http.config.timeouts.stream_idle);
-        self.router.idle_timeout.unwrap_or(configured).map(|idle| idle.as_nanos() as u64)
+        self.router
+            .idle_timeout
+            .unwrap_or(configured)
+            .map(|idle| u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn request_deadline(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! What the client hears when there is no response to pass on: Envoy's statuses, bodies, details and flags.
 
-use super::ResetReason;
+use super::{Overdue, ResetReason};
 use crate::filter_manager::LocalReply;
 use crate::http::grpc;
 use crate::route_table::DirectResponse;
@@ -67,8 +67,12 @@ pub fn no_healthy_upstream() -> LocalReply {
 }
 
 /// The response did not come in time.
-pub fn timeout(per_try: bool) -> LocalReply {
-    let details = if per_try { "upstream_per_try_timeout" } else { "response_timeout" };
+pub fn timeout(overdue: Overdue) -> LocalReply {
+    let details = match overdue {
+        Overdue::Response => "response_timeout",
+        Overdue::Attempt => "upstream_per_try_timeout",
+        Overdue::AttemptIdle => "upstream_per_try_idle_timeout",
+    };
     LocalReply {
         status: 504,
         body: "upstream request timeout".into(),

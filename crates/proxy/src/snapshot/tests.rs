@@ -297,3 +297,33 @@ fn a_silent_control_plane_is_not_waited_for_for_ever() {
     fixture.settle();
     assert!(fixture.snapshot.is_warm());
 }
+
+#[test]
+fn a_host_that_passes_its_checks_stays_though_discovery_has_lost_it() {
+    let check = "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]";
+    for (ignores, expected) in [(false, "hosts 10.0.0.1:2 10.0.0.1:1"), (true, "hosts 10.0.0.1:2")]
+    {
+        let mut fixture = Fixture::new();
+        let cluster = EDS.replace(
+            "type: EDS,",
+            &format!("type: EDS, ignore_health_on_host_removal: {ignores}, {check},"),
+        );
+        fixture.apply(ResourceKind::Cluster, &[("c", &cluster)]);
+        fixture.apply(ResourceKind::Endpoints, &[("c", &endpoints(&[1, 2]))]);
+        let effects = fixture.snapshot.settle(fixture.now);
+        let [task] = &effects.health[..] else { panic!("{:?}", effects.health) };
+        assert!(task.hosts.hosts.iter().all(|host| host.active_check_failed()), "not yet healthy");
+        assert!(!fixture.snapshot.is_warm(), "before every host has been checked");
+        fixture.snapshot.health_checked("c");
+        assert!(fixture.snapshot.is_warm());
+        let gone = Arc::clone(&task.hosts.hosts[0]);
+        gone.set_active_check_failed(false);
+        fixture.apply(ResourceKind::Endpoints, &[("c", &endpoints(&[2]))]);
+        assert_eq!(fixture.settle(), [expected]);
+        if !ignores {
+            gone.set_active_check_failed(true);
+            fixture.snapshot.host_failed("c");
+            assert_eq!(fixture.settle(), ["hosts 10.0.0.1:2"]);
+        }
+    }
+}

@@ -38,6 +38,7 @@ crate::stat_set! {
         UPSTREAM_RQ_CANCELLED = counter "upstream_rq_cancelled",
         UPSTREAM_RQ_TIMEOUT = counter "upstream_rq_timeout",
         UPSTREAM_RQ_PER_TRY_TIMEOUT = counter "upstream_rq_per_try_timeout",
+        UPSTREAM_RQ_PER_TRY_IDLE_TIMEOUT = counter "upstream_rq_per_try_idle_timeout",
         UPSTREAM_RQ_RX_RESET = counter "upstream_rq_rx_reset",
         UPSTREAM_RQ_TX_RESET = counter "upstream_rq_tx_reset",
         UPSTREAM_RQ_RETRY = counter "upstream_rq_retry",
