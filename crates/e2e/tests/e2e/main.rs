@@ -12,6 +12,7 @@ mod h2_hostile;
 mod h2_hostile_upstream;
 mod h2_inputs;
 mod health_checks;
+mod http1_beside_envoy;
 mod http1_inputs;
 mod mesh_faults;
 mod mesh_security;
