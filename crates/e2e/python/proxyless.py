@@ -1,10 +1,11 @@
-"""gRPC without a proxy: a server that says its name, and a client that finds servers by xDS.
+"""gRPC without a proxy, or with one that it knows nothing of: a server that says its name, and a client of such servers.
 
     proxyless.py server NAME      prints `listening ADDRESS` and serves until it is killed, on PORT if there is one
     proxyless.py client TARGET    for each line `COUNT` on its input makes that many calls, one after the other, and
                                   prints who answered: `{"v1": 92, "v2": 8}`; a call that fails counts as its status
 
-The client's bootstrap is the file that `GRPC_XDS_BOOTSTRAP` names. Messages are plain bytes.
+A TARGET of xds:/// needs a bootstrap, the file that `GRPC_XDS_BOOTSTRAP` names. With `PROXYLESS_TUNNELS` in the environment the
+client goes through the HTTP proxy that the environment names. Messages are plain bytes.
 """
 
 import collections
@@ -31,8 +32,9 @@ def serve(name):
 
 
 def call(target):
-    # A proxy named by the environment is not the one under test.
-    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    # A proxy that the environment names is used only where it is the one under test.
+    tunnels = int("PROXYLESS_TUNNELS" in os.environ)
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", tunnels)]) as channel:
         who = channel.unary_unary(METHOD)
         for line in sys.stdin:
             answers = collections.Counter()

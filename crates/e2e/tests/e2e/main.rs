@@ -6,6 +6,7 @@ mod drain;
 mod file_config;
 mod grpc;
 mod grpc_answers;
+mod grpc_mesh;
 mod h2_frames;
 mod h2_h2spec;
 mod h2_hostile;

@@ -19,7 +19,8 @@ use crate::one_mesh_at_a_time;
 /// Calls by which weights are judged.
 const CALLS: u32 = 400;
 
-fn script(arguments: &[&str]) -> Result<Command> {
+/// The client and server in Python.
+pub fn script(arguments: &[&str]) -> Result<Command> {
     let mut python = Command::new(interpreter().context("grpcio is not installed")?);
     python.arg(binaries::root().join("crates/e2e/python/proxyless.py")).args(arguments);
     python.env("PYTHONDONTWRITEBYTECODE", "1");
@@ -39,16 +40,17 @@ fn server(name: &str, folder: &Path) -> Result<(Process, SocketAddr)> {
 }
 
 /// A running client with one channel, which calls when it is told to.
-struct Client {
+pub struct Client {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Client {
-    fn start(target: &str, bootstrap: &Path) -> Result<Self> {
+    /// A client of `target`; one of xds:/// reads `bootstrap`.
+    pub fn start(target: &str, bootstrap: Option<&Path>) -> Result<Self> {
         let mut command = script(&["client", target])?;
-        command.env("GRPC_XDS_BOOTSTRAP", bootstrap);
+        command.envs(bootstrap.map(|file| ("GRPC_XDS_BOOTSTRAP", file)));
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let input = process.stdin.take().context("no input")?;
         let output = BufReader::new(process.stdout.take().context("no output")?);
@@ -56,7 +58,7 @@ impl Client {
     }
 
     /// Who answered so many calls.
-    fn call(&mut self, count: u32) -> Result<BTreeMap<String, u32>> {
+    pub fn call(&mut self, count: u32) -> Result<BTreeMap<String, u32>> {
         writeln!(self.input, "{count}")?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
@@ -124,7 +126,7 @@ fn grpcio_keeps_to_weights_without_a_proxy() -> Result<()> {
 
     let targets = ["who.default.svc.cluster.local:9080", "who:9080"];
     for target in targets {
-        let mut client = Client::start(&format!("xds:///{target}"), &bootstrap)?;
+        let mut client = Client::start(&format!("xds:///{target}"), Some(&bootstrap))?;
         let counts = client.call(CALLS)?;
         // Four standard deviations of 400 draws at 3/4.
         let v1 = counts.get("v1").copied().unwrap_or_default();
@@ -132,7 +134,7 @@ fn grpcio_keeps_to_weights_without_a_proxy() -> Result<()> {
         ensure!(counts.values().sum::<u32>() == v1 + counts["v2"], "{target}: {counts:?}");
     }
 
-    let mut client = Client::start("xds:///who:9080", &bootstrap)?;
+    let mut client = Client::start("xds:///who:9080", Some(&bootstrap))?;
     ensure!(client.call(40)?.len() == 2, "both answer");
     mesh.edit("who.yaml", "weight: 75", "weight: 0")?;
     wait_until("an edited weight to reach a client that runs", || {
