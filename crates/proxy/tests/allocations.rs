@@ -8,11 +8,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use codec::event::{Decoded, Event};
 use codec::headers::{Fields, RequestHead, ResponseHead};
 use codec::http2;
+use identity::chain::TrustRoots;
+use identity::tls::{Certificate, ClientOptions, ServerOptions, Validation};
+use identity::{CertificateAuthority, CertificateRequest, PrivateKey};
 use proxy::access_log::sink::{BufferOptions, Destination, Sinks};
 use proxy::access_log::{Environment, Format, Layout as LogLayout, Log};
 use proxy::http::config::{HttpConnectionManager, RouteSource};
@@ -20,6 +23,7 @@ use proxy::http::stats::HttpBlocks;
 use proxy::listener::config::{FilterChain, ListenAddress, ListenerConfig, TerminalFilter};
 use proxy::listener::filter_chain::FilterChainIndex;
 use proxy::network::downstream::Downstream;
+use proxy::network::tls::session::TlsSession;
 use proxy::route_table::config::{
     Criteria, PathMatch, RouteConfig, TableConfig, VirtualHostConfig,
 };
@@ -306,6 +310,62 @@ fn a_call_from_http2_to_http2_allocates_nothing() {
     assert_eq!(allocations_of(round), 0);
     worker.mailbox.send(Message::Shutdown);
     worker.join();
+}
+
+/// Two ends of TLS with the handshake behind them: the server's, and its client.
+fn tls() -> (TlsSession, TlsSession) {
+    let now = SystemTime::now();
+    let ca = CertificateAuthority::self_signed("test", now).unwrap();
+    let key = PrivateKey::generate().unwrap();
+    let request = CertificateRequest::of_own_key(&key).unwrap();
+    let issued = ca.issue_server(&request, &["a.example"], Duration::from_secs(60), now).unwrap();
+    let certificate = Certificate::from_pem(&issued.certificates.concat(), &key.to_pem()).unwrap();
+    let server = ServerOptions { certificates: vec![certificate], ..ServerOptions::default() };
+    let roots = Some(TrustRoots::from_pem(ca.root_pem()).unwrap());
+    let validation = Validation { roots, ..Validation::default() };
+    let client = ClientOptions { validation, ..ClientOptions::default() };
+    let mut server = TlsSession::server(identity::tls::server_config(&server).unwrap()).unwrap();
+    let client = identity::tls::client_config(&client).unwrap();
+    let mut client = TlsSession::client(client, "a.example".try_into().unwrap()).unwrap();
+    let (mut to_server, mut to_client, mut heard) = (Vec::new(), Vec::new(), Vec::new());
+    client.open(&mut [], &mut heard, &mut to_server).unwrap();
+    while !to_server.is_empty() || !to_client.is_empty() {
+        server.open(&mut std::mem::take(&mut to_server), &mut heard, &mut to_client).unwrap();
+        client.open(&mut std::mem::take(&mut to_client), &mut heard, &mut to_server).unwrap();
+    }
+    assert!(!server.is_handshaking() && !client.is_handshaking());
+    (server, client)
+}
+
+/// What rustls allocates for a record: one that comes in, and one that it makes before it is copied to where it is wanted.
+const TLS_ALLOCATIONS: (u64, u64) = (1, 1);
+
+#[test]
+fn a_request_and_its_answer_by_tls_allocate_what_rustls_needs() {
+    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap();
+    let (mut server, mut client) = tls();
+    let mut records = vec![0; TlsSession::sealed_len(1024)];
+    let (mut plaintext, mut replies) = (Vec::new(), Vec::new());
+    let counted = |act: &mut dyn FnMut()| {
+        let before = ALLOCATOR.0.load(Ordering::Relaxed);
+        COUNTS_HERE.with(|here| here.set(true));
+        act();
+        COUNTS_HERE.with(|here| here.set(false));
+        ALLOCATOR.0.load(Ordering::Relaxed) - before
+    };
+    for round in 0..300 {
+        let len = client.seal(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", &mut records).unwrap();
+        plaintext.clear();
+        let opening = counted(&mut || {
+            server.open(&mut records[..len], &mut plaintext, &mut replies).unwrap();
+        });
+        let mut len = 0;
+        let sealing = counted(&mut || len = server.seal(&[b'x'; 1024], &mut records).unwrap());
+        plaintext.clear();
+        client.open(&mut records[..len], &mut plaintext, &mut replies).unwrap();
+        assert!(plaintext.len() == 1024 && replies.is_empty());
+        assert!(round < 100 || (opening, sealing) == TLS_ALLOCATIONS, "{opening}, {sealing}");
+    }
 }
 
 #[test]
