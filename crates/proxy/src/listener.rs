@@ -48,6 +48,8 @@ pub struct ActiveListener {
     pub draining: bool,
     socket: Option<ListenSocket>,
     local: Option<SocketAddr>,
+    /// The process is out of descriptors or memory: said once, not with every attempt.
+    accept_pauses: bool,
     timer: TimerHandle,
 }
 
@@ -127,6 +129,7 @@ impl Worker {
             draining: false,
             socket: None,
             local: None,
+            accept_pauses: false,
             timer: TimerHandle::default(),
             config,
         };
@@ -168,6 +171,9 @@ impl Worker {
         let Some(socket) = &listener.socket else { return false };
         match socket.accept() {
             Ok((socket, peer)) => {
+                if std::mem::take(&mut listener.accept_pauses) {
+                    tracing::info!(listener = %listener.config.name, "accepting goes on");
+                }
                 let local = listener.local;
                 self.new_connection(key, socket, peer, local);
                 true
@@ -177,7 +183,10 @@ impl Worker {
                 io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => true,
                 _ => {
                     // EMFILE, ENFILE, ENOBUFS, ENOMEM: the backlog keeps the connections until there is room again.
-                    tracing::warn!(listener = %listener.config.name, %error, "accepting pauses");
+                    if !std::mem::replace(&mut listener.accept_pauses, true) {
+                        let listener = &listener.config.name;
+                        tracing::warn!(%listener, %error, "accepting pauses; connections wait");
+                    }
                     let deadline = self.clock.after(Some(EXHAUSTED_PAUSE));
                     self.wheel.arm(&mut listener.timer, Owner::Listener(key).token(), deadline);
                     false

@@ -138,6 +138,7 @@ const ROWS: &[Row] = &[
     row("REQUESTED_SERVER_NAME", ServerName, server_name),
     row("DOWNSTREAM_TLS_VERSION", Bare, |r, _, out| text(tls(r)?.version, out)),
     row("DOWNSTREAM_TLS_CIPHER", Bare, |r, _, out| text(tls(r)?.cipher, out)),
+    row("DOWNSTREAM_TLS_GROUP", Bare, |r, _, out| text(tls(r)?.curve, out)),
     row("DOWNSTREAM_PEER_URI_SAN", Bare, |r, _, out| list(&peer(r)?.uri_sans, out)),
     row("DOWNSTREAM_PEER_DNS_SAN", Bare, |r, _, out| list(&peer(r)?.dns_sans, out)),
     row("DOWNSTREAM_PEER_IP_SAN", Bare, |r, _, out| list(&peer(r)?.ip_sans, out)),
@@ -146,6 +147,16 @@ const ROWS: &[Row] = &[
     row("DOWNSTREAM_PEER_ISSUER", Bare, |r, _, out| text(&peer(r)?.issuer, out)),
     row("DOWNSTREAM_PEER_SERIAL", Bare, |r, _, out| text(&peer(r)?.serial, out)),
     row("DOWNSTREAM_PEER_FINGERPRINT_256", Bare, |r, _, out| text(&peer(r)?.fingerprint_256, out)),
+    row("DOWNSTREAM_PEER_FINGERPRINT_1", Bare, |r, _, out| text(&chain(tls(r)?).next()?.sha1, out)),
+    row("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", Bare, |r, _, out| {
+        list(&chain(tls(r)?).map(|it| it.sha1).collect::<Vec<_>>(), out)
+    }),
+    row("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", Bare, |r, _, out| {
+        list(&chain(tls(r)?).map(|it| it.sha256).collect::<Vec<_>>(), out)
+    }),
+    row("DOWNSTREAM_PEER_CHAIN_SERIALS", Bare, |r, _, out| {
+        list(&chain(tls(r)?).map(|it| it.serial).collect::<Vec<_>>(), out)
+    }),
     row("DOWNSTREAM_PEER_CERT", Bare, |r, _, out| certificate(tls(r)?, out)),
     row("DOWNSTREAM_PEER_CERT_V_START", Time, |r, a, out| {
         time(a, seconds(peer(r)?.not_before), out)
@@ -162,6 +173,7 @@ const ROWS: &[Row] = &[
     }),
     row("UPSTREAM_TLS_VERSION", Bare, |r, _, out| text(upstream_tls(r)?.version, out)),
     row("UPSTREAM_TLS_CIPHER", Bare, |r, _, out| text(upstream_tls(r)?.cipher, out)),
+    row("UPSTREAM_TLS_GROUP", Bare, |r, _, out| text(upstream_tls(r)?.curve, out)),
     row("UPSTREAM_PEER_URI_SAN", Bare, |r, _, out| list(&upstream_peer(r)?.uri_sans, out)),
     row("UPSTREAM_PEER_DNS_SAN", Bare, |r, _, out| list(&upstream_peer(r)?.dns_sans, out)),
     row("UPSTREAM_PEER_IP_SAN", Bare, |r, _, out| list(&upstream_peer(r)?.ip_sans, out)),
@@ -245,14 +257,8 @@ pub const UNSUPPORTED: &[(&str, &str)] = &[
     ("DOWNSTREAM_PEER_OTHERNAME_SAN", NOT_KEPT),
     ("DOWNSTREAM_PEER_ISSUER_SERIAL", NOT_KEPT),
     ("DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256", NOT_KEPT),
-    ("DOWNSTREAM_PEER_FINGERPRINT_1", "SHA-1 is not computed; use DOWNSTREAM_PEER_FINGERPRINT_256"),
-    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", "SHA-1 is not computed"),
-    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", NOT_KEPT),
-    ("DOWNSTREAM_PEER_CHAIN_SERIALS", NOT_KEPT),
     ("DOWNSTREAM_TLS_SESSION_ID", NOT_KEPT),
-    ("DOWNSTREAM_TLS_GROUP", NOT_KEPT),
     ("UPSTREAM_TLS_SESSION_ID", NOT_KEPT),
-    ("UPSTREAM_TLS_GROUP", NOT_KEPT),
     ("TLS_JA3_FINGERPRINT", NOT_KEPT),
     ("TLS_JA4_FINGERPRINT", NOT_KEPT),
     ("FILTER_STATE", "filter state has no names here"),

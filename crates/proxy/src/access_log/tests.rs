@@ -118,6 +118,7 @@ fn downstream() -> ConnectionInfo {
         tls: Some(Arc::new(TlsInfo {
             version: "TLSv1.3",
             cipher: "TLS_AES_256_GCM_SHA384",
+            curve: "X25519MLKEM768",
             peer: Some(peer),
             peer_chain: vec![vec![0xFF; 50].into()],
             ..TlsInfo::default()
@@ -148,6 +149,7 @@ fn operators_print_what_envoy_prints() {
         ("%EMIT_TIME%", "2026-11-21T14:16:04.322Z"),
         ("%DURATION%", "15"),
         ("%REQUEST_DURATION%", "1"),
+        ("%DOWNSTREAM_TLS_GROUP% %UPSTREAM_TLS_GROUP%", "X25519MLKEM768 -"),
         ("%REQUEST_TX_DURATION%", "3"),
         ("%RESPONSE_DURATION%", "10"),
         ("%RESPONSE_TX_DURATION%", "5"),
@@ -484,4 +486,25 @@ fn a_full_disk_costs_lines_and_is_counted() {
 fn an_unopenable_file_is_an_error() {
     let sinks = Sinks::new(BufferOptions::default(), telemetry::stats::Registry::new());
     assert!(sinks.open(&Destination::File("/nonexistent/x/y".into())).is_err());
+}
+
+/// Fingerprints and serial numbers as `openssl x509 -fingerprint -serial` has them.
+#[test]
+fn a_presented_chain_is_told_certificate_by_certificate() {
+    let now = std::time::SystemTime::now();
+    let ca = identity::CertificateAuthority::self_signed("td", now).unwrap();
+    let root = identity::CertificateInfo::parse_pem(ca.root_pem()).unwrap();
+    let der = identity::certificate::decode_pem(ca.root_pem()).unwrap();
+    let tls = TlsInfo { peer_chain: vec![der[0].clone(), der[0].clone()], ..TlsInfo::default() };
+    let mut stream = Stream::new();
+    let connection = ConnectionInfo { tls: Some(Arc::new(tls)), ..downstream() };
+    stream.info.connection = Some(Rc::new(connection));
+    for (operator, one) in [
+        ("%DOWNSTREAM_PEER_CHAIN_SERIALS%", &root.serial),
+        ("%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%", &root.sha256),
+        ("%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1%", &root.sha1),
+    ] {
+        assert_eq!(stream.line(operator), format!("{one},{one}"), "{operator}");
+    }
+    assert_eq!(stream.line("%DOWNSTREAM_PEER_FINGERPRINT_1%"), root.sha1);
 }

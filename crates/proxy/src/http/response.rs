@@ -23,8 +23,9 @@ impl Worker {
     /// A response's head is in `stream.response`: it passes the filters to the client.
     pub(crate) fn respond_head(&mut self, key: Key<Box<Stream>>, end_stream: bool) {
         let Some(stream) = self.streams.get_mut(key) else { return };
+        let stream = &mut **stream;
         stream.info.response_code = stream.response.status;
-        if let Some(route) = stream.info.route.take() {
+        if let Some(route) = &stream.info.route {
             let cx = MutationContext {
                 worker: self.cx.index,
                 now_ns: self.clock.now_ns(),
@@ -36,7 +37,6 @@ impl Worker {
                 cx,
                 &mut self.mutation_scratch,
             );
-            stream.info.route = Some(route);
         }
         if stream.chain.is_some() {
             self.filter_head(key, Direction::Encode, 0, end_stream);

@@ -254,6 +254,11 @@ pub(super) fn server_name(
     name.filter(|name| !name.is_empty()).map(|name| out.text(name))
 }
 
+/// What each certificate says that the peer presented, its own first; read when a log asks.
+pub(super) fn chain(tls: &TlsInfo) -> impl Iterator<Item = identity::CertificateInfo> {
+    tls.peer_chain.iter().filter_map(|der| identity::CertificateInfo::parse(der).ok())
+}
+
 /// The peer's certificate as PEM, percent-encoded.
 pub(super) fn certificate(tls: &TlsInfo, out: &mut Output<'_>) -> There {
     let der = tls.peer_chain.first()?;
