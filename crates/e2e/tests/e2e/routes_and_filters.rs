@@ -137,3 +137,23 @@ fn copies_of_requests_go_to_the_mirror_and_nobody_waits_for_them() -> Result<()>
     }
     Ok(())
 }
+
+#[test]
+fn an_attempt_that_falls_silent_is_given_up_and_made_again() -> Result<()> {
+    for engine in Engine::available() {
+        let upstream = Upstream::doing(|request| {
+            match request.header("x-envoy-attempt-count") == Some("1") {
+                true => e2e::Act::Stall,
+                false => e2e::Act::Answer(200, "again".to_owned()),
+            }
+        })?;
+        let route = "retry_policy: { retry_on: 5xx, num_retries: 1, per_try_idle_timeout: 0.2s }";
+        let bootstrap = http_proxy_with(upstream.port(), route, "")
+            .replace("domains:", "include_request_attempt_count: true\n              domains:");
+        let proxy = Proxy::start_engine(engine, &bootstrap)?;
+        assert_eq!(proxy.connect("entrance")?.get("a", "/")?.text(), "again", "{engine:?}");
+        let idle = proxy.stat("cluster.backend.upstream_rq_per_try_idle_timeout")?;
+        assert_eq!(idle, Some(1), "{engine:?}");
+    }
+    Ok(())
+}

@@ -117,7 +117,7 @@ impl File {
             return Err(Unread::Problems(vec![Problem::new("", "the schema has no responses")]));
         };
         let loaded =
-            api::text::load(&self.schema, descriptor, &Sources::one(&*self.source.path, &text));
+            api::text::load(&self.schema, descriptor, &Sources::one(&self.source.path, &text));
         let problems = loaded.all_problems();
         if !problems.is_empty() {
             return Err(Unread::Problems(problems));

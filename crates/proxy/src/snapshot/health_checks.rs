@@ -111,7 +111,7 @@ fn http_probe(cx: &mut Compile<'_>, cluster: &str, message: &HttpHealthCheck) ->
     }
     let receive = cx.each("receive", &message.receive, payload);
     let expected = match message.expected_statuses.as_slice() {
-        [] => vec![200..201],
+        [] => std::iter::once(200..201).collect(),
         ranges => cx.each("expected_statuses", ranges, statuses),
     };
     let service = match &message.service_name_matcher {
