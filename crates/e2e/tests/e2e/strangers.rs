@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use api::envoy::config::core::v3::Node;
@@ -13,6 +14,8 @@ use api::istio::v1::auth::istio_certificate_service_client::IstioCertificateServ
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use e2e::mesh::{Mesh, Plan};
+use identity::PrivateKey;
+use identity::token::{CONTROL_PLANE_AUDIENCE, TokenIssuer};
 use rcgen::{CertificateParams, KeyPair, SanType};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
@@ -73,6 +76,49 @@ fn nothing_is_given_without_a_good_token() -> Result<()> {
     }
     // The same door opens for who has the key.
     visitor.certificate(Some(&good), DETAILS)?;
+    Ok(())
+}
+
+/// Tokens that the mesh's own key has signed, and that are still not good: only what they say is wrong with them.
+#[test]
+fn a_good_signature_is_not_enough() -> Result<()> {
+    let _alone = one_mesh_at_a_time();
+    let key = PrivateKey::generate()?;
+    let issuer = TokenIssuer::new(key, "https://outrigger.local")?;
+    let plan = Plan::bookinfo()?;
+    // The mesh takes the key that it finds.
+    let pem: String = issuer.key_pem().lines().map(|line| format!("    {line}\n")).collect();
+    plan.write(
+        "token-key.yaml",
+        &format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{ name: outrigger-token-key, namespace: istio-system }}\n\
+             type: outrigger.dev/token-key\nstringData:\n  signing-key.pem: |\n{pem}"
+        ),
+    )?;
+    let mesh = plan.start()?;
+    let visitor = Visitor::new(&mesh)?;
+    let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+    let sign = |issuer: &TokenIssuer, audience: &str, from: SystemTime| {
+        issuer.issue("default", "bookinfo-details", audience, hour, from)
+    };
+    let other = TokenIssuer::new(PrivateKey::generate()?, "https://outrigger.local")?;
+    let elsewhere = TokenIssuer::from_pem(&issuer.key_pem(), "https://elsewhere")?;
+    let strangers = [
+        ("for another audience", sign(&issuer, "elsewhere", now)?),
+        ("expired", sign(&issuer, CONTROL_PLANE_AUDIENCE, now - 2 * hour)?),
+        ("of the future", sign(&issuer, CONTROL_PLANE_AUDIENCE, now + hour)?),
+        ("of another issuer", sign(&elsewhere, CONTROL_PLANE_AUDIENCE, now)?),
+        ("signed with another key", sign(&other, CONTROL_PLANE_AUDIENCE, now)?),
+    ];
+    for (who, token) in &strangers {
+        let status = visitor.certificate(Some(token), DETAILS).err();
+        let status = status.with_context(|| format!("a token {who} bought a certificate"))?;
+        assert_eq!(status.code(), Code::Unauthenticated, "{who}: {status}");
+        let status = visitor.subscribe(Some(token), "details-v1").err();
+        let status = status.with_context(|| format!("a token {who} got configuration"))?;
+        assert_eq!(status.code(), Code::Unauthenticated, "{who}: {status}");
+    }
+    visitor.certificate(Some(&sign(&issuer, CONTROL_PLANE_AUDIENCE, now)?), DETAILS)?;
     Ok(())
 }
 
