@@ -182,9 +182,6 @@ fn settings(settings: &PolicySettings, path: &FieldPath, found: &mut Findings) {
         }
         if let Some(locality) = &balancer.locality {
             let path = path.clone().field("localityLbSetting");
-            found.add_if(locality.enabled == Some(false), &path, "enabled");
-            found.add_if(!locality.distribute.is_empty(), &path, "distribute");
-            found.add_if(!locality.failover.is_empty(), &path, "failover");
             found.add_if(!locality.failover_priority.is_empty(), &path, "failoverPriority");
         }
         found.add_if(balancer.zone_aware.is_some(), &path, "zoneAwareLbSetting");

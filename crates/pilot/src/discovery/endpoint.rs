@@ -7,10 +7,10 @@ use xds::ResourceType;
 use super::origin::Translated;
 use super::view::ViewKey;
 use super::{Caches, Generator, nothing_of_proxy, nothing_of_view};
-use crate::model::instance::Locality;
 use crate::model::service::{Host, Resolution};
 use crate::model::{Aspect, PushContext};
 use crate::networking::endpoints::{EndpointsKey, load_assignment};
+use crate::networking::locality::preference;
 use crate::networking::traffic_policy;
 
 pub(super) const GENERATOR: Generator = Generator {
@@ -42,14 +42,12 @@ fn of_host(
             let labels =
                 subset.and_then(|name| rules?.subset(name)).map(|subset| subset.labels.clone());
             let settings = traffic_policy::effective(rules, subset, cluster.port);
-            // Istio prefers near instances only where it can tell that they fail.
-            let near = settings.outlier_detection.is_some() && view.near != Locality::default();
             let key = EndpointsKey {
                 cluster: cluster.name().into(),
                 port_name: row.service.port(cluster.port)?.name.clone(),
                 labels: labels.unwrap_or_default(),
                 instances: row.instances.clone(),
-                near: near.then(|| view.near.clone()),
+                preference: preference(&settings, &context.mesh.locality_lb, &view.near),
             };
             caches
                 .endpoints

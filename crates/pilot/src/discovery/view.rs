@@ -28,7 +28,7 @@ pub struct ViewKey {
     pub labels: BTreeMap<String, String>,
     /// What they can load.
     pub capabilities: Capabilities,
-    /// Where they are; empty if near instances do not come first anywhere.
+    /// Where they are: empty where nobody said.
     pub near: Locality,
 }
 
@@ -53,11 +53,7 @@ impl ViewKey {
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
             capabilities: proxy.capabilities,
-            near: if context.mesh.locality_failover {
-                proxy.locality.clone()
-            } else {
-                Locality::default()
-            },
+            near: proxy.locality.clone(),
         }
     }
 

@@ -7,7 +7,7 @@ use resources::kinds::core::config_map::ConfigMap;
 pub use resources::kinds::mesh::mesh_config::{AccessLogEncoding, CONFIG_MAP, PathNormalization};
 use resources::kinds::mesh::mesh_config::{KEY, MeshConfig as Written};
 use resources::terms::export::ExportTo;
-use resources::terms::traffic_policy::H2Upgrade;
+use resources::terms::traffic_policy::{H2Upgrade, LocalityLb};
 
 /// Istio's own default is no access log; every profile that people try first switches it on, and so do we where nobody
 /// configured the mesh.
@@ -50,8 +50,8 @@ pub struct MeshConfig {
     pub virtual_service_export: ExportTo,
     /// Who sees a DestinationRule that does not say.
     pub destination_rule_export: ExportTo,
-    /// Whether endpoints near a client are preferred where outliers are detected.
-    pub locality_failover: bool,
+    /// How requests keep to localities where no rule says.
+    pub locality_lb: LocalityLb,
 }
 
 impl Default for MeshConfig {
@@ -95,7 +95,7 @@ impl MeshConfig {
             service_export: export(&written.default_service_export_to),
             virtual_service_export: export(&written.default_virtual_service_export_to),
             destination_rule_export: export(&written.default_destination_rule_export_to),
-            locality_failover: written.locality_lb_setting.enabled != Some(false),
+            locality_lb: written.locality_lb_setting.clone(),
         }
     }
 }

@@ -102,7 +102,7 @@ pub fn outbound(key: &ClusterKey) -> Option<Cluster> {
         }
     }
     let version = key.version(&settings, port);
-    traffic_policy::apply(&mut cluster, &settings, version, key.mesh.connect_timeout);
+    traffic_policy::apply(&mut cluster, &settings, version, &key.mesh);
     secure(&mut cluster, key, port, version, settings.tls.as_ref());
     Some(cluster)
 }

@@ -8,6 +8,7 @@ use api::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
 };
 
+use super::locality::Preference;
 use super::values::{number, pipe_address, socket_address, text_struct};
 use crate::model::instance::{Health, Instance, Instances, Locality};
 use crate::model::interned::Interned;
@@ -23,8 +24,8 @@ pub struct EndpointsKey {
     pub labels: BTreeMap<String, String>,
     /// The service's instances.
     pub instances: Interned<Instances>,
-    /// Where the client is, if near instances come first.
-    pub near: Option<Locality>,
+    /// Which instances the client prefers, if it does.
+    pub preference: Option<Preference>,
 }
 
 /// The load assignment: instances that should get requests, by locality.
@@ -33,18 +34,26 @@ pub fn load_assignment(key: &EndpointsKey) -> ClusterLoadAssignment {
     for instance in key.instances.iter().filter(|instance| is_chosen(key, instance)) {
         by_locality.entry(&instance.locality).or_default().push(instance);
     }
-    let priorities = priorities(key.near.as_ref(), by_locality.keys().copied());
+    let weights: Vec<(&Locality, u32)> = by_locality
+        .iter()
+        .map(|(at, instances)| (*at, instances.iter().map(|one| one.weight.max(1)).sum()))
+        .collect();
+    let priorities = priorities(key.preference.as_ref(), by_locality.keys().copied());
+    let weight = |locality: &Locality| {
+        let own = weights.iter().find(|(at, _)| *at == locality).map_or(1, |(_, own)| *own);
+        key.preference.as_ref().map_or(own, |wanted| wanted.weight(locality, own, &weights))
+    };
     let endpoints = by_locality
         .into_iter()
-        .map(|(locality, instances)| LocalityLbEndpoints {
-            // gRPC refuses endpoints without one; an empty one means the same as none to Envoy.
-            locality: Some(envoy_locality(locality)),
-            load_balancing_weight: number(
-                instances.iter().map(|instance| instance.weight.max(1)).sum(),
-            ),
-            priority: priorities.get(locality).copied().unwrap_or_default(),
-            lb_endpoints: instances.into_iter().map(|instance| endpoint(key, instance)).collect(),
-            ..Default::default()
+        .filter_map(|(locality, instances)| {
+            Some(LocalityLbEndpoints {
+                // gRPC refuses endpoints without one; an empty one means the same as none to Envoy.
+                locality: Some(envoy_locality(locality)),
+                load_balancing_weight: number(weight(locality)),
+                priority: *priorities.get(locality)?,
+                lb_endpoints: instances.into_iter().map(|one| endpoint(key, one)).collect(),
+                ..Default::default()
+            })
         })
         .collect();
     ClusterLoadAssignment { cluster_name: key.cluster.to_string(), endpoints, ..Default::default() }
@@ -56,23 +65,16 @@ fn is_chosen(key: &EndpointsKey, instance: &Instance) -> bool {
         && key.labels.iter().all(|(label, value)| instance.labels.get(label) == Some(value))
 }
 
-/// Same subzone, same zone, same region, elsewhere; without gaps, as Envoy wants them.
+/// By distance, without gaps, as Envoy wants them. Localities that get nothing have none.
 fn priorities<'a>(
-    near: Option<&Locality>,
+    preference: Option<&Preference>,
     localities: impl Iterator<Item = &'a Locality>,
 ) -> BTreeMap<&'a Locality, u32> {
-    let Some(near) = near else { return BTreeMap::new() };
-    let distance = |locality: &Locality| {
-        if locality.region != near.region {
-            3
-        } else if locality.zone != near.zone {
-            2
-        } else {
-            u32::from(locality.subzone != near.subzone)
-        }
+    let Some(wanted) = preference else {
+        return localities.map(|locality| (locality, 0)).collect();
     };
     let distances: BTreeMap<&Locality, u32> =
-        localities.map(|locality| (locality, distance(locality))).collect();
+        localities.filter_map(|locality| Some((locality, wanted.distance(locality)?))).collect();
     let mut used: Vec<u32> = distances.values().copied().collect();
     used.sort_unstable();
     used.dedup();

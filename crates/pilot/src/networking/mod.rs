@@ -12,6 +12,7 @@ pub mod endpoints;
 pub mod filters;
 pub mod gateway;
 pub mod inbound;
+pub mod locality;
 pub mod outbound;
 pub mod proxyless;
 pub mod relay;

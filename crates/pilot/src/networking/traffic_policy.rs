@@ -1,10 +1,9 @@
 //! A DestinationRule's policy on a cluster: breakers, load balancing, outliers, connections.
 
-use std::time::Duration;
-
 use api::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
     circuit_breakers::Thresholds, cluster::CommonLbConfig, cluster::LbPolicy,
+    cluster::common_lb_config::LocalityConfigSpecifier,
 };
 use api::envoy::config::core::v3::TcpKeepalive;
 use api::envoy::r#type::v3::Percent;
@@ -13,9 +12,11 @@ use resources::terms::traffic_policy::{
 };
 
 use super::encoding::pack;
+use super::locality::is_by_weight;
 use super::upstream_protocol::{self, HTTP_OPTIONS, HttpVersion};
 use super::values::{duration, number};
 use crate::model::destination_rule::DestinationRules;
+use crate::model::mesh::MeshConfig;
 
 /// The settings of a port of a subset: the subset's over the rule's, setting by setting; settings of the port replace
 /// those for every port whole.
@@ -51,26 +52,22 @@ pub fn apply(
     cluster: &mut Cluster,
     settings: &PolicySettings,
     version: HttpVersion,
-    connect_timeout: Duration,
+    mesh: &MeshConfig,
 ) {
     let pool = settings.connection_pool.as_ref();
     cluster.connect_timeout = Some(duration(
         pool.and_then(|pool| pool.tcp.as_ref())
             .and_then(|tcp| tcp.connect_timeout)
-            .unwrap_or(connect_timeout),
+            .unwrap_or(mesh.connect_timeout),
     ));
     cluster.circuit_breakers =
         Some(CircuitBreakers { thresholds: vec![thresholds(pool)], ..Default::default() });
     cluster.lb_policy = lb_policy(settings) as i32;
     if let Some(outliers) = &settings.outlier_detection {
         cluster.outlier_detection = Some(outlier_detection(outliers));
-        if let Some(percent) = outliers.min_health_percent {
-            cluster.common_lb_config = Some(CommonLbConfig {
-                healthy_panic_threshold: Some(Percent { value: f64::from(percent) }),
-                ..Default::default()
-            });
-        }
     }
+    let common = common_lb(settings, mesh);
+    cluster.common_lb_config = (common != CommonLbConfig::default()).then_some(common);
     if let Some(keepalive) =
         pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.tcp_keepalive.as_ref())
     {
@@ -87,6 +84,18 @@ pub fn apply(
     }
     if let Some(options) = upstream_protocol::options(pool, version) {
         cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&options));
+    }
+}
+
+fn common_lb(settings: &PolicySettings, mesh: &MeshConfig) -> CommonLbConfig {
+    let outliers = settings.outlier_detection.as_ref();
+    let by_weight = || LocalityConfigSpecifier::LocalityWeightedLbConfig(Default::default());
+    CommonLbConfig {
+        healthy_panic_threshold: outliers
+            .and_then(|outliers| outliers.min_health_percent)
+            .map(|percent| Percent { value: f64::from(percent) }),
+        locality_config_specifier: is_by_weight(settings, &mesh.locality_lb).then(by_weight),
+        ..Default::default()
     }
 }
 
