@@ -4,6 +4,7 @@ mod bookinfo;
 mod bootstrap;
 mod drain;
 mod file_config;
+mod formats;
 mod grpc;
 mod grpc_answers;
 mod grpc_mesh;
