@@ -1,6 +1,6 @@
 """gRPC as grpcio has it: the service of the interop tests, and a client that tries everything on it.
 
-    interop.py server                   prints `listening ADDRESS` and serves until it is killed
+    interop.py server [PORT]            prints `listening ADDRESS` and serves until it is killed
     interop.py client ADDRESS [CASE..]  prints a line a case; exits with 1 if one failed
     interop.py download ADDRESS COUNT SIZE   reads one long stream and prints its bytes
 
@@ -111,10 +111,10 @@ def end(context, asked):
         context.abort(known[code], asked.get("x-message-bin", b"").decode())
 
 
-def serve():
+def serve(port="0"):
     server = grpc.server(futures.ThreadPoolExecutor(64), options=OPTIONS)
     server.add_generic_rpc_handlers((Service().handlers(),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     print(f"listening 127.0.0.1:{port}", flush=True)
     server.wait_for_termination()
@@ -353,7 +353,7 @@ def run_download(address, count, size):
 if __name__ == "__main__":
     command, arguments = sys.argv[1], sys.argv[2:]
     if command == "server":
-        serve()
+        serve(*arguments)
     elif command == "client":
         sys.exit(run_client(arguments[0], arguments[1:]))
     elif command == "download":

@@ -2,6 +2,7 @@
 
 mod bookinfo;
 mod bootstrap;
+mod documentation;
 mod drain;
 mod file_config;
 mod formats;

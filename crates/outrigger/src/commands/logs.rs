@@ -35,8 +35,8 @@ struct Arguments {
 const LOOK: Duration = Duration::from_millis(150);
 
 fn command() -> clap::Command {
-    let command = clap::Command::new("logs").about("Show what a workload and its sidecar wrote");
-    Arguments::augment_args(command)
+    Arguments::augment_args(clap::Command::new("logs"))
+        .about("Show what a workload and its sidecar wrote")
 }
 
 /// Shows the log file.

@@ -99,8 +99,9 @@ fn parse_level(text: &str) -> Result<Level, String> {
 }
 
 fn command() -> clap::Command {
-    let command = clap::Command::new("proxy").about("Run just the proxy, by an Envoy bootstrap");
-    Arguments::augment_args(command).disable_version_flag(true)
+    Arguments::augment_args(clap::Command::new("proxy"))
+        .about("Run just the proxy, by an Envoy bootstrap")
+        .disable_version_flag(true)
 }
 
 fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {

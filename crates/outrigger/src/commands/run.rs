@@ -89,9 +89,9 @@ struct Arguments {
 }
 
 fn command() -> clap::Command {
-    let about = "Run one application with its sidecar in a mesh, or a gateway";
     // `--version` is the workload's.
-    Arguments::augment_args(clap::Command::new("run").about(about).disable_version_flag(true))
+    Arguments::augment_args(clap::Command::new("run").disable_version_flag(true))
+        .about("Run one application with its sidecar in a mesh, or a gateway")
 }
 
 /// Runs until the application ends, or until this process is asked to.

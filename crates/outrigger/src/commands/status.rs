@@ -30,9 +30,8 @@ enum Output {
 }
 
 fn command() -> clap::Command {
-    let command = clap::Command::new("status")
-        .about("Show what runs where: workloads, addresses, configuration and certificates");
-    Arguments::augment_args(command)
+    Arguments::augment_args(clap::Command::new("status"))
+        .about("Show what runs where: workloads, addresses, configuration and certificates")
 }
 
 /// Asks the mesh and shows the answer.

@@ -47,8 +47,8 @@ enum Output {
 }
 
 fn command() -> clap::Command {
-    let command = clap::Command::new("token").about("Credentials for workloads on other machines");
-    Arguments::augment_args(command)
+    Arguments::augment_args(clap::Command::new("token"))
+        .about("Credentials for workloads on other machines")
 }
 
 /// Asks the mesh for a token.

@@ -70,10 +70,9 @@ fn level(text: &str) -> Result<Level, String> {
 }
 
 fn command() -> clap::Command {
-    let command = clap::Command::new("up").about(
+    Arguments::augment_args(clap::Command::new("up")).about(
         "Run a whole mesh from a directory of YAML: control plane, ingress gateway and workloads",
-    );
-    Arguments::augment_args(command)
+    )
 }
 
 /// Runs the mesh until it is told to stop.
