@@ -417,16 +417,7 @@ fn validation(
     let before = cx.problems.len();
     let mut validation = Validation::default();
     if let Some(source) = &value.trusted_ca {
-        cx.at("trusted_ca", |cx| {
-            let pem = cx.data(source).and_then(|bytes| text(cx, bytes));
-            let roots = pem.map(|pem| TrustRoots::from_pem(&pem));
-            let roots =
-                roots.and_then(|roots| roots.map_err(|error| cx.problem(error.to_string())).ok());
-            validation.roots = match file_name(Some(source)) {
-                Some(file) => roots.map(|roots| roots.from_file(file)),
-                None => roots,
-            };
-        });
+        validation.roots = cx.at("trusted_ca", |cx| roots(cx, source));
     }
     if let Some(source) = &value.crl {
         cx.at("crl", |cx| {
@@ -482,6 +473,15 @@ fn validation(
             )
         });
     (cx.problems.len() == before).then_some(validation)
+}
+
+fn roots(cx: &mut Compile<'_>, source: &DataSource) -> Option<TrustRoots> {
+    let pem = cx.data(source).and_then(|bytes| text(cx, bytes))?;
+    let roots = TrustRoots::from_pem(&pem).map_err(|error| cx.problem(error.to_string())).ok()?;
+    Some(match file_name(Some(source)) {
+        Some(file) => roots.from_file(file),
+        None => roots,
+    })
 }
 
 fn hash(cx: &mut Compile<'_>, bytes: Option<Vec<u8>>, expected: &str) -> Option<[u8; 32]> {

@@ -84,12 +84,16 @@ impl Worker {
             pool.available.push(key);
         }
         let has_more = !ends && (!stream.body.is_empty() || stream.request_ready);
+        let watches_silence = stream.router.per_try_idle.is_some();
         let at = self.upstreams.pools.get(connection.pool).map(|pool| pool.at);
         if let Some(cluster) = at.and_then(|at| self.upstreams.get(at)) {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_TOTAL);
             cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
         }
         self.mark_upstream(key);
+        if watches_silence {
+            self.arm_stream(stream_key);
+        }
         if is_raw {
             return self.tunnel_stands(stream_key, key);
         }
