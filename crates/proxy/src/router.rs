@@ -317,6 +317,9 @@ impl Worker {
     pub(crate) fn send_kept_body(&mut self, key: Key<Box<Stream>>, most: usize) -> usize {
         let room = self.host_room(key).min(most);
         let Some(stream) = self.streams.get_mut(key) else { return 0 };
+        if stream.router.request_sent {
+            return 0;
+        }
         let mut body = std::mem::take(&mut stream.body);
         let (sent, keeps) = (stream.router.body_sent, stream.router.keeps_body);
         let len = room.min(body.len() - sent);

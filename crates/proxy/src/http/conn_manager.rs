@@ -256,7 +256,8 @@ impl Worker {
                         self.downstream_reset(stream);
                     }
                 }
-                Event::Room { .. } | Event::PeerSettings => self.client_has_room(key),
+                Event::Room { stream: Some(stream) } => self.client_has_room_for(key, stream),
+                Event::Room { stream: None } | Event::PeerSettings => self.client_has_room(key),
                 Event::Pong | Event::GoAway => {}
                 Event::Error(error) => self.http_error(key, &error),
             }

@@ -132,7 +132,15 @@ impl Worker {
         }
     }
 
-    /// The client's window has opened, a stream's or the connection's: what waits goes on, each in turn.
+    /// The client's window for one stream has opened: what waits of it goes on. It keeps its place in the line.
+    pub(crate) fn client_has_room_for(&mut self, key: Key<Downstream>, id: StreamId) {
+        let Some(stream) = self.http_of(key).and_then(|http| http.streams.get(id)) else { return };
+        if self.streams.get(stream).is_some_and(|stream| stream.awaits_client) {
+            self.send_unsent(stream, usize::MAX);
+        }
+    }
+
+    /// The client's window for the connection has opened, or every stream's: what waits goes on, each in turn.
     pub(crate) fn client_has_room(&mut self, key: Key<Downstream>) {
         loop {
             let mut moved = 0;
@@ -187,7 +195,24 @@ impl Worker {
         len
     }
 
-    /// The host's window has opened, a stream's or the connection's: what waits goes on, each in turn.
+    /// The host's window for one stream has opened: what waits of it goes on. It keeps its place in the line.
+    pub(crate) fn host_has_room_for(&mut self, key: Key<UpstreamConnection>, id: StreamId) {
+        let Some(stream_key) = self.ups.get(key).and_then(|it| it.streams.get(id)) else { return };
+        if self.streams.get(stream_key).is_some_and(|stream| stream.router.awaits_host) {
+            self.send_kept_body(stream_key, usize::MAX);
+            self.resume_if_short(stream_key);
+        }
+    }
+
+    /// A client that was paused for what waits of its request is read from again once that is little.
+    fn resume_if_short(&mut self, stream_key: Key<Box<Stream>>) {
+        let waits = self.streams.get(stream_key).map_or(0, |stream| stream.body.len());
+        if waits <= PAUSE_ABOVE / 2 {
+            self.resume_request(stream_key);
+        }
+    }
+
+    /// The host's window for the connection has opened, or every stream's: what waits goes on, each in turn.
     pub(crate) fn host_has_room(&mut self, key: Key<UpstreamConnection>) {
         loop {
             let mut moved = 0;
@@ -207,10 +232,7 @@ impl Worker {
                 }
                 stream.router.awaits_host = false;
                 moved += self.send_kept_body(stream_key, QUANTUM);
-                let waits = self.streams.get(stream_key).map_or(0, |stream| stream.body.len());
-                if waits <= PAUSE_ABOVE / 2 {
-                    self.resume_request(stream_key);
-                }
+                self.resume_if_short(stream_key);
             }
             if moved == 0 {
                 return;

@@ -398,7 +398,8 @@ impl Worker {
                     self.upstream_reset(stream, key, reason);
                 }
             }
-            CodecEvent::Room { .. } => self.host_has_room(key),
+            CodecEvent::Room { stream: Some(stream) } => self.host_has_room_for(key, stream),
+            CodecEvent::Room { stream: None } => self.host_has_room(key),
             CodecEvent::PeerSettings => {
                 self.host_has_room(key);
                 self.connection_available(key);

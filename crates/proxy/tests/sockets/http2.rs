@@ -672,3 +672,47 @@ fn alpn_says_what_is_spoken() {
         assert_eq!(first.counter(&spoken), 1, "{agrees_to:?} {protocol:?}");
     }
 }
+
+/// Sends bodies of these lengths on their streams, each in turn as far as its window goes.
+fn upload_in_turns(client: &mut Client, mut left: Vec<(StreamId, usize)>) {
+    while !left.is_empty() {
+        let mut moved = 0;
+        for (stream, len) in &mut left {
+            let now = client.peer.codec.send_room(*stream).min(*len).min(10_000);
+            *len -= now;
+            moved += now;
+            let ends = *len == 0;
+            client.peer.write(|codec, out| codec.encode_data(*stream, &vec![b'x'; now], ends, out));
+        }
+        left.retain(|(_, len)| *len > 0);
+        if moved == 0 {
+            client.read_one();
+        }
+    }
+}
+
+#[test]
+fn uploads_that_wait_for_a_window_end_once() {
+    // What they wait for: the connection's window, which they share, or each for its own.
+    for initial_connection_window in [http2::RFC_WINDOW, 1 << 20] {
+        let options = http2::Options { initial_connection_window, ..http2::Options::default() };
+        let (engine, address) = to_http2(host_with(options, |_, host| {
+            serve_requests(host, |host, stream, _, body, _| {
+                host.answer(stream, 200, body.len().to_string().as_bytes());
+            });
+        }));
+        let mut client = Client::connect(address);
+        let bodies: Vec<_> = (0..8)
+            .map(|number| (client.open(&request("POST", "/upload"), false), 300_000 + number))
+            .collect();
+        upload_in_turns(&mut client, bodies.clone());
+        for (stream, len) in bodies {
+            let answer = client.answer(stream);
+            assert_eq!((answer.status, answer.reset), (200, None));
+            assert_eq!(answer.body, len.to_string().as_bytes());
+        }
+        assert_eq!(engine.counter("cluster.c.upstream_cx_total"), 1);
+        assert_eq!(engine.counter("cluster.c.upstream_cx_protocol_error"), 0);
+        assert_eq!(engine.counter("cluster.c.upstream_rq_200"), 8);
+    }
+}

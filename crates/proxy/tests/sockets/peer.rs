@@ -183,6 +183,12 @@ impl Client {
         &self.answers[&stream]
     }
 
+    /// Reads one event.
+    pub fn read_one(&mut self) {
+        let event = self.peer.next().expect("the connection goes on");
+        self.take(event);
+    }
+
     /// Reads until the connection ends.
     pub fn read_to_end(&mut self) {
         while let Some(event) = self.peer.next() {
