@@ -108,6 +108,7 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let code = runtime.block_on(async {
+        tokio::spawn(crate::memory::give_back());
         let membership = match &args.join {
             Some(file) => membership::join_remote(file, &args.wish()).await?,
             None => membership::join_local(&args.mesh.state_dir()?, &args.wish()).await?,

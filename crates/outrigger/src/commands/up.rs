@@ -100,5 +100,8 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     // The main future runs on this thread, which lives as long as the process: children die with the thread that
     // started them.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(up::run(options))
+    runtime.block_on(async {
+        tokio::spawn(crate::memory::give_back());
+        up::run(options).await
+    })
 }

@@ -47,6 +47,7 @@ impl Worker {
         stream.router.on_kept_connection = connection.has_answered;
         stream.router.request_at = connection.written() + connection.io.output.len() as u64;
         connection.requests += 1;
+        connection.count_request();
         if stream.info.attempt_count > 1
             && stream.request.fields.contains(names::X_ENVOY_ATTEMPT_COUNT)
         {
@@ -85,11 +86,6 @@ impl Worker {
         }
         let has_more = !ends && (!stream.body.is_empty() || stream.request_ready);
         let watches_silence = stream.router.per_try_idle.is_some();
-        let at = self.upstreams.pools.get(connection.pool).map(|pool| pool.at);
-        if let Some(cluster) = at.and_then(|at| self.upstreams.get(at)) {
-            cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_TOTAL);
-            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
-        }
         self.mark_upstream(key);
         if watches_silence {
             self.arm_stream(stream_key);
@@ -369,6 +365,14 @@ impl Worker {
         let pool = connection.pool;
         release(connection, priority, holds_retry);
         self.count_inactive(pool);
+    }
+
+    fn count_active(&mut self, pool: Key<super::pool::Pool>) {
+        let at = self.upstreams.pools.get(pool).map(|pool| pool.at);
+        if let Some(cluster) = at.and_then(|at| self.upstreams.get(at)) {
+            cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_TOTAL);
+            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
+        }
     }
 
     fn count_inactive(&mut self, pool: Key<super::pool::Pool>) {

@@ -657,6 +657,12 @@ impl UpstreamConnection {
         self.written + self.io.sent
     }
 
+    /// Counts a request that begins on it.
+    pub(super) fn count_request(&self) {
+        self.counters.inc(ClusterStat::UPSTREAM_RQ_TOTAL);
+        self.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
+    }
+
     /// Counts what was written, and what is buffered.
     #[inline]
     fn count_bytes(&mut self) {
