@@ -53,7 +53,7 @@ fn a_good_one_has_no_problems() {
 
 #[test]
 fn http2_and_grpc_are_told_of_as_envoy_has_it() {
-    let options = "hpack_table_size: 8192, max_concurrent_streams: 7, initial_stream_window_size: 65536, initial_connection_window_size: 1048576, allow_connect: true, max_outbound_frames: 100, max_outbound_control_frames: 10, max_consecutive_inbound_frames_with_empty_payload: 2, max_inbound_priority_frames_per_stream: 3, max_inbound_window_update_frames_per_data_frame_sent: 4, override_stream_error_on_invalid_http_message: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 20}, connection_idle_interval: 10s}, enable_huffman_encoding: false, disallow_obs_text: true, stream_reset_burst: 5, stream_reset_rate: 6";
+    let options = "hpack_table_size: 8192, max_concurrent_streams: 7, initial_stream_window_size: 65536, initial_connection_window_size: 1048576, allow_connect: true, max_outbound_frames: 100, max_outbound_control_frames: 10, max_consecutive_inbound_frames_with_empty_payload: 2, max_inbound_priority_frames_per_stream: 3, max_inbound_window_update_frames_per_data_frame_sent: 4, override_stream_error_on_invalid_http_message: true, connection_keepalive: {interval: 30s, timeout: 5s, interval_jitter: {value: 20}, connection_idle_interval: 10s}, enable_huffman_encoding: false, stream_reset_burst: 5, stream_reset_rate: 6";
     let explicit = |config: &str| {
         format!(
             "{{name: c, typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, {config}}}}}}}"
@@ -180,6 +180,10 @@ fn whatever_is_wrong_is_named_by_its_path() {
                 "{name: c, http2_protocol_options: {custom_settings_parameters: [{identifier: 9, value: 1}]}}",
             ),
             "static_resources.clusters[0].http2_protocol_options.custom_settings_parameters: `custom_settings_parameters` is not supported yet",
+        ),
+        (
+            cluster("{name: c, http2_protocol_options: {disallow_obs_text: true}}"),
+            "static_resources.clusters[0].http2_protocol_options.disallow_obs_text: `disallow_obs_text` is not supported yet",
         ),
         (
             cluster(

@@ -166,10 +166,6 @@ pub struct Http2Options {
     pub keepalive: Option<Http2Keepalive>,
     /// Encode header strings by Huffman's code where that is shorter (true).
     pub huffman: bool,
-    /// Longest encoded name or value of one field, in bytes (64 KiB).
-    pub max_header_field_bytes: u32,
-    /// Refuse bytes from 0x80 on in header values.
-    pub disallow_obs_text: bool,
     /// RST_STREAM frames that a client may send at once (1000).
     pub stream_reset_burst: u64,
     /// And how many a second it may send after those (33).
@@ -192,8 +188,6 @@ impl Default for Http2Options {
             stream_error_on_invalid_message: None,
             keepalive: None,
             huffman: true,
-            max_header_field_bytes: 64 * 1024,
-            disallow_obs_text: false,
             stream_reset_burst: 1_000,
             stream_reset_rate: 33,
         }

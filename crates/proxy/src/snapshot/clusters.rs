@@ -267,12 +267,7 @@ fn http_options(
         }
         if let Some(http2) = &message.http2_protocol_options {
             options.protocol = UpstreamProtocol::Http2;
-            options.http2 = http2::options(
-                cx,
-                "http2_protocol_options",
-                Some(http2),
-                options.max_response_headers_kb,
-            );
+            options.http2 = http2::options(cx, "http2_protocol_options", Some(http2));
         }
         if message.protocol_selection()
             == proto::cluster::ClusterProtocolSelection::UseDownstreamProtocol
@@ -345,9 +340,7 @@ fn http2_options(
     message: Option<&Http2ProtocolOptions>,
     options: &mut UpstreamHttpOptions,
 ) {
-    let max_head_kb = options.max_response_headers_kb;
-    options.http2 =
-        cx.at(under, |cx| http2::options(cx, "http2_protocol_options", message, max_head_kb));
+    options.http2 = cx.at(under, |cx| http2::options(cx, "http2_protocol_options", message));
 }
 
 fn common_options(message: &CommonOptions, options: &mut UpstreamHttpOptions) {

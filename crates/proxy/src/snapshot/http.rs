@@ -39,13 +39,8 @@ pub fn manager(
     let (filters, router) = filters(cx, &message);
     let request_id = request_id(cx, &message);
     let access_loggers = access_logs::access_logs(cx, &message.access_log, &message.stat_prefix);
-    let limits = limits(&message);
-    let http2 = http2::options(
-        cx,
-        "http2_protocol_options",
-        message.http2_protocol_options.as_ref(),
-        limits.max_request_headers_kb,
-    );
+    let http2 = message.http2_protocol_options.as_ref();
+    let http2 = http2::options(cx, "http2_protocol_options", http2);
     let config = HttpConnectionManager {
         stat_prefix: message.stat_prefix.as_str().into(),
         stats: HttpBlocks::new(&cx.env.registry, listener_prefix, &message.stat_prefix),
@@ -57,7 +52,7 @@ pub fn manager(
         http1: http1(message.http_protocol_options.as_ref()),
         http2,
         timeouts: timeouts(&message),
-        limits,
+        limits: limits(&message),
         client_address: client_address(cx, &message),
         path: path(&message),
         request_id,

@@ -11,12 +11,11 @@ use crate::http::config::{Http2Keepalive, Http2Options};
 /// Envoy's `interval_jitter`, in percent.
 const INTERVAL_JITTER: f64 = 15.0;
 
-/// Compiles the options under `field`; without any the defaults hold. `max_head_kb` is the largest head of this side.
+/// Compiles the options under `field`; without any the defaults hold.
 pub fn options(
     cx: &mut Compile<'_>,
     field: &str,
     message: Option<&Http2ProtocolOptions>,
-    max_head_kb: u32,
 ) -> Http2Options {
     let Some(message) = message else { return Http2Options::default() };
     let default = Http2Options::default();
@@ -26,11 +25,13 @@ pub fn options(
             cx.at(field, |cx| cx.at("connection_keepalive", |cx| keepalive(cx, settings)))
         }
     };
-    if let Some(max) = message.max_header_field_size_kb
-        && max.value > max_head_kb
-    {
-        let problem = format!("{} is more than a whole head may have ({max_head_kb})", max.value);
-        cx.at(field, |cx| cx.problem_at("max_header_field_size_kb", problem));
+    // A whole head has a limit, and so every field of it.
+    let refused = [
+        ("max_header_field_size_kb", message.max_header_field_size_kb.is_some()),
+        ("disallow_obs_text", message.disallow_obs_text.is_some_and(|wanted| wanted.value)),
+    ];
+    for (name, _) in refused.into_iter().filter(|(_, is_set)| *is_set) {
+        cx.at(field, |cx| cx.problem_at(name, format!("`{name}` is not supported yet")));
     }
     // The deprecated field has a say only where the one that replaces it has none.
     #[allow(deprecated)]
@@ -68,10 +69,6 @@ pub fn options(
         stream_error_on_invalid_message: stream_error,
         keepalive,
         huffman: message.enable_huffman_encoding.is_none_or(|wanted| wanted.value),
-        max_header_field_bytes: message
-            .max_header_field_size_kb
-            .map_or(default.max_header_field_bytes, |max| max.value.saturating_mul(1024)),
-        disallow_obs_text: message.disallow_obs_text.is_some_and(|wanted| wanted.value),
         stream_reset_burst: message
             .stream_reset_burst
             .map_or(default.stream_reset_burst, |burst| burst.value),

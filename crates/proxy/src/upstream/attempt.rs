@@ -367,14 +367,6 @@ impl Worker {
         self.count_inactive(pool);
     }
 
-    fn count_active(&mut self, pool: Key<super::pool::Pool>) {
-        let at = self.upstreams.pools.get(pool).map(|pool| pool.at);
-        if let Some(cluster) = at.and_then(|at| self.upstreams.get(at)) {
-            cluster.cells.counters.inc(ClusterStat::UPSTREAM_RQ_TOTAL);
-            cluster.cells.counters.gauge_add(ClusterStat::UPSTREAM_RQ_ACTIVE, 1);
-        }
-    }
-
     fn count_inactive(&mut self, pool: Key<super::pool::Pool>) {
         if let Some(pool) = self.upstreams.pools.get(pool)
             && let Some(cluster) = self.upstreams.get(pool.at)
