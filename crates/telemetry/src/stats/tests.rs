@@ -319,6 +319,8 @@ fn a_lazy_gauge_shows_once_written() {
     recorder.gauge_set(&block, Limits::LEFT, 0);
     assert_eq!(registry.gauge_value("cluster.c.left"), Some(0));
     recorder.gauge_set(&block, Limits::LEFT, 7);
+    recorder.gauge_add(&block, Limits::OPEN, 1);
     registry.reset_counters();
     assert_eq!(registry.gauge_value("cluster.c.left"), Some(7));
+    assert_eq!(registry.gauge_value("cluster.c.open"), Some(1));
 }
