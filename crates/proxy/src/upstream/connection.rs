@@ -160,10 +160,8 @@ impl Worker {
             is_dirty: false,
             is_ready: false,
         });
-        if let Some(connection) = self.ups.get(key) {
-            if let Some(version) = protocol.version() {
-                connection.count_protocol(version);
-            }
+        if let (Some(connection), Some(version)) = (self.ups.get(key), protocol.version()) {
+            connection.count_protocol(version);
         }
         self.arm_upstream(key);
     }
