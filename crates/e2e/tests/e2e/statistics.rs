@@ -143,15 +143,14 @@ fn numbers_of(engine: Engine) -> Result<BTreeMap<String, i64>> {
         "/missing" => Act::Answer(404, "nothing".to_owned()),
         _ => Act::Answer(200, "hello".to_owned()),
     })?;
-    // Bound and not listening any more: nobody answers there.
-    let dead = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let secure = server_tls(&server, &require_client(folder.path(), ALICE));
-    let inner = Proxy::start(&bootstrap(&listener("inner", &secure), &cluster("back", 1, "")))?;
+    let inner =
+        Proxy::start(&bootstrap(&listener("inner", &secure), &cluster("back", NOBODY, "")))?;
     let inner = inner.listener("inner").map(|address| (address.port(), inner))?;
     let towards = |name| client_tls(&alice, folder.path(), name);
     let clusters = [
         cluster("back", back.port(), LIMITS),
-        cluster("dead", dead, ""),
+        cluster("dead", NOBODY, ""),
         cluster("good", inner.0, &towards(BOB)),
         cluster("wrong", inner.0, &towards(ALICE)),
     ];
@@ -194,6 +193,9 @@ fn numbers_of(engine: Engine) -> Result<BTreeMap<String, i64>> {
     let wanted = lines.filter(|(name, _)| COMPARED.iter().any(|scope| name.starts_with(scope)));
     Ok(wanted.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
 }
+
+/// A port at which nobody answers.
+const NOBODY: u16 = 1;
 
 /// Of the cluster `back`.
 const LIMITS: &str = "circuit_breakers: { thresholds: [{ max_connections: 11, max_requests: 8, track_remaining: true }] }\n";
