@@ -102,7 +102,8 @@ fn a_response_that_does_not_come_is_a_504() {
         gone.lock().unwrap().send(()).unwrap();
     });
     let cluster = engine.cluster(&[silent], None);
-    let policy = RoutePolicy { timeout: Some(Duration::from_millis(400)), ..RoutePolicy::default() };
+    let policy =
+        RoutePolicy { timeout: Some(Duration::from_millis(400)), ..RoutePolicy::default() };
     let address = engine.serve_http(route(cluster, policy), |_| {});
     let mut client = Client::new(address);
     let answer = client.get("/");
