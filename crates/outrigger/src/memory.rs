@@ -29,10 +29,34 @@ pub fn returning_at_once<T>(work: impl FnOnce() -> T) -> T {
 /// Gives freed memory back: soon after the start, and every so often. To be run on the thread that reads configuration.
 pub async fn give_back() {
     let mut pause = *PAUSES.start();
+    tokio::time::sleep(pause).await;
+    if let Err(error) = forget_start() {
+        tracing::debug!(%error, "the pages of the program's code are not known");
+    }
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(*PAUSES.end());
         // SAFETY: the function takes no pointers, keeps every live allocation, and may be called at any time.
         unsafe { libmimalloc_sys::mi_collect(true) };
     }
+}
+
+/// Lets go of the program's code: most of what the start needed (the parsers, the command line) is never run again, and
+/// what is run comes back from the page cache at its next step.
+fn forget_start() -> std::io::Result<()> {
+    let program = std::fs::read_link("/proc/self/exe")?;
+    let program = program.to_string_lossy();
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    for line in maps.lines().filter(|line| line.ends_with(&*program)) {
+        let mut words = line.split(' ');
+        let (Some(range), Some("r-xp")) = (words.next(), words.next()) else { continue };
+        let bounds = range
+            .split_once('-')
+            .map(|(from, to)| (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16)));
+        let Some((Ok(from), Ok(to))) = bounds else { continue };
+        // SAFETY: the range is this program's code, mapped from its file and never written: every page of it can be
+        // mapped again as it was.
+        unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+    }
+    Ok(())
 }
