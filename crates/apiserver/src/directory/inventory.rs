@@ -64,6 +64,10 @@ impl Owned {
         }
     }
 
+    fn is_namespace(&self) -> bool {
+        self.group.is_empty() && self.plural == "namespaces"
+    }
+
     fn key(&self) -> ObjectKey {
         let collection =
             Collection { group: self.group.clone().into(), plural: self.plural.clone().into() };
@@ -71,7 +75,8 @@ impl Owned {
     }
 }
 
-/// Applies what is wanted and deletes what is owned and not wanted any more, all in one commit.
+/// Applies what is wanted and deletes what is owned and not wanted any more, all in one commit; namespaces that are empty
+/// then go in another.
 pub(super) async fn reconcile(
     store: &Versioned,
     root_namespace: &str,
@@ -91,11 +96,9 @@ pub(super) async fn reconcile(
     if claimed != owned {
         writes.push(write_inventory(&inventory_key, &claimed));
     }
-    let leaving: Vec<&Owned> = owned
-        .iter()
-        .filter(|(key, _)| !desired.objects.contains_key(*key))
-        .map(|(_, owned)| owned)
-        .collect();
+    let leaving = owned.iter().filter(|(key, _)| !desired.objects.contains_key(*key));
+    let (leaving_namespaces, leaving): (Vec<&Owned>, Vec<&Owned>) =
+        leaving.map(|(_, owned)| owned).partition(|owned| owned.is_namespace());
     let first_object = writes.len();
     writes.extend(desired.objects.iter().map(|(key, wanted)| Write {
         key: key.clone(),
@@ -112,15 +115,16 @@ pub(super) async fn reconcile(
     }
 
     let mut outcome = Outcome::default();
-    let now_owned = tell_applied(&mut outcome, desired, &before, applied)?;
-    for (owned, result) in leaving.into_iter().zip(left) {
-        match result {
-            Ok(_) => outcome.deleted.push(owned.key()),
-            // Gone already, or another one by now: not ours.
-            Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(error),
-        }
+    let mut now_owned = tell_applied(&mut outcome, desired, &before, applied)?;
+    tell_deleted(&mut outcome, leaving, left)?;
+    // Last, and only where nobody else has something in it: a namespace takes what is in it along.
+    let (empty, occupied): (Vec<&Owned>, Vec<&Owned>) =
+        leaving_namespaces.into_iter().partition(|namespace| is_empty(store, &namespace.name));
+    if !empty.is_empty() {
+        let left = store.write_all(empty.iter().map(|owned| deletion(owned)).collect()).await?;
+        tell_deleted(&mut outcome, empty, left)?;
     }
+    now_owned.extend(occupied.into_iter().map(|owned| (owned.key(), owned.clone())));
     if now_owned != claimed {
         for written in store.write_all(vec![write_inventory(&inventory_key, &now_owned)]).await? {
             written?;
@@ -157,6 +161,27 @@ fn tell_applied(
         }
     }
     Ok(now_owned)
+}
+
+/// Notes what became of each object that left the directory.
+fn tell_deleted(
+    outcome: &mut Outcome,
+    leaving: Vec<&Owned>,
+    left: Vec<Result<Arc<Object>, StoreError>>,
+) -> Result<(), StoreError> {
+    for (owned, result) in leaving.into_iter().zip(left) {
+        match result {
+            Ok(_) => outcome.deleted.push(owned.key()),
+            // Gone already, or another one by now: not ours.
+            Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_empty(store: &Versioned, namespace: &str) -> bool {
+    !store.objects().iter().any(|(key, _)| key.namespace == namespace)
 }
 
 fn deletion(owned: &Owned) -> Write {

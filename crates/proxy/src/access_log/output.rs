@@ -145,7 +145,7 @@ fn is_plain(value: &[u8]) -> bool {
     let special = eights.iter().fold(0, |special, eight| {
         let word = u64::from_le_bytes(*eight);
         let below = |text: u64, least: u8| text.wrapping_sub(EACH * u64::from(least)) & !text;
-        let is = |byte: u8| below(word ^ EACH * u64::from(byte), 1);
+        let is = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
         special | word | below(word, 0x20) | is(0x7F) | is(b'"') | is(b'\\')
     });
     let plain = |byte: &u8| (0x20..0x7F).contains(byte) & (*byte != b'"') & (*byte != b'\\');

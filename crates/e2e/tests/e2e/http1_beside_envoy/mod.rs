@@ -13,8 +13,11 @@ use e2e::{Act, Connection, Engine, Proxy, Upstream, binaries};
 
 use requests::Request;
 
+/// Whether a difference is to be expected of a request.
+type Concerns = fn(&Request) -> bool;
+
 /// Requests that are answered otherwise on purpose, and the words of the compatibility page that say why.
-const DIFFERENCES: &[(fn(&Request) -> bool, &str)] = &[
+const DIFFERENCES: &[(Concerns, &str)] = &[
     (
         |r| r.configuration == "normalized" && r.line == "GET // HTTP/1.1",
         "`merge_slashes` makes `/` of `//`",

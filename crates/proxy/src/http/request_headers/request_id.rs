@@ -47,7 +47,7 @@ fn hexadecimal(number: u64) -> [u8; 16] {
         // Spreads eight half-bytes over eight bytes, then adds '0', and the way from '9' to 'a' where one is above 9.
         let half = (half << 16 | half) & 0x0000_ffff_0000_ffff;
         let half = (half << 8 | half) & 0x00ff_00ff_00ff_00ff;
-        let half = (half << 4 | half) & EACH * 0x0f;
+        let half = (half << 4 | half) & (EACH * 0x0f);
         let letters = (half + EACH * 6) >> 4 & EACH;
         half + EACH * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)
     };
