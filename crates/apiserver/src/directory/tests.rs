@@ -109,6 +109,13 @@ async fn what_others_made_is_left_alone() {
     world.remove("a.yaml");
     world.pass().await;
     assert_eq!(world.hosts().await, ["again", "theirs"]);
+
+    // The namespace stays for them, and goes once nobody has anything in it.
+    for name in ["a", "theirs"] {
+        let key = ObjectKey::new(DestinationRule::INFO.collection.clone(), "default", name);
+        world.store.delete(key, resources::store::Preconditions::default()).await.unwrap();
+    }
+    assert_eq!(world.pass().await.outcome.deleted.len(), 1);
 }
 
 #[tokio::test]
