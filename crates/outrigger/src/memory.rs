@@ -28,11 +28,11 @@ pub fn returning_at_once<T>(work: impl FnOnce() -> T) -> T {
 
 /// Gives freed memory back: soon after the start, and every so often. To be run on the thread that reads configuration.
 pub async fn give_back() {
-    let mut pause = *PAUSES.start();
-    tokio::time::sleep(pause).await;
+    // At once: what the first connections run is not to be fetched twice.
     if let Err(error) = forget_start() {
         tracing::debug!(%error, "the pages of the program's code are not known");
     }
+    let mut pause = *PAUSES.start();
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(*PAUSES.end());
