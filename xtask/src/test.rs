@@ -27,7 +27,7 @@ pub fn run(root: &Path) -> Result<()> {
     // The whole-mesh tests run the binaries. Built together with the tests, they share every dependency.
     step("build", || succeed(cargo(root).arg("build").args(all).args(["--bins", "--tests"])))?;
     step("test", || succeed(cargo(root).arg("test").args(all).arg("--no-fail-fast")))?;
-    // The fuzz targets over mutations of their seeds, as many as take a minute or two.
+    // The fuzz targets over mutations of their seeds, as many as take minutes.
     let long = ["--test", "fuzz", "--", "--ignored"];
     step("fuzz", || succeed(cargo(root).arg("test").args(all).args(long)))
 }

@@ -1,5 +1,5 @@
 //! The fuzz targets without a fuzzer: every seed, and mutations of the seeds, a fixed number from a fixed start, so that a failure
-//! comes again. `cargo test -p codec --test fuzz -- --ignored` tries fifty times as many, which takes minutes.
+//! comes again. `cargo test -p codec --test fuzz -- --ignored` tries three hundred times as many, which takes minutes.
 #![allow(missing_docs, clippy::print_stdout)]
 
 use std::path::Path;
@@ -23,7 +23,7 @@ mod tls_client_hello;
 
 /// Mutations in the ordinary test run.
 const FEW: u32 = 10_000;
-const MANY: u32 = 50 * FEW;
+const MANY: u32 = 300 * FEW;
 
 macro_rules! targets {
     ($($target:ident,)*) => {

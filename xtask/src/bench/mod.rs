@@ -104,6 +104,7 @@ impl Bench {
         };
         let mut setting = self.setting(scenario.shape, backend.addresses()?)?;
         setting.sidecars = scenario.sidecars;
+        setting.upgraded_hop = scenario.upgraded_hop;
         setting.http2 = scenario.http2.is_some();
         let mut load = Load::new(backend)?;
         let running = peer.start(&self.root, &setting)?;
@@ -175,6 +176,7 @@ impl Bench {
             backends,
             idle_clusters: 0,
             sidecars: false,
+            upgraded_hop: false,
             certificates,
             folder,
             realtime,

@@ -16,6 +16,8 @@ pub struct Scenario {
     /// With what a sidecar does beside: Istio's metrics and its access log (Envoy, which has no such metrics, writes the log;
     /// nginx does neither).
     pub sidecars: bool,
+    /// HTTP/2 between the proxies of a double hop, as `h2UpgradePolicy: UPGRADE` has it. nginx has none to offer.
+    pub upgraded_hop: bool,
     /// HTTP/2 from the clients, and how much of it at once.
     pub http2: Option<Multiplexed>,
 }
@@ -31,6 +33,7 @@ const fn http(name: &'static str, about: &'static str, path: &'static str) -> Sc
         connections: 64,
         backends: 1,
         sidecars: false,
+        upgraded_hop: false,
         http2: None,
     }
 }
@@ -87,5 +90,11 @@ pub const SCENARIOS: &[Scenario] = &[
         shape: Shape::Mesh,
         sidecars: true,
         ..http("s7-istio", "the double hop with Istio's metrics and access log on", "/1k")
+    },
+    Scenario {
+        shape: Shape::Mesh,
+        sidecars: true,
+        upgraded_hop: true,
+        ..http("s7-upgrade", "the same with h2UpgradePolicy: HTTP/2 between the sidecars", "/1k")
     },
 ];

@@ -18,9 +18,10 @@ const ACCESS_LOG: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-
 /// The bootstrap as JSON, which is YAML too. `has_istio` is whether the proxy knows Istio's filters.
 pub fn render(hop: &Hop<'_>, has_istio: bool) -> String {
     let shape = hop.setting.shape;
-    let mut clusters = vec![cluster(shape, "backend", &hop.upstreams, upstream_tls(hop))];
+    let is_http2 = shape == Shape::Grpc || hop.setting.upgraded_hop && hop.role == Role::First;
+    let mut clusters = vec![cluster("backend", &hop.upstreams, upstream_tls(hop), is_http2)];
     let idle = (0..hop.setting.idle_clusters)
-        .map(|n| cluster(shape, &format!("idle-{n}"), &hop.upstreams, None));
+        .map(|n| cluster(&format!("idle-{n}"), &hop.upstreams, None, is_http2));
     clusters.extend(idle);
     let mut chain = json!({ "filters": [terminal_filter(hop, has_istio)] });
     if let Some(tls) = downstream_tls(hop) {
@@ -121,7 +122,7 @@ fn terminal_filter(hop: &Hop<'_>, has_istio: bool) -> Value {
     manager
 }
 
-fn cluster(shape: Shape, name: &str, upstreams: &[SocketAddr], tls: Option<Value>) -> Value {
+fn cluster(name: &str, upstreams: &[SocketAddr], tls: Option<Value>, is_http2: bool) -> Value {
     let endpoints: Vec<Value> = upstreams
         .iter()
         .map(|upstream| json!({ "endpoint": { "address": address(*upstream) } }))
@@ -141,7 +142,7 @@ fn cluster(shape: Shape, name: &str, upstreams: &[SocketAddr], tls: Option<Value
     if let Some(tls) = tls {
         cluster["transport_socket"] = tls;
     }
-    if shape == Shape::Grpc {
+    if is_http2 {
         cluster["typed_extension_protocol_options"] = json!({
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -168,6 +169,9 @@ fn downstream_tls(hop: &Hop<'_>) -> Option<Value> {
     });
     if mutual {
         config["require_client_certificate"] = json!(true);
+        if hop.setting.upgraded_hop {
+            config["common_tls_context"]["alpn_protocols"] = json!(["h2", "http/1.1"]);
+        }
         config["common_tls_context"]["validation_context"] = validation(hop);
     }
     Some(json!({ "name": "envoy.transport_sockets.tls", "typed_config": config }))

@@ -41,6 +41,8 @@ pub struct Setting<'a> {
     pub idle_clusters: usize,
     /// Whether the proxies do what sidecars do beside: metrics and access logs.
     pub sidecars: bool,
+    /// HTTP/2 between the proxies of a double hop, where the proxy can.
+    pub upgraded_hop: bool,
     pub certificates: &'a Certificates,
     /// For configuration files and logs.
     pub folder: PathBuf,
