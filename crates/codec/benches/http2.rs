@@ -2,26 +2,19 @@
 #![allow(missing_docs, clippy::print_stdout)]
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use codec::event::{Event, StreamId};
 use codec::headers::{Fields, RequestHead, ResponseHead, names};
 use codec::http2::{ClientCodec, Options, ServerCodec};
 
-/// The median of rounds, so that a neighbour's burst does not count.
-fn measure(what: &str, bytes: usize, mut work: impl FnMut()) {
-    const PER_ROUND: u32 = 5_000;
-    let mut rounds: Vec<f64> = (0..31)
-        .map(|_| {
-            let start = Instant::now();
-            (0..PER_ROUND).for_each(|_| work());
-            start.elapsed().as_nanos() as f64 / f64::from(PER_ROUND)
-        })
-        .collect();
-    rounds.sort_by(f64::total_cmp);
-    let (median, least) = (rounds[rounds.len() / 2], rounds[0]);
-    let speed = bytes as f64 / median;
-    println!("{what:<52} {median:>9.1} ns (least {least:.1}) {speed:>7.2} GB/s");
+mod measure;
+
+use measure::measure;
+
+/// As [`measure`], of so many bytes of data.
+fn measure_data(what: &str, bytes: usize, work: impl FnMut()) {
+    let median = measure(what, work);
+    println!("{:<56} {:>8.2} GB/s", "", bytes as f64 / median);
 }
 
 /// A client and a server with nothing between them, and what they are filled with.
@@ -122,7 +115,7 @@ fn main() {
     trailers.append(names::GRPC_MESSAGE, b"");
 
     let mut pair = Pair::new();
-    measure("gRPC unary, both ends: heads, 2 x 100 B, trailers", 200, || {
+    measure("gRPC unary, both ends: heads, 2 x 100 B, trailers", || {
         let stream = pair.client.encode_head(&request, false, &mut pair.up);
         pair.client.encode_data(stream, &pair.data[..100], true, &mut pair.up);
         let stream = pair.at_server().unwrap_or_default();
@@ -141,7 +134,7 @@ fn main() {
     get.fields.append("accept", b"*/*");
     let mut pair = Pair::new();
     let no_content = ResponseHead::new(204);
-    measure("small GET answered 204, both ends", 0, || {
+    measure("small GET answered 204, both ends", || {
         pair.client.encode_head(&get, true, &mut pair.up);
         let stream = pair.at_server().unwrap_or_default();
         pair.server.encode_head(stream, &no_content, true, &mut pair.down);
@@ -153,7 +146,7 @@ fn main() {
         pair.client.encode_head(&request, false, &mut pair.up);
     }
     pair.at_server();
-    measure("the same beside 90 other streams", 0, || {
+    measure("the same beside 90 other streams", || {
         pair.client.encode_head(&get, true, &mut pair.up);
         let stream = pair.at_server().unwrap_or_default();
         pair.server.encode_head(stream, &no_content, true, &mut pair.down);
@@ -163,13 +156,13 @@ fn main() {
     let mut pair = Pair::new();
     let stream = pair.client.encode_head(&request, false, &mut pair.up);
     pair.at_server();
-    measure("16 KiB of DATA, both ends, copied into the output", 16_384, || {
+    measure_data("16 KiB of DATA, both ends, copied into the output", 16_384, || {
         let room = pair.client.send_room(stream).min(pair.data.len());
         pair.client.encode_data(stream, &pair.data[..room], false, &mut pair.up);
         black_box(pair.at_server());
         pair.at_client();
     });
-    measure("16 KiB of DATA, both ends, bytes left where they are", 16_384, || {
+    measure_data("16 KiB of DATA, both ends, bytes left where they are", 16_384, || {
         let tail = pair.client.begin_data(stream, pair.data.len(), false, &mut pair.up);
         let head = std::mem::take(&mut pair.up);
         // The decoder is given the head, then the bytes: never copied together.

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-/// The median of rounds, so that a neighbour's burst does not count.
-pub fn measure(what: &str, mut work: impl FnMut()) {
+/// The median of rounds in nanoseconds, printed and returned, so that a neighbour's burst does not count.
+pub fn measure(what: &str, mut work: impl FnMut()) -> f64 {
     const PER_ROUND: u32 = 20_000;
     let mut rounds: Vec<f64> = (0..31)
         .map(|_| {
@@ -13,5 +13,7 @@ pub fn measure(what: &str, mut work: impl FnMut()) {
         })
         .collect();
     rounds.sort_by(f64::total_cmp);
-    println!("{what:<44} {:>8.1} ns (least {:.1})", rounds[rounds.len() / 2], rounds[0]);
+    let (median, least) = (rounds[rounds.len() / 2], rounds[0]);
+    println!("{what:<56} {median:>8.1} ns (least {least:.1})");
+    median
 }

@@ -192,14 +192,13 @@ fn breakers(message: Option<&proto::CircuitBreakers>) -> [BreakerThresholds; 2] 
         let index = usize::from(thresholds.priority() == RoutingPriority::High);
         let default = BreakerThresholds::default();
         breakers[index] = BreakerThresholds {
-            max_connections: thresholds
-                .max_connections
-                .map_or(default.max_connections, |max| max.value),
-            max_pending_requests: thresholds
-                .max_pending_requests
-                .map_or(default.max_pending_requests, |max| max.value),
-            max_requests: thresholds.max_requests.map_or(default.max_requests, |max| max.value),
-            max_retries: thresholds.max_retries.map_or(default.max_retries, |max| max.value),
+            max_connections: values::count(thresholds.max_connections, default.max_connections),
+            max_pending_requests: values::count(
+                thresholds.max_pending_requests,
+                default.max_pending_requests,
+            ),
+            max_requests: values::count(thresholds.max_requests, default.max_requests),
+            max_retries: values::count(thresholds.max_retries, default.max_retries),
             track_remaining: thresholds.track_remaining,
         };
     }
@@ -208,11 +207,9 @@ fn breakers(message: Option<&proto::CircuitBreakers>) -> [BreakerThresholds; 2] 
 
 fn outlier(message: &proto::OutlierDetection) -> OutlierConfig {
     let default = OutlierConfig::default();
-    let count =
-        |value: Option<UInt32Value>, default: u32| value.map_or(default, |value| value.value);
     // A count of zero switches its detection off.
     let some = |value, default: Option<u32>| {
-        Some(count(value, default.unwrap_or_default())).filter(|count| *count > 0)
+        Some(values::count(value, default.unwrap_or_default())).filter(|count| *count > 0)
     };
     let base_ejection_time =
         message.base_ejection_time.as_ref().map_or(default.base_ejection_time, values::duration);
@@ -234,16 +231,19 @@ fn outlier(message: &proto::OutlierDetection) -> OutlierConfig {
             .max_ejection_time
             .as_ref()
             .map_or(default.max_ejection_time.max(base_ejection_time), values::duration),
-        max_ejection_percent: count(message.max_ejection_percent, default.max_ejection_percent),
-        enforcing_consecutive_5xx: count(
+        max_ejection_percent: values::count(
+            message.max_ejection_percent,
+            default.max_ejection_percent,
+        ),
+        enforcing_consecutive_5xx: values::count(
             message.enforcing_consecutive_5xx,
             default.enforcing_consecutive_5xx,
         ),
-        enforcing_consecutive_gateway_failure: count(
+        enforcing_consecutive_gateway_failure: values::count(
             message.enforcing_consecutive_gateway_failure,
             default.enforcing_consecutive_gateway_failure,
         ),
-        enforcing_consecutive_local_origin_failure: count(
+        enforcing_consecutive_local_origin_failure: values::count(
             message.enforcing_consecutive_local_origin_failure,
             default.enforcing_consecutive_local_origin_failure,
         ),

@@ -261,12 +261,11 @@ fn limits(message: &proto::HttpConnectionManager) -> Limits {
     let default = Limits::default();
     let common = message.common_http_protocol_options.unwrap_or_default();
     Limits {
-        max_request_headers_kb: message
-            .max_request_headers_kb
-            .map_or(default.max_request_headers_kb, |max| max.value),
-        max_headers_count: common
-            .max_headers_count
-            .map_or(default.max_headers_count, |max| max.value),
+        max_request_headers_kb: values::count(
+            message.max_request_headers_kb,
+            default.max_request_headers_kb,
+        ),
+        max_headers_count: values::count(common.max_headers_count, default.max_headers_count),
         max_requests_per_connection: common
             .max_requests_per_connection
             .map(|max| max.value)

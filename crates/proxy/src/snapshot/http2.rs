@@ -40,41 +40,45 @@ pub fn options(
         .map(|wanted| wanted.value)
         .or(message.stream_error_on_invalid_http_messaging.then_some(true));
     Http2Options {
-        hpack_table_size: message
-            .hpack_table_size
-            .map_or(default.hpack_table_size, |size| size.value),
-        max_concurrent_streams: message
-            .max_concurrent_streams
-            .map_or(default.max_concurrent_streams, |max| max.value),
+        hpack_table_size: values::count(message.hpack_table_size, default.hpack_table_size),
+        max_concurrent_streams: values::count(
+            message.max_concurrent_streams,
+            default.max_concurrent_streams,
+        ),
         initial_stream_window_size: message.initial_stream_window_size.map(|size| size.value),
         initial_connection_window_size: message
             .initial_connection_window_size
             .map(|size| size.value),
         allow_connect: message.allow_connect,
-        max_outbound_frames: message
-            .max_outbound_frames
-            .map_or(default.max_outbound_frames, |max| max.value),
-        max_outbound_control_frames: message
-            .max_outbound_control_frames
-            .map_or(default.max_outbound_control_frames, |max| max.value),
-        max_consecutive_inbound_frames_with_empty_payload: message
-            .max_consecutive_inbound_frames_with_empty_payload
-            .map_or(default.max_consecutive_inbound_frames_with_empty_payload, |max| max.value),
-        max_inbound_priority_frames_per_stream: message
-            .max_inbound_priority_frames_per_stream
-            .map_or(default.max_inbound_priority_frames_per_stream, |max| max.value),
-        max_inbound_window_update_frames_per_data_frame_sent: message
-            .max_inbound_window_update_frames_per_data_frame_sent
-            .map_or(default.max_inbound_window_update_frames_per_data_frame_sent, |max| max.value),
+        max_outbound_frames: values::count(
+            message.max_outbound_frames,
+            default.max_outbound_frames,
+        ),
+        max_outbound_control_frames: values::count(
+            message.max_outbound_control_frames,
+            default.max_outbound_control_frames,
+        ),
+        max_consecutive_inbound_frames_with_empty_payload: values::count(
+            message.max_consecutive_inbound_frames_with_empty_payload,
+            default.max_consecutive_inbound_frames_with_empty_payload,
+        ),
+        max_inbound_priority_frames_per_stream: values::count(
+            message.max_inbound_priority_frames_per_stream,
+            default.max_inbound_priority_frames_per_stream,
+        ),
+        max_inbound_window_update_frames_per_data_frame_sent: values::count(
+            message.max_inbound_window_update_frames_per_data_frame_sent,
+            default.max_inbound_window_update_frames_per_data_frame_sent,
+        ),
         stream_error_on_invalid_message: stream_error,
         keepalive,
         huffman: message.enable_huffman_encoding.is_none_or(|wanted| wanted.value),
         stream_reset_burst: message
             .stream_reset_burst
-            .map_or(default.stream_reset_burst, |burst| burst.value),
+            .map_or(default.stream_reset_burst, |value| value.value),
         stream_reset_rate: message
             .stream_reset_rate
-            .map_or(default.stream_reset_rate, |rate| rate.value),
+            .map_or(default.stream_reset_rate, |value| value.value),
     }
 }
 

@@ -592,7 +592,7 @@ fn retry_policy(cx: &mut Compile<'_>, message: &proto::RetryPolicy) -> Option<Re
     let status = |code: &u32| u16::try_from(*code).ok();
     Some(RetryPolicy {
         on,
-        num_retries: message.num_retries.map_or(default.num_retries, |count| count.value),
+        num_retries: values::count(message.num_retries, default.num_retries),
         per_try_timeout: values::limit(message.per_try_timeout.as_ref(), None),
         per_try_idle_timeout: values::limit(message.per_try_idle_timeout.as_ref(), None),
         retriable_status_codes: message.retriable_status_codes.iter().filter_map(status).collect(),

@@ -25,6 +25,11 @@ pub fn duration(value: &protobuf::Duration) -> Duration {
     Duration::new(seconds, nanos)
 }
 
+/// A number; `default` where it is not set.
+pub fn count(value: Option<protobuf::UInt32Value>, default: u32) -> u32 {
+    value.map_or(default, |value| value.value)
+}
+
 /// A time limit that zero switches off; `default` where it is not set.
 pub fn limit(value: Option<&protobuf::Duration>, default: Option<Duration>) -> Option<Duration> {
     match value {

@@ -45,18 +45,11 @@ struct GrpcWeb {
     foreign: Option<Vec<u8>>,
 }
 
-/// Takes an encoded `GrpcWeb`, which says nothing.
-pub(super) fn compile(
-    _: &[u8],
-    cx: &CompileContext<'_>,
-) -> Result<Arc<dyn HttpFilterFactory>, Vec<Problem>> {
-    Ok(Arc::new(Factory(Arc::new(CallCounters::new(cx.registry, "grpc-web", false)))))
-}
-
-impl HttpFilterFactory for Factory {
-    fn create(&self, _: &WorkerContext) -> Box<dyn HttpFilter> {
-        Box::new(GrpcWeb {
-            counters: Arc::clone(&self.0),
+impl GrpcWeb {
+    /// For a request that has not been looked at yet.
+    fn new(counters: Arc<CallCounters>) -> GrpcWeb {
+        GrpcWeb {
+            counters,
             is_web: false,
             text_request: false,
             text_response: false,
@@ -68,7 +61,21 @@ impl HttpFilterFactory for Factory {
             responses: Framing::default(),
             encoded: Framing::default(),
             foreign: None,
-        })
+        }
+    }
+}
+
+/// Takes an encoded `GrpcWeb`, which says nothing.
+pub(super) fn compile(
+    _: &[u8],
+    cx: &CompileContext<'_>,
+) -> Result<Arc<dyn HttpFilterFactory>, Vec<Problem>> {
+    Ok(Arc::new(Factory(Arc::new(CallCounters::new(cx.registry, "grpc-web", false)))))
+}
+
+impl HttpFilterFactory for Factory {
+    fn create(&self, _: &WorkerContext) -> Box<dyn HttpFilter> {
+        Box::new(GrpcWeb::new(Arc::clone(&self.0)))
     }
 
     fn phases(&self) -> Phases {
@@ -349,18 +356,10 @@ mod tests {
 
     fn web(factory: &Factory) -> GrpcWeb {
         GrpcWeb {
-            counters: Arc::clone(&factory.0),
             is_web: true,
             text_request: true,
             text_response: true,
-            method: String::new(),
-            undecoded: Vec::new(),
-            unencoded: Vec::new(),
-            requests: Framing::default(),
-            counted: 0,
-            responses: Framing::default(),
-            encoded: Framing::default(),
-            foreign: None,
+            ..GrpcWeb::new(Arc::clone(&factory.0))
         }
     }
 }
