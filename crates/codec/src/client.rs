@@ -14,9 +14,6 @@ pub enum ClientCodec {
     Http2(Box<http2::ClientCodec>),
     /// The bytes of one tunnel
     Raw(raw::ClientCodec),
-    /// A multiplexing protocol for tests.
-    #[cfg(feature = "frames")]
-    Frames(crate::frames::ClientCodec),
 }
 
 macro_rules! dispatch {
@@ -25,8 +22,6 @@ macro_rules! dispatch {
             ClientCodec::Http1($codec) => $call,
             ClientCodec::Http2($codec) => $call,
             ClientCodec::Raw($codec) => $call,
-            #[cfg(feature = "frames")]
-            ClientCodec::Frames($codec) => $call,
         }
     };
 }
@@ -40,8 +35,6 @@ impl ClientCodec {
         match self {
             ClientCodec::Http1(_) | ClientCodec::Raw(_) => Version::Http11,
             ClientCodec::Http2(_) => Version::Http2,
-            #[cfg(feature = "frames")]
-            ClientCodec::Frames(_) => Version::Http2,
         }
     }
 
@@ -51,8 +44,6 @@ impl ClientCodec {
             ClientCodec::Http1(codec) => usize::from(codec.is_reusable()),
             ClientCodec::Http2(codec) => codec.free_streams(),
             ClientCodec::Raw(codec) => codec.free_streams(),
-            #[cfg(feature = "frames")]
-            ClientCodec::Frames(codec) => codec.free_streams(),
         }
     }
 

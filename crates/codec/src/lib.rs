@@ -15,8 +15,6 @@
 
 pub mod client;
 pub mod event;
-#[cfg(feature = "frames")]
-pub mod frames;
 pub mod grpc;
 pub mod headers;
 pub mod http1;

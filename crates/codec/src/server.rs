@@ -12,9 +12,6 @@ pub enum ServerCodec {
     Http1(http1::ServerCodec),
     /// HTTP/2
     Http2(Box<http2::ServerCodec>),
-    /// A multiplexing protocol for tests.
-    #[cfg(feature = "frames")]
-    Frames(crate::frames::ServerCodec),
 }
 
 macro_rules! dispatch {
@@ -22,8 +19,6 @@ macro_rules! dispatch {
         match $self {
             ServerCodec::Http1($codec) => $call,
             ServerCodec::Http2($codec) => $call,
-            #[cfg(feature = "frames")]
-            ServerCodec::Frames($codec) => $call,
         }
     };
 }
@@ -37,8 +32,6 @@ impl ServerCodec {
         match self {
             ServerCodec::Http1(_) => Version::Http11,
             ServerCodec::Http2(_) => Version::Http2,
-            #[cfg(feature = "frames")]
-            ServerCodec::Frames(_) => Version::Http2,
         }
     }
 

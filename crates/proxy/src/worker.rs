@@ -332,6 +332,3 @@ impl Worker {
         self.next_id
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -42,10 +42,9 @@ impl Plan {
 }
 
 /// Fields that the codec writes itself.
-pub(crate) const OURS: NameSet =
-    OURS_IN_UPGRADES.and(NameSet::of(&[names::UPGRADE, names::HTTP2_SETTINGS]));
+const OURS: NameSet = OURS_IN_UPGRADES.and(NameSet::of(&[names::UPGRADE, names::HTTP2_SETTINGS]));
 /// The same where the head asks for, or grants, another protocol.
-pub(crate) const OURS_IN_UPGRADES: NameSet = NameSet::of(&[
+const OURS_IN_UPGRADES: NameSet = NameSet::of(&[
     names::CONNECTION,
     names::TRANSFER_ENCODING,
     names::KEEP_ALIVE,

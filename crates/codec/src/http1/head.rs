@@ -12,7 +12,7 @@ use crate::headers::{
 
 /// How far the head at the front of the input is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(super) enum Progress {
     /// It took so many bytes.
     Complete(usize),
     /// It does not end in the input.
@@ -21,7 +21,7 @@ pub(crate) enum Progress {
 
 /// What a partial head had when it was last looked at, so that bytes that trickle in are not parsed over and over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(super) struct Seen {
     /// Bytes that have been searched for a line's end.
     searched: usize,
 }
@@ -35,7 +35,7 @@ impl Seen {
 }
 
 /// Parses the request head at the front of the input. Empty lines before it are the caller's to skip.
-pub(crate) fn parse_request(
+pub(super) fn parse_request(
     input: &[u8],
     options: &Options,
     seen: &mut Seen,
@@ -46,7 +46,7 @@ pub(crate) fn parse_request(
 }
 
 /// Parses the response head at the front of the input.
-pub(crate) fn parse_response(
+pub(super) fn parse_response(
     input: &[u8],
     options: &Options,
     seen: &mut Seen,
@@ -56,7 +56,7 @@ pub(crate) fn parse_response(
 }
 
 /// Parses trailers, the empty line that ends them included.
-pub(crate) fn parse_trailers(
+pub(super) fn parse_trailers(
     input: &[u8],
     options: &Options,
     seen: &mut Seen,

@@ -5,9 +5,9 @@
 mod body;
 mod chunked;
 mod client;
-pub(crate) mod encode;
+mod encode;
 mod framing;
-pub(crate) mod head;
+mod head;
 mod lines;
 mod server;
 mod target;

@@ -102,9 +102,6 @@ pub enum CodecType {
     Http1,
     /// HTTP/2 only.
     Http2,
-    /// The multiplexing protocol of tests.
-    #[cfg(test)]
-    Frames,
 }
 
 /// `Http1ProtocolOptions` towards clients.

@@ -147,20 +147,11 @@ impl Worker {
         counters.inc(Stat::DOWNSTREAM_CX_HTTP2_TOTAL);
         counters.gauge_add(Stat::DOWNSTREAM_CX_HTTP2_ACTIVE, 1);
         let (kb, fields) = (config.limits.max_request_headers_kb, config.limits.max_headers_count);
-        http.codec = match config.codec {
-            #[cfg(test)]
-            super::config::CodecType::Frames => {
-                ServerCodec::Frames(codec::frames::ServerCodec::new())
-            }
-            _ => {
-                let mut options = protocol::http2_of(&config.http2, kb, fields);
-                if config.http2.stream_error_on_invalid_message.is_none() {
-                    options.stream_error_on_invalid_http_message =
-                        config.stream_error_on_invalid_message;
-                }
-                ServerCodec::Http2(Box::new(http2::ServerCodec::new(options)))
-            }
-        };
+        let mut options = protocol::http2_of(&config.http2, kb, fields);
+        if config.http2.stream_error_on_invalid_message.is_none() {
+            options.stream_error_on_invalid_http_message = config.stream_error_on_invalid_message;
+        }
+        http.codec = ServerCodec::Http2(Box::new(http2::ServerCodec::new(options)));
         let keepalive = config.http2.keepalive.as_ref();
         let keepalive = keepalive.map(|config| Keepalive::new(config, now, &mut self.random));
         let cells = self.cx.recorder.local(&config.stats.http2);

@@ -21,8 +21,6 @@ pub fn choose(codec: CodecType, alpn: &[u8]) -> Choice {
     match codec {
         CodecType::Http1 => Choice::Known(Version::Http11),
         CodecType::Http2 => Choice::Known(Version::Http2),
-        #[cfg(test)]
-        CodecType::Frames => Choice::Known(Version::Http2),
         CodecType::Auto if alpn.is_empty() => Choice::Sniff,
         CodecType::Auto if alpn == b"h2" => Choice::Known(Version::Http2),
         CodecType::Auto => Choice::Known(Version::Http11),

@@ -279,9 +279,6 @@ pub enum UpstreamProtocol {
     Auto,
     /// The bytes of a tunnel that ends here; never configured for a whole cluster.
     Raw,
-    /// The multiplexing protocol of tests.
-    #[cfg(test)]
-    Frames,
 }
 
 impl UpstreamProtocol {
@@ -300,8 +297,6 @@ impl UpstreamProtocol {
             Self::Http1 | Self::Downstream => Some(Version::Http11),
             Self::Http2 => Some(Version::Http2),
             Self::Auto | Self::Raw => None,
-            #[cfg(test)]
-            Self::Frames => Some(Version::Http2),
         }
     }
 }

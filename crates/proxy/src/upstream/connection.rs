@@ -134,8 +134,6 @@ impl Worker {
             io: Io::new(socket, false),
             // Which one it is to be is known once the connection is open.
             codec: match protocol {
-                #[cfg(test)]
-                UpstreamProtocol::Frames => ClientCodec::Frames(codec::frames::ClientCodec::new()),
                 UpstreamProtocol::Raw => ClientCodec::Raw(raw::ClientCodec::new()),
                 _ => ClientCodec::Http1(http1::ClientCodec::new(options)),
             },

@@ -85,14 +85,8 @@ impl Worker {
             return;
         }
         let config = &connection.cluster.config.http;
-        match pool.protocol {
-            #[cfg(test)]
-            UpstreamProtocol::Frames => {}
-            _ => {
-                let codec = http2::ClientCodec::new(protocol::http2_to(config));
-                connection.codec = ClientCodec::Http2(Box::new(codec));
-            }
-        }
+        let codec = http2::ClientCodec::new(protocol::http2_to(config));
+        connection.codec = ClientCodec::Http2(Box::new(codec));
         let keepalive = config.http2.keepalive.as_ref();
         let keepalive = keepalive.map(|config| Keepalive::new(config, now, &mut self.random));
         let block = connection.cluster.stats.http2.as_ref();

@@ -18,7 +18,7 @@ use proxy::network::tls::{
 };
 use proxy::tcp_proxy::{Config, Destination};
 use proxy::upstream::cluster::Cluster;
-use proxy::upstream::config::{ClusterConfig, ClusterRef};
+use proxy::upstream::config::{ClusterConfig, ClusterRef, UpstreamProtocol};
 use proxy::upstream::host::{Host, HostAddress, HostOptions, HostSet};
 use proxy::upstream::stats::ClusterBlocks;
 use proxy::worker::{Ack, Change, ListenerId, Message, WorkerHandle, WorkerOptions, spawn};
@@ -75,7 +75,10 @@ impl Engine {
     ) -> ClusterRef {
         let slot = self.slots.fetch_add(1, Ordering::Relaxed);
         let at = ClusterRef { slot, generation: 0 };
-        let stats = ClusterBlocks::new(&self.registry, &config.stat_name);
+        let mut stats = ClusterBlocks::new(&self.registry, &config.stat_name);
+        if config.http.protocol != UpstreamProtocol::Http1 {
+            stats = stats.with_http2(&self.registry, &config.stat_name);
+        }
         let cluster = Cluster::new(config, stats);
         let hosts = hosts
             .iter()
@@ -114,10 +117,21 @@ impl Engine {
 
     /// A listener with TCP-proxy chains; says where it listens.
     pub fn listen(&self, filters: Vec<ListenerFilter>, chains: Vec<Chain>) -> SocketAddr {
+        self.add_listener(filters, |_| {
+            chains.into_iter().map(|chain| self.tcp_chain(chain)).collect()
+        })
+    }
+
+    /// A listener whose chains are made for its statistics' prefix; says where it listens.
+    pub fn add_listener(
+        &self,
+        listener_filters: Vec<ListenerFilter>,
+        chains: impl FnOnce(&str) -> Vec<Arc<FilterChain>>,
+    ) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let chains: Vec<_> = chains.into_iter().map(|chain| self.tcp_chain(chain)).collect();
         let stat_prefix = address.to_string().replace(':', "_");
+        let chains = chains(&stat_prefix);
         let config = ListenerConfig {
             name: "test".into(),
             stats: self.registry.block(&Scope::listener(&stat_prefix)),
@@ -127,7 +141,7 @@ impl Engine {
             index: FilterChainIndex::build(&chains).unwrap(),
             filter_chains: chains,
             default_filter_chain: None,
-            listener_filters: filters,
+            listener_filters,
             listener_filters_timeout: Some(PATIENCE),
             continue_on_listener_filters_timeout: false,
             per_connection_buffer_limit: 64 * 1024,
@@ -152,15 +166,24 @@ impl Engine {
             max_downstream_connection_duration: None,
             access_loggers: Vec::new(),
         };
-        Arc::new(FilterChain {
-            name: "".into(),
-            criteria: chain.criteria,
-            fingerprint: 0,
-            tls: chain.tls,
-            transport_socket_connect_timeout: None,
-            terminal: TerminalFilter::Tcp(Arc::new(config)),
-        })
+        filter_chain(chain.criteria, chain.tls, TerminalFilter::Tcp(Arc::new(config)))
     }
+}
+
+/// A chain that ends in `terminal`.
+pub fn filter_chain(
+    criteria: FilterChainMatch,
+    tls: Option<Arc<DownstreamTls>>,
+    terminal: TerminalFilter,
+) -> Arc<FilterChain> {
+    Arc::new(FilterChain {
+        name: "".into(),
+        criteria,
+        fingerprint: 0,
+        tls,
+        transport_socket_connect_timeout: None,
+        terminal,
+    })
 }
 
 impl Drop for Engine {

@@ -15,7 +15,7 @@ use proxy::router::config::{ConnectConfig, RoutePolicy};
 use proxy::upstream::config::{ClusterConfig, ClusterRef, UpstreamProtocol};
 
 use crate::engine::{Authority, Engine, PATIENCE, backend, connect};
-use crate::peer::{Client, Host, host, host_with, request};
+use crate::peer::{Client, Host, host, host_with, request, serve_requests};
 use crate::web::{read_message, route, route_for};
 
 /// A cluster of that protocol.
@@ -40,41 +40,6 @@ fn to_http2(host: SocketAddr) -> (Engine, SocketAddr) {
     let cluster = cluster(&engine, UpstreamProtocol::Http2, host);
     let address = engine.serve_http(route(cluster, RoutePolicy::default()), |_| {});
     (engine, address)
-}
-
-/// Calls `on_request` for every request that is whole, with its head, body and trailers.
-fn serve_requests(
-    host: &mut Host,
-    mut on_request: impl FnMut(&mut Host, StreamId, &RequestHead, Vec<u8>, Option<Fields>),
-) {
-    let mut open: Vec<(StreamId, RequestHead, Vec<u8>)> = Vec::new();
-    while let Some((event, data)) = host.next() {
-        let (id, trailers) = match event {
-            Event::Head { stream, end_stream } => {
-                open.push((stream, host.head.clone(), Vec::new()));
-                if !end_stream {
-                    continue;
-                }
-                (stream, None)
-            }
-            Event::Data { stream, end_stream, .. } => {
-                if let Some(entry) = open.iter_mut().find(|(id, ..)| *id == stream) {
-                    entry.2.extend(data);
-                }
-                if !end_stream {
-                    continue;
-                }
-                (stream, None)
-            }
-            Event::Trailers { stream } => (stream, Some(host.head.fields.clone())),
-            Event::End { stream } => (stream, None),
-            _ => continue,
-        };
-        if let Some(at) = open.iter().position(|(open, ..)| *open == id) {
-            let (stream, head, body) = open.swap_remove(at);
-            on_request(host, stream, &head, body, trailers);
-        }
-    }
 }
 
 /// Answers every request with what it was, and trailers where it had some.

@@ -61,6 +61,8 @@ pub struct Peer<E: End> {
 
 impl<E: End> Peer<E> {
     fn new(socket: TcpStream, codec: E) -> Self {
+        // What is written in several pieces does not wait for acknowledgements.
+        socket.set_nodelay(true).unwrap();
         let mut peer =
             Self { socket, codec, head: E::Head::default(), reads_on: true, input: Vec::new() };
         peer.write(|_, _| ());
@@ -280,4 +282,39 @@ pub fn host_with(
         let codec = ServerCodec::Http2(Box::new(http2::ServerCodec::new(options)));
         serve(number, &mut Peer::new(socket, codec));
     })
+}
+
+/// Calls `on_request` for every request that is whole, with its head, body and trailers.
+pub fn serve_requests(
+    host: &mut Host,
+    mut on_request: impl FnMut(&mut Host, StreamId, &RequestHead, Vec<u8>, Option<Fields>),
+) {
+    let mut open: Vec<(StreamId, RequestHead, Vec<u8>)> = Vec::new();
+    while let Some((event, data)) = host.next() {
+        let (id, trailers) = match event {
+            Event::Head { stream, end_stream } => {
+                open.push((stream, host.head.clone(), Vec::new()));
+                if !end_stream {
+                    continue;
+                }
+                (stream, None)
+            }
+            Event::Data { stream, end_stream, .. } => {
+                if let Some(entry) = open.iter_mut().find(|(id, ..)| *id == stream) {
+                    entry.2.extend(data);
+                }
+                if !end_stream {
+                    continue;
+                }
+                (stream, None)
+            }
+            Event::Trailers { stream } => (stream, Some(host.head.fields.clone())),
+            Event::End { stream } => (stream, None),
+            _ => continue,
+        };
+        if let Some(at) = open.iter().position(|(open, ..)| *open == id) {
+            let (stream, head, body) = open.swap_remove(at);
+            on_request(host, stream, &head, body, trailers);
+        }
+    }
 }

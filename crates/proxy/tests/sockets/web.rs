@@ -1,14 +1,13 @@
 //! HTTP on the engine: what tests configure, and a client and a backend that show every byte.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proxy::http::config::{HttpConnectionManager, RouteSource};
 use proxy::http::stats::HttpBlocks;
-use proxy::listener::config::{FilterChain, ListenAddress, ListenerConfig, TerminalFilter};
-use proxy::listener::filter_chain::FilterChainIndex;
+use proxy::listener::config::TerminalFilter;
 use proxy::network::tls::DownstreamTls;
 use proxy::route_table::config::{
     Criteria, PathMatch, RouteConfig, TableConfig, VirtualHostConfig,
@@ -16,10 +15,8 @@ use proxy::route_table::config::{
 use proxy::route_table::{Action, RouteAction, RouteTable, VirtualHost};
 use proxy::router::config::{ClusterChoice, RoutePolicy};
 use proxy::upstream::config::ClusterRef;
-use proxy::worker::{ListenerId, Message};
-use telemetry::stats::Scope;
 
-use crate::engine::{Engine, PATIENCE, connect};
+use crate::engine::{Engine, connect, filter_chain};
 
 /// A route to a cluster for everything.
 pub fn route(cluster: ClusterRef, policy: RoutePolicy) -> RouteSource {
@@ -58,42 +55,12 @@ impl Engine {
         routes: RouteSource,
         adjust: impl FnOnce(&mut HttpConnectionManager),
     ) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let prefix = address.to_string().replace(':', "_");
-        let stats = HttpBlocks::new(&self.registry, &prefix, "web");
-        let mut http = HttpConnectionManager::new("web", stats, routes);
-        adjust(&mut http);
-        let chains = vec![Arc::new(FilterChain {
-            name: "".into(),
-            criteria: Default::default(),
-            fingerprint: 0,
-            tls,
-            transport_socket_connect_timeout: None,
-            terminal: TerminalFilter::Http(Arc::new(http)),
-        })];
-        let config = ListenerConfig {
-            name: "web".into(),
-            stats: self.registry.block(&Scope::listener(&prefix)),
-            tls_stats: None,
-            stat_prefix: prefix.into(),
-            address: ListenAddress::Tcp(address),
-            index: FilterChainIndex::build(&chains).unwrap(),
-            filter_chains: chains,
-            default_filter_chain: None,
-            listener_filters: Vec::new(),
-            listener_filters_timeout: Some(PATIENCE),
-            continue_on_listener_filters_timeout: false,
-            per_connection_buffer_limit: 64 * 1024,
-            connection_limit: None,
-            traffic_direction: Default::default(),
-            access_loggers: Vec::new(),
-            max_accepts_per_turn: 8,
-        };
-        let id = ListenerId(u64::from(address.port()));
-        let socket = Some(listener.into());
-        self.send(Message::AddListener { id, config: Arc::new(config), socket, ack: None });
-        address
+        self.add_listener(Vec::new(), |prefix| {
+            let stats = HttpBlocks::new(&self.registry, prefix, "web");
+            let mut http = HttpConnectionManager::new("web", stats, routes);
+            adjust(&mut http);
+            vec![filter_chain(Default::default(), tls, TerminalFilter::Http(Arc::new(http)))]
+        })
     }
 
     /// The value of a counter by Envoy's name.
