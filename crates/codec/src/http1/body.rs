@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::chunked::{Chunked, ChunkedDecoder};
 use super::framing::Framing;
 use super::head::{self, Progress, Seen};
-use super::{Options, Refusal};
+use super::{Options, Refusal, encode};
+use crate::event::{Event, StreamId};
 use crate::headers::Fields;
 
 /// A body that arrives.
@@ -27,6 +28,20 @@ pub(super) enum BodyPart {
     /// The trailers are in the fields that were passed in.
     Trailers,
     End,
+}
+
+impl BodyPart {
+    /// What it says of a stream, and whether the message is whole with it.
+    pub fn into_event(self, stream: StreamId) -> (Event, bool) {
+        match self {
+            BodyPart::NeedInput => (Event::NeedInput, false),
+            BodyPart::Data { range, is_last } => {
+                (Event::Data { stream, range, end_stream: is_last }, is_last)
+            }
+            BodyPart::Trailers => (Event::Trailers { stream }, true),
+            BodyPart::End => (Event::End { stream }, true),
+        }
+    }
 }
 
 impl BodyDecoder {
@@ -113,6 +128,14 @@ pub struct DataTail {
     pub suffix: &'static [u8],
 }
 
+impl DataTail {
+    /// Writes the rest where the body bytes are at hand.
+    pub fn write(self, data: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&data[..self.len]);
+        out.extend_from_slice(self.suffix);
+    }
+}
+
 impl BodyEncoder {
     /// Accounts for `len` bytes of body and writes what precedes them.
     pub fn begin(&mut self, len: usize, is_last: bool, out: &mut Vec<u8>) -> DataTail {
@@ -125,6 +148,15 @@ impl BodyEncoder {
                 DataTail { len: fits, suffix: b"" }
             }
             BodyEncoder::Chunked => begin_chunk(len, is_last, out),
+        }
+    }
+
+    /// Writes the end of a message, with trailers where it can carry them and they are enabled.
+    pub fn end(&self, trailers: &Fields, options: &Options, out: &mut Vec<u8>) {
+        match self {
+            BodyEncoder::Chunked if options.enable_trailers => encode::trailers(trailers, out),
+            BodyEncoder::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
+            BodyEncoder::None | BodyEncoder::Length(_) | BodyEncoder::Raw => {}
         }
     }
 

@@ -131,15 +131,7 @@ impl ServerCodec {
     }
 
     fn body_event(&mut self, consumed: usize, part: BodyPart) -> Decoded {
-        let stream = self.stream;
-        let (event, is_last) = match part {
-            BodyPart::NeedInput => (Event::NeedInput, false),
-            BodyPart::Data { range, is_last } => {
-                (Event::Data { stream, range, end_stream: is_last }, is_last)
-            }
-            BodyPart::Trailers => (Event::Trailers { stream }, true),
-            BodyPart::End => (Event::End { stream }, true),
-        };
+        let (event, is_last) = part.into_event(self.stream);
         if is_last {
             self.input = Input::Done;
         }
@@ -233,9 +225,7 @@ impl ServerCodec {
         end_stream: bool,
         out: &mut Vec<u8>,
     ) {
-        let tail = self.begin_data(stream, data.len(), end_stream, out);
-        out.extend_from_slice(&data[..tail.len]);
-        out.extend_from_slice(tail.suffix);
+        self.begin_data(stream, data.len(), end_stream, out).write(data, out);
     }
 
     /// As `encode_data`, for a caller that writes the body bytes itself, from where they lie: writes what comes before `len`
@@ -259,12 +249,8 @@ impl ServerCodec {
 
     /// Writes trailers, where the message can carry them and they are enabled, and ends the response.
     pub fn encode_trailers(&mut self, _stream: StreamId, trailers: &Fields, out: &mut Vec<u8>) {
-        match self.output {
-            Output::Body(BodyEncoder::Chunked) if self.options.enable_trailers => {
-                encode::trailers(trailers, out)
-            }
-            Output::Body(BodyEncoder::Chunked) => out.extend_from_slice(b"0\r\n\r\n"),
-            _ => {}
+        if let Output::Body(body) = &self.output {
+            body.end(trailers, &self.options, out);
         }
         self.end_response();
     }

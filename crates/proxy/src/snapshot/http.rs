@@ -1,4 +1,4 @@
-//! `HttpConnectionManager` → [`HttpConnectionManager`](crate::http::config::HttpConnectionManager).
+//! `HttpConnectionManager` → [`crate::http::config::HttpConnectionManager`].
 
 use std::sync::Arc;
 

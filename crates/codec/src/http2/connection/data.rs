@@ -139,7 +139,7 @@ impl Connection {
         }
     }
 
-    /// See [`super::ServerCodec::passed_on`].
+    /// See [`ServerCodec::passed_on`](crate::http2::ServerCodec::passed_on).
     #[inline]
     pub(in crate::http2) fn passed_on(&mut self, id: u32, len: usize) {
         let least = self.options.initial_stream_window;
