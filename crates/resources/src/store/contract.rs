@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{
-    EventKind, Filter, Patch, Preconditions, ResourceVersion, Store, StoreError, Watch, WatchEvent,
-    WriteOptions,
+    EventKind, Filter, Patch, Preconditions, ResourceVersion, Store, StoreError, Subresource,
+    Watch, WatchEvent, WriteOptions,
 };
 use crate::object::{Collection, Object, ObjectKey};
 
@@ -189,6 +189,12 @@ async fn patches(store: &impl Store) -> Result<(), StoreError> {
     assert_eq!((forced.spec(), forced.label("a")), (Some(&json!({"host": "r"})), Some("1")));
     let same = store.patch(key("p"), apply("r", false), WriteOptions::by("other")).await?;
     assert_eq!(same.resource_version(), forced.resource_version());
+    let status = Patch::Merge(json!({"status": {"conditions": []}}));
+    let options = WriteOptions { subresource: Subresource::Status, ..WriteOptions::by("status") };
+    let told = store.patch(key("p"), status, options).await?;
+    let same = store.patch(key("p"), apply("r", false), WriteOptions::by("other")).await?;
+    let version = |object: &Object| object.resource_version().to_owned();
+    assert_eq!(version(&same), version(&told), "an apply of what is there is no change");
     store.delete(key("p"), Preconditions::default()).await?;
     let made = store.patch(key("p"), apply("s", false), me()).await?;
     assert_eq!(made.generation(), 1, "an apply makes what is not there");

@@ -56,6 +56,12 @@ impl Owner {
         self.manager == manager && self.operation == operation && self.subresource == subresource
     }
 
+    /// Its place among an object's managers.
+    fn rank(&self) -> [&str; 4] {
+        let time = self.entry.get("time").and_then(Value::as_str).unwrap_or_default();
+        [&self.operation, time, &self.manager, &self.subresource]
+    }
+
     fn write(&self) -> Value {
         let mut entry = self.entry.clone();
         entry.insert("fieldsV1".to_owned(), self.fields.write());
@@ -73,6 +79,8 @@ fn set_owners(object: &mut Object, mut owners: Vec<Owner>, content: &FieldSet) {
         owner.fields.intersect(content);
     }
     owners.retain(|owner| !owner.fields.is_empty());
+    // In Kubernetes' order, which does not say who wrote last: a write that changes nothing is no change here either.
+    owners.sort_by(|a, b| a.rank().cmp(&b.rank()));
     let entries = owners.iter().map(Owner::write).collect();
     object.metadata_mut().insert("managedFields".to_owned(), Value::Array(entries));
 }
