@@ -15,11 +15,21 @@ pub struct Workspace {
     pub files: Vec<String>,
 }
 
-/// One package of the workspace and which of the workspace's other packages it depends on.
+/// One package of the workspace and what it depends on.
 pub struct Package {
     pub name: String,
+    /// Its folder relative to the root, with a `/` at its end.
+    pub folder: String,
     /// Normal, build and development dependencies, by name.
-    pub dependencies: Vec<String>,
+    pub dependencies: Vec<Dependency>,
+}
+
+/// What a package depends on.
+pub struct Dependency {
+    /// The package's name.
+    pub name: String,
+    /// What the package's code calls it.
+    pub extern_name: String,
 }
 
 impl Workspace {
@@ -59,7 +69,8 @@ impl Workspace {
     /// The workspace's packages, as cargo sees them.
     pub fn packages(&self) -> Result<Vec<Package>> {
         let metadata: Metadata = self.metadata(&["--no-deps"])?;
-        Ok(metadata.packages.into_iter().map(Package::from).collect())
+        let root = metadata.workspace_root;
+        Ok(metadata.packages.into_iter().map(|package| package.under(&root)).collect())
     }
 
     /// Every crate, with version, that a build for Linux would compile in.
@@ -97,23 +108,36 @@ impl Workspace {
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<MetadataPackage>,
+    workspace_root: PathBuf,
 }
 
 #[derive(Deserialize)]
 struct MetadataPackage {
     name: String,
+    manifest_path: PathBuf,
     dependencies: Vec<MetadataDependency>,
 }
 
 #[derive(Deserialize)]
 struct MetadataDependency {
     name: String,
+    rename: Option<String>,
 }
 
-impl From<MetadataPackage> for Package {
-    fn from(package: MetadataPackage) -> Self {
-        let dependencies = package.dependencies.into_iter().map(|d| d.name).collect();
-        Self { name: package.name, dependencies }
+impl MetadataPackage {
+    fn under(self, root: &Path) -> Package {
+        let folder = self.manifest_path.parent().unwrap_or(root);
+        let folder = folder.strip_prefix(root).unwrap_or(folder).to_string_lossy();
+        let dependencies = self.dependencies.into_iter().map(|dependency| {
+            let MetadataDependency { name, rename } = dependency;
+            let extern_name = rename.as_ref().unwrap_or(&name).replace('-', "_");
+            Dependency { name, extern_name }
+        });
+        Package {
+            folder: format!("{folder}/"),
+            name: self.name,
+            dependencies: dependencies.collect(),
+        }
     }
 }
 

@@ -46,7 +46,9 @@ fn names_crate(line: &str, name: &str) -> bool {
 fn anyhow_in_libraries(tree: &Tree, findings: &mut Findings) -> Result<()> {
     let allowed = &tree.rules.anyhow.crates;
     for package in tree.workspace.packages()? {
-        if package.dependencies.iter().any(|d| d == "anyhow") && !allowed.contains(&package.name) {
+        if package.dependencies.iter().any(|d| d.name == "anyhow")
+            && !allowed.contains(&package.name)
+        {
             findings.add(format_args!(
                 "`{}` is a library: its errors are `thiserror` enums, not `anyhow`",
                 package.name

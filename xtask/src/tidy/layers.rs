@@ -12,7 +12,7 @@ pub fn check(tree: &Tree, findings: &mut Findings) -> Result<()> {
             findings.add(format_args!("crate `{name}` has no tier or no edges in layers.toml"));
             continue;
         };
-        for dependency in &package.dependencies {
+        for dependency in package.dependencies.iter().map(|d| &d.name) {
             let Some(below) = rules.tiers.get(dependency) else { continue };
             if !allowed.contains(dependency) {
                 findings.add(format_args!(

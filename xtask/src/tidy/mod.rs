@@ -3,6 +3,7 @@
 //! One check is one file and one row in [`CHECKS`]; the rules' data are in `layers.toml`.
 
 mod bans;
+mod dependencies;
 mod docs;
 mod doors;
 mod layers;
@@ -25,6 +26,7 @@ type Check = fn(&Tree, &mut Findings) -> Result<()>;
 
 const CHECKS: &[(&str, Check)] = &[
     ("bans", bans::check),
+    ("dependencies", dependencies::check),
     ("docs", docs::check),
     ("doors", doors::check),
     ("layers", layers::check),
