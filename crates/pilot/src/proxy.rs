@@ -52,6 +52,10 @@ impl Capabilities {
     pub const CORS: Capabilities = Capabilities(1 << 5);
     /// `envoy.filters.http.grpc_web`.
     pub const GRPC_WEB: Capabilities = Capabilities(1 << 6);
+    /// Clusters whose connections speak what their handshake has agreed on, and pools that know how many requests each
+    /// can then carry.
+    pub const HTTP2_BY_AGREEMENT: Capabilities = Capabilities(1 << 7);
+
     /// Whether all of `other` is there.
     pub fn contains(self, other: Capabilities) -> bool {
         self.0 & other.0 == other.0

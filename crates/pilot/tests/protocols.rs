@@ -44,6 +44,8 @@ fn version(client: &Client, host: &str, port: u16) -> &'static str {
         "as it came"
     } else if !options["explicit_http_config"]["http2_protocol_options"].is_null() {
         "2"
+    } else if !options["auto_config"].is_null() {
+        "agreed"
     } else {
         "1"
     }
@@ -65,7 +67,8 @@ fn filters(chain: &Value) -> Vec<&str> {
 fn clusters_are_spoken_to_as_their_ports_say() {
     let mut mesh = Mesh::of(SERVICES);
     let client = caller(&mut mesh);
-    assert_eq!(version(&client, "web", 80), "1");
+    assert_eq!(version(&client, "web", 80), "agreed");
+    assert_eq!(version(&client, "web", 443), "1");
     assert_eq!(version(&client, "rpc", 50051), "2");
     assert_eq!(version(&client, "h2c", 80), "2");
     assert_eq!(version(&client, "anything", 7000), "as it came");
@@ -95,6 +98,77 @@ fn the_mesh_upgrades_what_says_that_it_is_http() {
     assert_eq!(version(&client, "anything", 7000), "as it came");
     mesh.apply("{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: web, namespace: default}, spec: {host: web, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: DO_NOT_UPGRADE}}}}}");
     assert_eq!(version(&client, "web", 80), "1");
+}
+
+const WEB: &str = "outbound|80||web.default.svc.cluster.local";
+
+fn rule(policy: &str) -> String {
+    format!(
+        "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: web, namespace: default}}, spec: {{host: web, trafficPolicy: {policy}}}}}"
+    )
+}
+
+#[test]
+fn our_own_proxies_agree_on_http2_with_mesh_peers() {
+    let mut mesh = Mesh::of(SERVICES);
+    let client = caller(&mut mesh);
+    let options = &json(&client, Cluster, WEB)["typed_extension_protocol_options"][HTTP_OPTIONS];
+    let http2 = &options["auto_config"]["http2_protocol_options"];
+    assert_eq!(http2["allow_connect"], true, "WebSockets go up as extended CONNECT");
+    // One connection carries everything: its peer's silent end must not be found out by TCP.
+    assert_eq!(http2["connection_keepalive"]["interval"], "30s");
+    // `istio.alpn` says what is offered to requests; tunnels promise nothing.
+    assert_eq!(alpn(&client, WEB), serde_json::json!(["istio"]));
+
+    for (policy, expected) in [
+        ("{connectionPool: {http: {h2UpgradePolicy: DO_NOT_UPGRADE}}}", "1"),
+        ("{connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}", "2"),
+        ("{connectionPool: {http: {useClientProtocol: true}}}", "as it came"),
+        // Limits of connections are limits of requests in HTTP/1.1 alone.
+        ("{connectionPool: {tcp: {maxConnections: 1}}}", "1"),
+        ("{connectionPool: {http: {http1MaxPendingRequests: 1}}}", "1"),
+        ("{connectionPool: {http: {http2MaxRequests: 7, maxRequestsPerConnection: 2}}}", "agreed"),
+        // Nobody who is spoken to otherwise than by mesh TLS.
+        ("{tls: {mode: ISTIO_MUTUAL}}", "agreed"),
+        ("{tls: {mode: SIMPLE}}", "1"),
+        ("{tls: {mode: DISABLE}}", "1"),
+    ] {
+        mesh.apply(&rule(policy));
+        assert_eq!(version(&client, "web", 80), expected, "{policy}");
+    }
+    mesh.apply(&rule("{loadBalancer: {simple: RANDOM}}"));
+    assert_eq!(version(&client, "web", 80), "agreed");
+    mesh.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'h2UpgradePolicy: DO_NOT_UPGRADE'}}");
+    assert_eq!(version(&client, "web", 80), "1");
+}
+
+#[test]
+fn peers_without_mesh_tls_are_spoken_to_in_http1() {
+    for settings in [
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'enableAutoMtls: false'}}",
+        "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: default}, spec: {mtls: {mode: DISABLE}}}",
+    ] {
+        let mut mesh = Mesh::of(SERVICES);
+        mesh.apply(settings);
+        let client = caller(&mut mesh);
+        assert_eq!(version(&client, "web", 80), "1", "{settings}");
+    }
+}
+
+#[test]
+fn gateways_of_ours_agree_on_http2_too_and_envoys_get_what_istio_sends() {
+    let mut mesh = Mesh::of(SERVICES);
+    let ours = NodeBuilder::router("127.64.0.9", "gateway-1", "istio-system").ours();
+    let ours = mesh.0.connect(ours.proxy("gateway", &[("istio", "ingressgateway")]));
+    assert_eq!(version(&ours, "web", 80), "agreed");
+    assert_eq!(version(&ours, "anything", 7000), "1");
+
+    let envoy = NodeBuilder::sidecar("127.64.0.2", "caller-2", "default");
+    let envoy = mesh.0.connect(envoy.proxy("caller", &[("app", "caller")]));
+    assert_eq!(version(&envoy, "web", 80), "1");
+    let cluster = json(&envoy, Cluster, WEB);
+    assert!(cluster["typed_extension_protocol_options"].is_null(), "{cluster}");
+    assert_eq!(alpn(&envoy, WEB), serde_json::json!(["istio-http/1.1", "istio", "http/1.1"]));
 }
 
 #[test]

@@ -30,6 +30,10 @@ use stream::Stream;
 
 /// Says to the control plane that this node takes virtual hosts as resources of their own, all of them at once.
 pub const EAGER_VIRTUAL_HOSTS: &str = "outrigger.eager_vhds";
+/// Says that mesh peers may be left to agree on HTTP/2 by `auto_config` wherever nobody says what to speak.
+pub const HTTP2_BY_AGREEMENT: &str = "outrigger.http2_by_agreement";
+/// What every node adds to its `client_features`.
+const FEATURES: [&str; 2] = [EAGER_VIRTUAL_HOSTS, HTTP2_BY_AGREEMENT];
 
 /// The running client. Dropping it ends every stream; what was applied stays.
 #[derive(Debug)]

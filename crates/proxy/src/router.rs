@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codec::event::StreamId;
-use codec::headers::{Method, NameSet, RequestHead, Version, names};
+use codec::headers::{Method, NameSet, RequestHead, names};
 use smallvec::SmallVec;
 use telemetry::stats::sets::{Cluster as ClusterStat, HttpConnManager as Stat};
 
@@ -256,9 +256,8 @@ impl Worker {
             true => UpstreamProtocol::Raw,
             false => cluster.cluster.config.http.protocol.resolve(stream.info.protocol),
         };
-        let version = protocol.version().unwrap_or(Version::Http2);
         let alpn = stream.info.filter_state.get::<UpstreamAlpn>();
-        let alpn = alpn.and_then(|alpn| alpn.for_cluster(version, &cluster.cluster));
+        let alpn = alpn.and_then(|alpn| alpn.for_cluster(protocol, &cluster.cluster));
         let at = stream.router.cluster.unwrap_or(ClusterRef::NONE);
         let pool = self.upstreams.pool_of(at, index, protocol, alpn);
         stream.router.try_deadline_ns = match stream.router.per_try_timeout {

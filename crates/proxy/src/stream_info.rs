@@ -12,6 +12,7 @@ use telemetry::stats::sets::HandshakeOutcome;
 
 use crate::route_table::RouteMatch;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::config::UpstreamProtocol;
 use crate::upstream::host::Host;
 
 /// `core.v3.Metadata.filter_metadata` by namespace; `None` when empty.
@@ -36,26 +37,44 @@ pub type AlpnList = Arc<[Vec<u8>]>;
 /// will be spoken there; `None` leaves the cluster's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpstreamAlpn {
-    /// For HTTP/1.0.
-    pub http10: Option<AlpnList>,
-    /// For HTTP/1.1.
-    pub http11: Option<AlpnList>,
-    /// For HTTP/2.
-    pub http2: Option<AlpnList>,
+    http10: Option<AlpnList>,
+    http11: Option<AlpnList>,
+    http2: Option<AlpnList>,
+    /// Where the handshake decides.
+    either: Option<AlpnList>,
 }
 
 impl UpstreamAlpn {
+    /// What to offer for each version.
+    pub fn new(
+        http10: Option<AlpnList>,
+        http11: Option<AlpnList>,
+        http2: Option<AlpnList>,
+    ) -> Self {
+        let either = match (&http2, &http11) {
+            (Some(dearest), Some(others)) => {
+                let more = others.iter().filter(|name| !dearest.contains(name));
+                Some(dearest.iter().chain(more).cloned().collect())
+            }
+            _ => None,
+        };
+        Self { http10, http11, http2, either }
+    }
+
     /// What to offer to a host of that cluster; clusters can opt out by `istio.alpn_override: "false"` in their metadata.
-    pub fn for_cluster(&self, protocol: Version, cluster: &Cluster) -> Option<&AlpnList> {
+    /// A tunnel's bytes may be anything, so nothing is promised of them.
+    pub fn for_cluster(&self, protocol: UpstreamProtocol, cluster: &Cluster) -> Option<&AlpnList> {
         let metadata = cluster.config.metadata.as_ref();
         let choice = metadata.and_then(|map| map.get("istio")?.get("alpn_override")?.as_str());
         if choice == Some("false") {
             return None;
         }
-        match protocol {
-            Version::Http10 => self.http10.as_ref(),
-            Version::Http11 => self.http11.as_ref(),
-            Version::Http2 => self.http2.as_ref(),
+        match (protocol, protocol.version()) {
+            (UpstreamProtocol::Auto, _) => self.either.as_ref(),
+            (_, Some(Version::Http10)) => self.http10.as_ref(),
+            (_, Some(Version::Http11)) => self.http11.as_ref(),
+            (_, Some(Version::Http2)) => self.http2.as_ref(),
+            (_, None) => None,
         }
     }
 }

@@ -119,8 +119,12 @@ impl Upstreams {
             self.slots.get_mut(at.slot as usize).filter(|slot| slot.generation == at.generation)?;
         let cluster = slot.cluster.as_mut()?;
         let host = cluster.balancer.host_set().hosts.get(index)?;
-        // Plaintext offers nothing, so it needs no pools apart.
+        // Plaintext offers nothing, so it needs no pools apart, and nothing is agreed on.
         let alpn = alpn.filter(|_| host.tls.is_some());
+        let protocol = match protocol {
+            UpstreamProtocol::Auto if host.tls.is_none() => UpstreamProtocol::Http1,
+            protocol => protocol,
+        };
         let known = cluster.pools.get_mut(index)?;
         let same = |key: &&Key<Pool>| {
             pools.get(**key).is_some_and(|it| it.protocol == protocol && it.alpn.as_ref() == alpn)

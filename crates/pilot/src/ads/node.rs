@@ -15,6 +15,14 @@ use crate::proxy::{Capabilities, Peer, Proxy, ProxyKind, Upstream};
 pub const DEFAULT_HTTP_PROXY_PORT: u16 = 15007;
 /// The node's word that it takes virtual hosts as resources of their own, all of them at once.
 pub const EAGER_VHDS_FEATURE: &str = "outrigger.eager_vhds";
+/// The node's word that `auto_config` towards mesh peers is what it wants where nobody says which HTTP to speak. Envoy
+/// could do the same, but is sent what Istio sends it.
+pub const HTTP2_BY_AGREEMENT_FEATURE: &str = "outrigger.http2_by_agreement";
+/// What a node can do that is no extension.
+const FEATURES: [(Capabilities, &str); 2] = [
+    (Capabilities::EAGER_VHDS, EAGER_VHDS_FEATURE),
+    (Capabilities::HTTP2_BY_AGREEMENT, HTTP2_BY_AGREEMENT_FEATURE),
+];
 
 /// Why a node is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,8 +129,10 @@ fn is_grpc(node: &Node, metadata: &Metadata<'_>) -> bool {
 /// What a node's lists of features and extensions say.
 fn capabilities(node: &Node) -> Capabilities {
     let mut all = Capabilities::default();
-    if node.client_features.iter().any(|feature| feature == EAGER_VHDS_FEATURE) {
-        all = all.with(Capabilities::EAGER_VHDS);
+    for (capability, name) in FEATURES {
+        if node.client_features.iter().any(|feature| feature == name) {
+            all = all.with(capability);
+        }
     }
     for (capability, type_url) in extension_type_urls() {
         // Envoy lists type names with or without the host that type URLs start with.

@@ -53,6 +53,8 @@ pub struct ClusterKey {
     pub alpn_by_request: bool,
     /// Whether the node finds out what a port speaks that does not say.
     pub detects: bool,
+    /// Whether the node learns from a handshake which HTTP is spoken (`outrigger.http2_by_agreement`).
+    pub agrees: bool,
     /// The mesh's settings.
     pub mesh: Interned<MeshConfig>,
 }
@@ -68,8 +70,27 @@ impl ClusterKey {
     }
 
     fn version(&self, settings: &PolicySettings, port: &ServicePort) -> HttpVersion {
-        let site = Site { mesh_upgrade: self.mesh.h2_upgrade, detects: self.detects };
+        let site = Site {
+            mesh_upgrade: self.mesh.h2_upgrade,
+            detects: self.detects,
+            can_agree: self.agrees && self.is_mesh_tls(settings.tls.as_ref()),
+        };
         upstream_protocol::version(settings.connection_pool.as_ref(), port, site)
+    }
+
+    /// Whether peers are spoken to in mesh TLS, all of them or those that can.
+    fn is_mesh_tls(&self, written: Option<&WrittenTls>) -> bool {
+        match written {
+            Some(written) => written.mode == ClientTlsMode::IstioMutual,
+            None => self.is_auto_mtls(),
+        }
+    }
+
+    /// Whether peers that can speak mesh TLS get it where no rule says anything.
+    fn is_auto_mtls(&self) -> bool {
+        self.mesh.auto_mtls
+            && self.server_mode != MtlsMode::Disable
+            && self.service.resolution == Resolution::Endpoints
     }
 }
 
@@ -161,7 +182,7 @@ pub fn inbound(key: &InboundClusterKey) -> Cluster {
         ..Default::default()
     };
     // What clients are upgraded to ends here: an application is spoken to as its port says.
-    let site = Site { mesh_upgrade: H2Upgrade::DoNotUpgrade, detects: true };
+    let site = Site { mesh_upgrade: H2Upgrade::DoNotUpgrade, detects: true, can_agree: false };
     let version = upstream_protocol::version(None, &port, site);
     if let Some(options) = upstream_protocol::options(None, version) {
         let options = pack(&options);
@@ -210,10 +231,7 @@ fn secure(
         Some(written) => {
             cluster.transport_socket = written_socket(key, port, version, written, &sni)
         }
-        None if key.mesh.auto_mtls
-            && key.server_mode != MtlsMode::Disable
-            && key.service.resolution == Resolution::Endpoints =>
-        {
+        None if key.is_auto_mtls() => {
             cluster.transport_socket_matches = vec![
                 TransportSocketMatch {
                     name: "tlsMode-istio".to_owned(),
@@ -293,7 +311,11 @@ fn alpn(key: &ClusterKey, port: &ServicePort, version: HttpVersion) -> &'static 
     let http2 = version == HttpVersion::Http2;
     match key.alpn_by_request {
         true if http2 => &["istio", "h2"],
+        // The filter offers what may be agreed on to requests; what is tunnelled goes without a promise.
         true => &["istio"],
+        false if version == HttpVersion::Agreed => {
+            &["istio-h2", "istio-http/1.1", "istio", "h2", "http/1.1"]
+        }
         false if http2 => &["istio-h2", "istio", "h2"],
         false if port.protocol.is_http() => &["istio-http/1.1", "istio", "http/1.1"],
         false => &["istio"],

@@ -99,12 +99,22 @@ fn common_lb(settings: &PolicySettings, mesh: &MeshConfig) -> CommonLbConfig {
     }
 }
 
+/// Whether a pool limits connections, or requests that wait for one.
+pub fn counts_connections(pool: &ConnectionPool) -> bool {
+    let connections = pool.tcp.as_ref().and_then(|tcp| tcp.max_connections);
+    let pending = pool.http.as_ref().and_then(|http| http.http1_max_pending_requests);
+    connections.is_some_and(is_limit) || pending.is_some_and(is_limit)
+}
+
+fn is_limit(written: u32) -> bool {
+    written > 0
+}
+
 /// Breakers that never trip, as Istio has them, unless a limit was written.
 pub fn thresholds(pool: Option<&ConnectionPool>) -> Thresholds {
     let tcp = pool.and_then(|pool| pool.tcp.as_ref());
     let http = pool.and_then(|pool| pool.http.as_ref());
-    let limit =
-        |written: Option<u32>| number(written.filter(|limit| *limit > 0).unwrap_or(u32::MAX));
+    let limit = |written: Option<u32>| number(written.filter(|w| is_limit(*w)).unwrap_or(u32::MAX));
     Thresholds {
         max_connections: limit(tcp.and_then(|tcp| tcp.max_connections)),
         max_pending_requests: limit(http.and_then(|http| http.http1_max_pending_requests)),

@@ -20,7 +20,7 @@ use super::protocol::Protocol;
 use super::sink::{
     ConfigSink, GrpcSource, Names, Rejected, Resource, ResourceKind, Subscriptions, Update,
 };
-use super::{EAGER_VIRTUAL_HOSTS, StreamKey};
+use super::{FEATURES, StreamKey};
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +74,10 @@ pub(super) struct Stream<S, P> {
 impl<S: ConfigSink, P: Protocol> Stream<S, P> {
     pub(super) fn new(sink: Arc<S>, key: StreamKey, source: GrpcSource) -> Stream<S, P> {
         let mut node = sink.node();
-        if !node.client_features.iter().any(|feature| feature == EAGER_VIRTUAL_HOSTS) {
-            node.client_features.push(EAGER_VIRTUAL_HOSTS.to_owned());
+        for feature in FEATURES {
+            if !node.client_features.iter().any(|named| named == feature) {
+                node.client_features.push(feature.to_owned());
+            }
         }
         let (jobs, queue) = mpsc::unbounded_channel();
         let (judged, verdicts) = mpsc::unbounded_channel();

@@ -407,7 +407,7 @@ async fn everything_arrives_clusters_and_endpoints_before_listeners_and_routes()
     assert_eq!(order, [Cluster, Endpoints, Listener, Routes, VirtualHosts]);
     let world = fixture.control.world.lock().unwrap();
     assert_eq!(world.nodes.len(), 1, "the node is named once a stream");
-    assert!(world.nodes[0].client_features.iter().any(|f| f == super::EAGER_VIRTUAL_HOSTS));
+    assert_eq!(world.nodes[0].client_features, super::FEATURES);
     assert_eq!(world.headers, [Some("me".to_owned())]);
 }
 

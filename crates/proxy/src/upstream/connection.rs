@@ -244,9 +244,11 @@ impl Worker {
                 }
             }
         }
+        let pool = connection.pool;
         self.begin_upstream_protocol(key);
         self.mark_upstream(key);
         self.connection_available(key);
+        self.open_for_waiting(pool);
     }
 
     /// More may be read than the last turn allowed, or reading was paused.
@@ -397,8 +399,10 @@ impl Worker {
             CodecEvent::Room { stream: Some(stream) } => self.host_has_room_for(key, stream),
             CodecEvent::Room { stream: None } => self.host_has_room(key),
             CodecEvent::PeerSettings => {
+                let pool = connection.pool;
                 self.host_has_room(key);
                 self.connection_available(key);
+                self.open_for_waiting(pool);
             }
             CodecEvent::GoAway => self.host_says_goodbye(key),
             CodecEvent::Pong => {}
@@ -545,10 +549,18 @@ impl Worker {
         }
     }
 
-    /// A place has become free: who waits beyond what is being opened gets a connection of his own.
+    /// A place has become free, or connections turned out to carry less than was hoped for: who waits beyond what is being
+    /// opened gets a connection of his own, as far as the breakers allow.
     pub(super) fn open_for_waiting(&mut self, pool_key: Key<Pool>) {
-        let Some(pool) = self.upstreams.pools.get(pool_key) else { return };
-        if !pool.is_draining && pool.wants_connection() {
+        while let Some(pool) = self.upstreams.pools.get(pool_key)
+            && !pool.is_draining
+            && pool.wants_connection()
+        {
+            let (thresholds, breakers) = pool.cluster.priority(0);
+            let is_full = breakers.connections.is_exhausted(thresholds.max_connections);
+            if is_full && pool.connections > 0 {
+                return;
+            }
             self.connect_upstream(pool_key);
         }
     }

@@ -16,7 +16,7 @@ use proxy::upstream::config::{ClusterConfig, ClusterRef, UpstreamProtocol};
 
 use crate::engine::{Authority, Engine, PATIENCE, backend, connect};
 use crate::peer::{Client, Host, host, host_with, request, serve_requests};
-use crate::web::{read_message, route, route_for};
+use crate::web::{Backend, read_message, route, route_for};
 
 /// A cluster of that protocol.
 fn cluster(engine: &Engine, protocol: UpstreamProtocol, host: SocketAddr) -> ClusterRef {
@@ -636,6 +636,48 @@ fn alpn_says_what_is_spoken() {
         let spoken = format!("cluster.c.upstream_cx_http{version}_total");
         assert_eq!(first.counter(&spoken), 1, "{agrees_to:?} {protocol:?}");
     }
+}
+
+#[test]
+fn who_waited_for_a_shared_connection_gets_one_of_his_own_where_http1_is_agreed_on() {
+    const AT_ONCE: usize = 5;
+    let authority = Authority::new();
+    let last = Engine::start();
+    // Nobody is answered before everybody has asked.
+    let together = host(|_, host| {
+        let mut asked = Vec::new();
+        serve_requests(host, |host, stream, _, _, _| {
+            asked.push(stream);
+            if asked.len() == AT_ONCE {
+                asked.iter().for_each(|stream| host.answer(*stream, 200, b"ok"));
+            }
+        });
+    });
+    let together = cluster(&last, UpstreamProtocol::Http2, together);
+    let tls = Some(authority.server_speaking(&["http/1.1"], &["b.example"]));
+    let address = last.serve_https(tls, route(together, RoutePolicy::default()), |_| {});
+    let first = Engine::start();
+    let mut config = ClusterConfig::new("c");
+    config.http.protocol = UpstreamProtocol::Auto;
+    let cluster = first.cluster_of(config, &[address], Some(authority.client("b.example")));
+    let listener = first.serve_http(route(cluster, RoutePolicy::default()), |_| {});
+    let mut client = Client::connect(listener);
+    let streams: Vec<_> = (0..AT_ONCE).map(|number| client.get(&format!("/{number}"))).collect();
+    for stream in streams {
+        assert_eq!(client.answer(stream).status, 200);
+    }
+    assert_eq!(first.counter("cluster.c.upstream_cx_http1_total"), AT_ONCE as u64);
+}
+
+#[test]
+fn nothing_is_agreed_on_without_tls() {
+    let engine = Engine::start();
+    let cluster = cluster(&engine, UpstreamProtocol::Auto, Backend::echo().address);
+    let listener = engine.serve_http(route(cluster, RoutePolicy::default()), |_| {});
+    let mut client = Client::connect(listener);
+    let stream = client.get("/");
+    assert_eq!(client.answer(stream).status, 200);
+    assert_eq!(engine.counter("cluster.c.upstream_cx_http1_total"), 1);
 }
 
 /// Sends bodies of these lengths on their streams, each in turn as far as its window goes.

@@ -26,16 +26,16 @@ pub(super) fn compile(
 ) -> Result<Arc<dyn HttpFilterFactory>, Vec<Problem>> {
     let config =
         FilterConfig::decode(bytes).map_err(|error| vec![Problem::new("", error.to_string())])?;
-    let mut alpn = UpstreamAlpn::default();
+    let (mut http10, mut http11, mut http2) = (None, None, None);
     for item in &config.alpn_override {
         let protocols = item.alpn_override.iter().map(|name| name.clone().into_bytes()).collect();
         match item.upstream_protocol() {
-            Protocol::Http10 => alpn.http10 = Some(protocols),
-            Protocol::Http11 => alpn.http11 = Some(protocols),
-            Protocol::Http2 => alpn.http2 = Some(protocols),
+            Protocol::Http10 => http10 = Some(protocols),
+            Protocol::Http11 => http11 = Some(protocols),
+            Protocol::Http2 => http2 = Some(protocols),
         }
     }
-    Ok(Arc::new(Factory(alpn)))
+    Ok(Arc::new(Factory(UpstreamAlpn::new(http10, http11, http2))))
 }
 
 impl HttpFilterFactory for Factory {
