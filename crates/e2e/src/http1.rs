@@ -205,7 +205,11 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
-    fn take(&mut self, length: usize) -> Result<Vec<u8>> {
+    /// The next bytes, so many, as they come.
+    ///
+    /// # Errors
+    /// If the peer closes before.
+    pub fn take(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.ahead.len() < length {
             if self.receive()? == 0 {
                 bail!("closed after {} of {length} bytes", self.ahead.len());

@@ -18,6 +18,7 @@ mod health_checks;
 mod http1_beside_envoy;
 mod http1_inputs;
 mod mesh_faults;
+mod mesh_http;
 mod mesh_security;
 mod proxy_smoke;
 mod proxyless_grpc;
