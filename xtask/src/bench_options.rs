@@ -8,8 +8,12 @@ pub struct Options {
     /// Scenarios by name or by the beginning of their names; `memory` and `control-plane` too. All by default.
     #[arg(long = "scenario", value_delimiter = ',')]
     pub scenarios: Vec<String>,
-    /// Proxies to compare: direct, outrigger, nginx, haproxy, envoy, hyper.
-    #[arg(long, value_delimiter = ',', default_value = "outrigger,nginx,haproxy,envoy,hyper")]
+    /// Proxies to compare: direct, outrigger, nginx, haproxy, envoy, envoy-h2, hyper, and floor, the cheapest relay there can be.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "outrigger,nginx,haproxy,envoy,envoy-h2,hyper,floor"
+    )]
     pub peers: Vec<String>,
     /// Repetitions of each proxy in each scenario.
     #[arg(long, default_value_t = 3)]

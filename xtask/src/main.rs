@@ -50,6 +50,10 @@ enum Command {
     #[cfg(feature = "bench")]
     #[command(hide = true)]
     HyperProxy { listen: std::net::SocketAddr, upstream: std::net::SocketAddr },
+    /// A peer of the bench, and the least that any can cost.
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    FloorRelay(bench::floor::Options),
     /// Install what the tests and the bench need beside Rust (Debian).
     Setup,
     /// Set up, then check format, tidiness, lints and every test: what continuous integration runs.
@@ -84,6 +88,8 @@ fn run(command: Command) -> Result<()> {
         Command::Generate { check } => generate::run(root, check),
         #[cfg(feature = "bench")]
         Command::HyperProxy { listen, upstream } => bench::hyper_peer::run(listen, upstream),
+        #[cfg(feature = "bench")]
+        Command::FloorRelay(options) => bench::floor::run(&options),
         Command::Setup => {
             setup::for_tests(root)?;
             setup::for_bench(root)

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::setup::succeed;
 
 /// Where the files are: one authority, one leaf that serves as server and client alike.
 pub struct Certificates {
+    pub folder: PathBuf,
     pub authority: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -49,14 +51,17 @@ impl Certificates {
             succeed(&mut script).context("making certificates")?;
         }
         let file = |name: &str| folder.join(name);
-        Ok(Self { authority: file("ca.pem"), certificate: file("leaf.pem"), key: file("leaf.key") })
+        Ok(Self {
+            folder: folder.to_owned(),
+            authority: file("ca.pem"),
+            certificate: file("leaf.pem"),
+            key: file("leaf.key"),
+        })
     }
 
     /// A client that verifies the server. One cipher suite and one group, the same for every proxy, so that what
     /// is compared is the proxies and not their preferences.
     pub fn client(&self) -> Result<Arc<rustls::ClientConfig>> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&self.authority)?)?;
         let provider = rustls::crypto::CryptoProvider {
             cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
             kx_groups: vec![aws_lc_rs::kx_group::X25519],
@@ -64,9 +69,42 @@ impl Certificates {
         };
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots()?)
             .with_no_client_auth();
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Arc::new(config))
+    }
+
+    /// The client's end of the double hop, with a certificate and rustls's own preferences.
+    pub fn mutual_client(&self) -> Result<Arc<rustls::ClientConfig>> {
+        let (chain, key) = self.identity()?;
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Arc::new(config))
+    }
+
+    /// A server, which may want a certificate from its clients.
+    pub fn server(&self, is_mutual: bool) -> Result<Arc<rustls::ServerConfig>> {
+        let builder = rustls::ServerConfig::builder();
+        let builder = if is_mutual {
+            let roots = Arc::new(self.roots()?);
+            builder.with_client_cert_verifier(WebPkiClientVerifier::builder(roots).build()?)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let (chain, key) = self.identity()?;
+        Ok(Arc::new(builder.with_single_cert(chain, key)?))
+    }
+
+    fn identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let chain = vec![CertificateDer::from_pem_file(&self.certificate)?];
+        Ok((chain, PrivateKeyDer::from_pem_file(&self.key)?))
+    }
+
+    fn roots(&self) -> Result<rustls::RootCertStore> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&self.authority)?)?;
+        Ok(roots)
     }
 }

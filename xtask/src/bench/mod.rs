@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: Outrigger, nginx and Envoy side by side on one machine with two cores.
+//! `cargo xtask bench`: Outrigger, nginx, Envoy and the floor side by side on one machine with two cores.
 //!
 //! The proxy has one worker and one core to itself; the load generator and the backend have the other and poll
 //! without sleeping, so that the proxy never pays for waking an idle core. Repetitions are interleaved over the
@@ -8,6 +8,7 @@
 
 mod certificates;
 mod control_plane;
+pub mod floor;
 pub mod hyper_peer;
 mod load;
 mod memory;
@@ -29,7 +30,7 @@ use crate::bench_options::Options;
 use crate::workspace::output;
 use certificates::Certificates;
 use load::{Backend, Load, Pattern, Plan};
-use peers::{Peer, Setting, Shape};
+use peers::{Peer, Sent, Setting, Shape};
 use process::CpuTime;
 use report::{Report, Row, Sample, Table};
 use scenarios::{SCENARIOS, Scenario};
@@ -43,6 +44,8 @@ pub struct Bench {
     certificates: Certificates,
     realtime: bool,
     window: Duration,
+    /// What sidecars are sent, where some are to be measured.
+    sent: Option<Sent>,
 }
 
 /// Runs the bench in this (optimised) process.
@@ -54,11 +57,14 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     let realtime = !options.polite && prepare_machine()?;
     let certificates = Certificates::in_folder(&root.join("target/bench/certificates"))?;
     let window = Duration::from_secs_f64(options.seconds);
-    let bench = Bench { root: root.to_owned(), certificates, realtime, window };
+    let wanted = |name: &str| is_wanted(name, &options.scenarios);
+    let scenarios = || SCENARIOS.iter().filter(|scenario| wanted(scenario.name));
+    let has_sidecars = scenarios().any(|scenario| scenario.sidecars.is_some());
+    let sent = has_sidecars.then(|| Sent::ask(root)).transpose()?;
+    let bench = Bench { root: root.to_owned(), certificates, realtime, window, sent };
     let mut report =
         Report { commit: commit(root), seconds: options.seconds, realtime, ..Report::default() };
-    let wanted = |name: &str| is_wanted(name, &options.scenarios);
-    for scenario in SCENARIOS.iter().filter(|scenario| wanted(scenario.name)) {
+    for scenario in scenarios() {
         let table = bench.compare(scenario, &peers, options.reps)?;
         table.print();
         report.tables.push(table);
@@ -103,8 +109,7 @@ impl Bench {
             _ => Backend::http1(scenario.backends)?,
         };
         let mut setting = self.setting(scenario.shape, backend.addresses()?)?;
-        setting.sidecars = scenario.sidecars;
-        setting.upgraded_hop = scenario.upgraded_hop;
+        setting.sidecars = scenario.sidecars.zip(self.sent.as_ref());
         setting.http2 = scenario.http2.is_some();
         let mut load = Load::new(backend)?;
         let running = peer.start(&self.root, &setting)?;
@@ -175,8 +180,7 @@ impl Bench {
             http2: false,
             backends,
             idle_clusters: 0,
-            sidecars: false,
-            upgraded_hop: false,
+            sidecars: None,
             certificates,
             folder,
             realtime,

@@ -3,6 +3,15 @@
 use super::load::{Multiplexed, Pattern};
 use super::peers::Shape;
 
+/// What the mesh says of HTTP between sidecars.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum BetweenSidecars {
+    /// Nothing: Outrigger's agree on HTTP/2, Envoy's are told HTTP/1.1. `envoy-h2` is Envoy with `h2UpgradePolicy: UPGRADE`.
+    Default,
+    /// `h2UpgradePolicy: DO_NOT_UPGRADE`.
+    Http1,
+}
+
 /// One arrangement of proxy and load.
 pub struct Scenario {
     pub name: &'static str,
@@ -13,11 +22,9 @@ pub struct Scenario {
     pub connections: usize,
     /// Several, where one address would run out of ports.
     pub backends: usize,
-    /// With what a sidecar does beside: Istio's metrics and its access log (Envoy, which has no such metrics, writes the log;
-    /// nginx does neither).
-    pub sidecars: bool,
-    /// HTTP/2 between the proxies of a double hop, as `h2UpgradePolicy: UPGRADE` has it. nginx has none to offer.
-    pub upgraded_hop: bool,
+    /// A double hop of sidecars, configured as the control plane does it: Istio's metrics (which Envoy does not have), its access
+    /// log, its TLS. nginx, which no control plane configures, has neither metrics nor log.
+    pub sidecars: Option<BetweenSidecars>,
     /// HTTP/2 from the clients, and how much of it at once.
     pub http2: Option<Multiplexed>,
 }
@@ -32,8 +39,7 @@ const fn http(name: &'static str, about: &'static str, path: &'static str) -> Sc
         pattern,
         connections: 64,
         backends: 1,
-        sidecars: false,
-        upgraded_hop: false,
+        sidecars: None,
         http2: None,
     }
 }
@@ -88,13 +94,17 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         shape: Shape::Mesh,
-        sidecars: true,
-        ..http("s7-istio", "the double hop with Istio's metrics and access log on", "/1k")
+        sidecars: Some(BetweenSidecars::Default),
+        ..http("s7-istio", "the double hop of sidecars as they are configured by default", "/1k")
     },
     Scenario {
         shape: Shape::Mesh,
-        sidecars: true,
-        upgraded_hop: true,
-        ..http("s7-upgrade", "the same with h2UpgradePolicy: HTTP/2 between the sidecars", "/1k")
+        sidecars: Some(BetweenSidecars::Default),
+        ..http("s7-16k", "the same with 16 KiB", "/16k")
+    },
+    Scenario {
+        shape: Shape::Mesh,
+        sidecars: Some(BetweenSidecars::Http1),
+        ..http("s7-http1", "the double hop with h2UpgradePolicy: DO_NOT_UPGRADE", "/1k")
     },
 ];

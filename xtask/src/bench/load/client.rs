@@ -155,7 +155,7 @@ impl Clients {
 }
 
 /// A socket that connects, from `source` if it matters, without waiting for it.
-pub(super) fn connect(target: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream> {
+pub fn connect(target: SocketAddr, source: Option<Ipv4Addr>) -> Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;

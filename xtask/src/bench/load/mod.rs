@@ -16,6 +16,7 @@ use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use rustix::time::Timespec;
 
+pub(super) use client::connect;
 pub use http2::{Block, END_STREAM, Frames, Multiplexed, kind};
 
 /// What the clients do with their connections.

@@ -3,6 +3,7 @@
 mod envoy_bootstrap;
 mod haproxy_conf;
 mod nginx_conf;
+mod sidecar_bootstrap;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,9 +13,12 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::certificates::Certificates;
+use super::load::Pattern;
 use super::process::Process;
-use super::scenarios::Scenario;
+use super::scenarios::{BetweenSidecars, Scenario};
 use crate::setup;
+pub use sidecar_bootstrap::Sent;
+use sidecar_bootstrap::Variant;
 
 /// What the proxies are asked to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,10 +43,8 @@ pub struct Setting<'a> {
     pub backends: Vec<SocketAddr>,
     /// Clusters that exist beside the one that is used, for measuring what a cluster costs.
     pub idle_clusters: usize,
-    /// Whether the proxies do what sidecars do beside: metrics and access logs.
-    pub sidecars: bool,
-    /// HTTP/2 between the proxies of a double hop, where the proxy can.
-    pub upgraded_hop: bool,
+    /// Whether the proxies are sidecars, and what they are sent then.
+    pub sidecars: Option<(BetweenSidecars, &'a Sent)>,
     pub certificates: &'a Certificates,
     /// For configuration files and logs.
     pub folder: PathBuf,
@@ -82,15 +84,28 @@ pub enum Peer {
     Nginx,
     HaProxy,
     Envoy,
+    /// Envoy's sidecars with HTTP/2 between them, which nobody gets who does not ask for it.
+    EnvoyHttp2,
     /// [`super::hyper_peer`].
     Hyper,
+    /// [`super::floor`].
+    Floor,
 }
 
 impl Peer {
-    pub const ALL: [Self; 6] =
-        [Self::Direct, Self::Outrigger, Self::Nginx, Self::HaProxy, Self::Envoy, Self::Hyper];
+    pub const ALL: [Self; 8] = [
+        Self::Direct,
+        Self::Outrigger,
+        Self::Nginx,
+        Self::HaProxy,
+        Self::Envoy,
+        Self::EnvoyHttp2,
+        Self::Hyper,
+        Self::Floor,
+    ];
 
-    /// Whether the proxy is set up here for what `scenario` asks. HAProxy and hyper are there for HTTP/2.
+    /// Whether the proxy is set up here for what `scenario` asks. HAProxy and hyper are there for HTTP/2. The floor
+    /// gives each client a connection upstream, which is the least only where a connection is not for one request.
     pub fn takes_part_in(self, scenario: &Scenario) -> bool {
         match self {
             // Without a proxy there is nobody to take the TLS off or to translate.
@@ -99,8 +114,13 @@ impl Peer {
                     && scenario.http2.is_some() == (scenario.shape == Shape::Grpc)
             }
             Self::Outrigger | Self::Nginx | Self::Envoy => true,
+            Self::EnvoyHttp2 => scenario.sidecars == Some(BetweenSidecars::Default),
             Self::HaProxy => scenario.http2.is_some(),
             Self::Hyper => scenario.shape == Shape::Grpc,
+            Self::Floor => {
+                scenario.http2.is_none()
+                    && (scenario.pattern != Pattern::NewConnection || scenario.shape == Shape::Tcp)
+            }
         }
     }
 
@@ -111,7 +131,9 @@ impl Peer {
             Self::Nginx => "nginx",
             Self::HaProxy => "haproxy",
             Self::Envoy => "envoy",
+            Self::EnvoyHttp2 => "envoy-h2",
             Self::Hyper => "hyper",
+            Self::Floor => "floor",
         }
     }
 
@@ -155,7 +177,12 @@ impl Peer {
         let (end, text) = match self {
             Self::Nginx => ("conf", nginx_conf::render(hop, folder)),
             Self::HaProxy => ("cfg", haproxy_conf::render(hop)),
-            _ => ("yaml", envoy_bootstrap::render(hop, self == Self::Outrigger)),
+            _ => match hop.setting.sidecars {
+                Some((between, sent)) => {
+                    ("yaml", sidecar_bootstrap::render(hop, sent, self.variant(between))?)
+                }
+                None => ("yaml", envoy_bootstrap::render(hop)),
+            },
         };
         let file = folder.join(format!("{name}.{end}"));
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -166,6 +193,16 @@ impl Peer {
             .wait_for(hop.listen)
             .with_context(|| format!("{name}, configured by {}", file.display()))?;
         Ok(process)
+    }
+
+    /// Which sidecars it is.
+    fn variant(self, between: BetweenSidecars) -> Variant {
+        match (self, between) {
+            (Self::EnvoyHttp2, _) => Variant::EnvoyHttp2,
+            (Self::Envoy, _) => Variant::Envoy,
+            (_, BetweenSidecars::Default) => Variant::Outrigger,
+            (_, BetweenSidecars::Http1) => Variant::OutriggerHttp1,
+        }
     }
 
     fn command(self, root: &Path, hop: &Hop<'_>, file: &Path) -> Result<Command> {
@@ -184,7 +221,14 @@ impl Peer {
                 let upstream = *hop.upstreams.first().context("no upstream")?;
                 command.args(["hyper-proxy", &hop.listen.to_string(), &upstream.to_string()]);
             }
-            Self::Envoy => {
+            Self::Floor => {
+                command = Command::new(std::env::current_exe().context("this program's path")?);
+                command.arg("floor-relay").arg(hop.listen.to_string());
+                command.args(hop.upstreams.iter().map(SocketAddr::to_string));
+                command.arg("--certificates").arg(&hop.setting.certificates.folder);
+                command.args(floor_tls(hop));
+            }
+            Self::Envoy | Self::EnvoyHttp2 => {
                 command = Command::new(
                     setup::envoy(root).context("envoy is not installed: cargo xtask setup")?,
                 );
@@ -207,6 +251,15 @@ impl Peer {
             }
         }
         Ok(command)
+    }
+}
+
+fn floor_tls(hop: &Hop<'_>) -> Option<&'static str> {
+    match (hop.setting.shape, hop.role) {
+        (Shape::Tls, _) => Some("--accept-tls"),
+        (Shape::Mesh, Role::First) => Some("--connect-mutual-tls"),
+        (Shape::Mesh, _) => Some("--accept-mutual-tls"),
+        _ => None,
     }
 }
 
