@@ -65,26 +65,6 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// What an object calls itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct GroupVersionKind {
-    /// API group; empty for the core group.
-    pub group: String,
-    /// Version, `v1beta1`.
-    pub version: String,
-    /// Kind, `VirtualService`.
-    pub kind: String,
-}
-
-impl fmt::Display for GroupVersionKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.group.as_str() {
-            "" => write!(f, "{} ({})", self.kind, self.version),
-            group => write!(f, "{} ({group}/{})", self.kind, self.version),
-        }
-    }
-}
-
 /// A Kubernetes-style object, kept whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
@@ -201,16 +181,6 @@ impl Object {
     /// `kind`.
     pub fn kind(&self) -> &str {
         &self.kind
-    }
-
-    /// Group, version and kind, taken apart.
-    pub fn gvk(&self) -> GroupVersionKind {
-        let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
-        GroupVersionKind {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            kind: self.kind.clone(),
-        }
     }
 
     /// The group part of `apiVersion`; empty for the core group.
@@ -358,7 +328,7 @@ mod tests {
     fn keeps_what_it_does_not_know() {
         let value = json!({"apiVersion": "x.io/v9", "kind": "Odd", "metadata": {"name": "a", "new": [1]}, "extra": 1.50});
         let object = Object::from_value(value.clone()).unwrap();
-        assert_eq!(object.gvk().to_string(), "Odd (x.io/v9)");
+        assert_eq!((object.group(), object.kind()), ("x.io", "Odd"));
         assert_eq!(object.into_value(), value);
     }
 

@@ -34,11 +34,6 @@ impl LabelSelector {
         Self { requirements: labels.iter().map(one).collect() }
     }
 
-    /// Whether everything is picked.
-    pub fn is_everything(&self) -> bool {
-        self.requirements.is_empty()
-    }
-
     /// Whether labels, looked up by `label`, fulfil every requirement.
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| match requirement {

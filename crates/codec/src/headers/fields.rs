@@ -404,13 +404,6 @@ impl Fields {
         }
     }
 
-    /// Adds every field of another set at the end.
-    pub fn extend_from(&mut self, other: &Fields) {
-        for (name, value) in other.iter_names() {
-            self.append(name, value);
-        }
-    }
-
     fn visible(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.is_visible())
     }

@@ -23,16 +23,13 @@ pub use server::ServerCodec;
 pub struct Options {
     /// The longest head, and the longest trailers, in bytes: `max_request_headers_kb`.
     pub max_head_bytes: usize,
-    /// The most fields of a head, and of trailers: `max_headers_count`. At most [`MOST_FIELDS`].
+    /// The most fields of a head, and of trailers: `max_headers_count`.
     pub max_fields: usize,
     /// Takes request targets in absolute form: `allow_absolute_url`.
     pub allow_absolute_form: bool,
     /// Gives trailers out and writes them; otherwise they are checked and dropped: `enable_trailers`.
     pub enable_trailers: bool,
 }
-
-/// The most that `max_fields` can be.
-pub const MOST_FIELDS: usize = 4096;
 
 impl Default for Options {
     fn default() -> Self {

@@ -23,21 +23,6 @@ pub enum Reason {
     Unknown,
 }
 
-impl Reason {
-    /// The reason as an API server spells it in `details.causes`.
-    pub fn as_cause(self) -> &'static str {
-        match self {
-            Self::Required => "FieldValueRequired",
-            Self::Invalid => "FieldValueInvalid",
-            Self::NotSupported => "FieldValueNotSupported",
-            Self::Type => "FieldValueTypeInvalid",
-            Self::Duplicate => "FieldValueDuplicate",
-            Self::Forbidden => "FieldValueForbidden",
-            Self::Unknown => "FieldValueForbidden",
-        }
-    }
-}
-
 /// One thing found, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {

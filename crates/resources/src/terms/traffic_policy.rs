@@ -123,12 +123,6 @@ impl TrafficPolicy {
             }),
         }
     }
-
-    /// The settings for one port of the service.
-    pub fn for_port(&self, port: u16) -> &PolicySettings {
-        let own = self.port_level.iter().find(|(number, _)| *number == port);
-        own.map_or(&self.settings, |(_, settings)| settings)
-    }
 }
 
 fn read_port_level(fields: &mut Fields<'_>) -> Vec<(u16, PolicySettings)> {
