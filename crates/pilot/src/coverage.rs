@@ -9,9 +9,7 @@ use resources::kinds::security::peer_authentication::PeerAuthentication;
 use resources::kinds::{Kind, KindInfo};
 use resources::object::Object;
 use resources::terms::server_tls::{ServerTls, ServerTlsMode};
-use resources::terms::traffic_policy::{
-    ConnectionPool, Policy, PolicySettings, SimpleLb, TrafficPolicy,
-};
+use resources::terms::traffic_policy::{Policy, PolicySettings, SimpleLb, TrafficPolicy};
 
 use crate::networking::route_match::CLAIMS_PREFIX;
 
@@ -113,7 +111,7 @@ fn http_route(route: &HttpRoute, path: &FieldPath, found: &mut Findings) {
     }
     if let Some(retries) = &route.retries {
         found.add_if(
-            retries.retry_remote_localities.is_some(),
+            retries.retry_remote_localities == Some(true),
             &path.clone().field("retries"),
             "retryRemoteLocalities",
         );
@@ -187,9 +185,6 @@ fn settings(settings: &PolicySettings, path: &FieldPath, found: &mut Findings) {
         found.add_if(balancer.zone_aware.is_some(), &path, "zoneAwareLbSetting");
         found.add_if(balancer.warmup.is_some(), &path, "warmup");
     }
-    if let Some(pool) = &settings.connection_pool {
-        connection_pool(pool, &path.clone().field("connectionPool"), found);
-    }
     if let Some(outliers) = &settings.outlier_detection {
         let path = path.clone().field("outlierDetection");
         found.add_if(
@@ -200,14 +195,11 @@ fn settings(settings: &PolicySettings, path: &FieldPath, found: &mut Findings) {
     }
     if let Some(tls) = &settings.tls {
         let path = path.clone().field("tls");
-        found.add_if(tls.insecure_skip_verify == Some(true), &path, "insecureSkipVerify");
         found.add_if(tls.ca_crl.is_some(), &path, "caCrl");
-    }
-}
-
-fn connection_pool(pool: &ConnectionPool, path: &FieldPath, found: &mut Findings) {
-    if let Some(tcp) = &pool.tcp {
-        found.add_if(tcp.idle_timeout.is_some(), &path.clone().field("tcp"), "idleTimeout");
+        if tls.credential_name.is_some() {
+            let effect = "sidecars call in plaintext, only gateways are given Secrets";
+            found.add(&path, "credentialName", effect);
+        }
     }
 }
 

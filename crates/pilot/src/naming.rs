@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 /// The cluster that answers nothing: no endpoints.
 pub const BLACK_HOLE_CLUSTER: &str = "BlackHoleCluster";
-/// The cluster that forwards to the original destination.
-pub const PASSTHROUGH_CLUSTER: &str = "PassthroughCluster";
 /// The virtual host of last resort when only registered hosts may be called.
 pub const BLOCK_ALL: &str = "block_all";
 /// The virtual host of a gateway port that no VirtualService claims.
@@ -14,9 +12,7 @@ pub const BLACKHOLE_VIRTUAL_HOST: &str = "blackhole";
 pub const DEFAULT_ROUTE: &str = "default";
 /// The route name of a route that relays what a CONNECT request carries.
 pub const TUNNEL_ROUTE: &str = "tunnel";
-/// The gateway name that stands for every sidecar.
-pub const MESH_GATEWAY: &str = "mesh";
-/// The cluster that reaches the control plane itself (static, in the bootstrap).
+/// The secret that holds the workload's own certificate and key.
 pub const SDS_DEFAULT_CERTIFICATE: &str = "default";
 /// The secret that holds the mesh's roots.
 pub const SDS_ROOT: &str = "ROOTCA";
@@ -77,18 +73,6 @@ pub fn config_path(kind: &str, namespace: &str, name: &str) -> String {
     format!("/apis/networking.istio.io/v1/namespaces/{namespace}/{kind}/{name}")
 }
 
-/// `outbound|80||host`-style names taken apart: port, subset, host. `None` for any other cluster.
-pub fn parse_outbound_cluster(name: &str) -> Option<(u16, &str, &str)> {
-    let mut parts = name.splitn(4, '|');
-    if parts.next() != Some("outbound") {
-        return None;
-    }
-    let port = parts.next()?.parse().ok()?;
-    let subset = parts.next()?;
-    let host = parts.next()?;
-    Some((port, subset, host))
-}
-
 /// Every name by which a client in `client_namespace` may call the Kubernetes service host `host`: the whole name, and
 /// each shorter form that resolves there (`reviews`, `reviews.default`, `reviews.default.svc`).
 pub fn host_aliases(host: &str, client_namespace: &str, domain_suffix: &str) -> Vec<String> {
@@ -119,8 +103,6 @@ mod tests {
         assert_eq!(outbound_sni(80, "", host), "outbound_.80_._.reviews.default.svc.cluster.local");
         assert_eq!(inbound_cluster(8080), "inbound|8080||");
         assert_eq!(gateway_https_route(443, "https", "gw", "ns"), "https.443.https.gw.ns");
-        assert_eq!(parse_outbound_cluster("outbound|80|v1|h|h"), Some((80, "v1", "h|h")));
-        assert_eq!(parse_outbound_cluster("inbound|80||"), None);
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl Capabilities {
     /// can then carry.
     pub const HTTP2_BY_AGREEMENT: Capabilities = Capabilities(1 << 7);
 
+    /// Whether it is a proxy of this project: no other has virtual hosts as resources of their own, eagerly.
+    pub fn is_ours(self) -> bool {
+        self.contains(Self::EAGER_VHDS)
+    }
+
     /// Whether all of `other` is there.
     pub fn contains(self, other: Capabilities) -> bool {
         self.0 & other.0 == other.0

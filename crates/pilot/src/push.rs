@@ -401,6 +401,8 @@ fn touches_own(
         ProxyKind::Router => {
             touched.gateways
                 || !touched.credentials.is_empty()
+                // Credentials that rules name, and how long relayed connections may last.
+                || touched.has_policies()
                 || touches_gateways(proxy, after, touched)
                 // A gateway's ports are those of its Services.
                 || services_of(before, proxy).count() != services_of(after, proxy).count()
@@ -425,7 +427,9 @@ fn relays(proxy: &Proxy, before: &PushContext, after: &PushContext) -> bool {
 }
 
 fn touches_relays(touched: &Touched) -> bool {
-    touched.hosts_with(Aspect::SERVICE).next().is_some() || !touched.virtual_services.is_empty()
+    touched.hosts_with(Aspect::SERVICE).next().is_some()
+        || !touched.virtual_services.is_empty()
+        || touched.has_policies()
 }
 
 fn touches_gateways(proxy: &Proxy, after: &PushContext, touched: &Touched) -> bool {

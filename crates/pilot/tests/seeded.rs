@@ -43,7 +43,7 @@ fn write(random: &mut Random) -> String {
         random.below(3)
     );
     let istio = "apiVersion: networking.istio.io/v1";
-    match random.below(11) {
+    match random.below(13) {
         0 | 1 => {
             let port = random.pick(&[
                 "{port: 80, name: http}",
@@ -71,7 +71,8 @@ fn write(random: &mut Random) -> String {
                 "match: [{sourceLabels: {app: a}}], ",
                 "match: [{sourceNamespace: two}], ",
             ]);
-            let export = random.pick(&["", "exportTo: [\".\"], "]);
+            let export =
+                random.pick(&["", "exportTo: [\".\"], ", "exportTo: [istio-system, two], "]);
             format!(
                 "{{{istio}, kind: VirtualService, {metadata}, spec: {{hosts: [{other}], {gateways}{export}http: [{{{matched}route: [{{destination: {{host: {other}}}, weight: {weight}}}, {{destination: {{host: {name}.one.svc.cluster.local, subset: v1}}, weight: 5}}]}}]}}}}"
             )
@@ -81,10 +82,13 @@ fn write(random: &mut Random) -> String {
                 "",
                 "trafficPolicy: {tls: {mode: DISABLE}}, ",
                 "trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}, ",
+                "trafficPolicy: {tls: {mode: SIMPLE, credentialName: a}}, ",
+                "trafficPolicy: {connectionPool: {tcp: {idleTimeout: 9s}}}, ",
             ]);
+            let export = random.pick(&["", "exportTo: [\".\"], "]);
             let host = random.pick(&["a", "b", "*.one.svc.cluster.local", "*.local"]);
             format!(
-                "{{{istio}, kind: DestinationRule, {metadata}, spec: {{host: '{host}', {policy}subsets: [{{name: v1, labels: {{version: v1}}}}]}}}}"
+                "{{{istio}, kind: DestinationRule, {metadata}, spec: {{host: '{host}', {export}{policy}subsets: [{{name: v1, labels: {{version: v1}}}}]}}}}"
             )
         }
         5 | 6 => {
@@ -98,7 +102,11 @@ fn write(random: &mut Random) -> String {
         }
         7 => {
             let mode = random.pick(&["STRICT", "DISABLE", "PERMISSIVE", "UNSET"]);
-            let selector = random.pick(&["", "selector: {matchLabels: {app: a}}, "]);
+            let selector = random.pick(&[
+                "",
+                "selector: {matchLabels: {app: a}}, ",
+                "selector: {matchLabels: {app: a}}, portLevelMtls: {\"7001\": {mode: DISABLE}}, ",
+            ]);
             format!(
                 "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, {metadata}, spec: {{{selector}mtls: {{mode: {mode}}}}}}}"
             )
@@ -121,6 +129,21 @@ fn write(random: &mut Random) -> String {
                 _ => format!("http: [{{route: [{{destination: {{host: {other}}}}}]}}]"),
             };
             format!("{{{istio}, kind: VirtualService, {metadata}, spec: {{{spec}}}}}")
+        }
+        10 => format!(
+            "{{apiVersion: v1, kind: Secret, {metadata}, data: {{tls.crt: {}, tls.key: a2V5}}}}",
+            random.pick(&["Y2VydA==", "b3RoZXI="])
+        ),
+        11 => {
+            let text = random.pick(&[
+                "{}",
+                "{enableAutoMtls: false}",
+                "{defaultHttpRetryPolicy: {attempts: 1}}",
+                "{defaultVirtualServiceExportTo: [\\\".\\\"]}",
+            ]);
+            format!(
+                "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: istio, namespace: istio-system}}, data: {{mesh: \"{text}\"}}}}"
+            )
         }
         _ => {
             let port = random.pick(&[
@@ -266,5 +289,14 @@ fn assert_same(
 fn what_is_kept_equals_what_is_made_from_nothing() {
     for seed in 0..20 {
         run(seed, 30);
+    }
+}
+
+/// By hand: `cargo test -p pilot --release --test seeded -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn the_same_for_many_more_seeds() {
+    for seed in 1_000..3_000 {
+        run(seed, 60);
     }
 }

@@ -49,6 +49,7 @@ pub fn keys(context: &PushContext, view: &ViewKey, row: &Row) -> Vec<ClusterKey>
             server_mode: context.authentication.of_namespace(&service.namespace),
             alpn_by_request: view.capabilities.contains(Capabilities::ALPN),
             detects: view.kind == ProxyKind::Sidecar,
+            is_gateway: view.kind == ProxyKind::Router,
             agrees: view.capabilities.contains(Capabilities::HTTP2_BY_AGREEMENT),
             mesh: context.mesh.clone(),
         })

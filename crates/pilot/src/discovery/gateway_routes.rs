@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use resources::kinds::networking::gateway::Server;
-use resources::kinds::networking::virtual_service::L4Match;
+use resources::kinds::networking::virtual_service::{L4Match, RouteDestination};
 use resources::terms::gateway_ref::GatewayRef;
 use resources::terms::server_tls::ServerTlsMode;
 
 use super::listener::services_of;
+use super::upstream::relay_limits;
 use super::virtual_host::destination_services;
 use crate::model::PushContext;
 use crate::model::gateway::{GatewayRule, exposed_hosts};
@@ -116,7 +117,7 @@ pub fn listeners(context: &PushContext, proxy: &Proxy) -> Vec<GatewayListenerKey
         let servers = by_port.entry((bound.named.clone(), bound.port)).or_default();
         let action = match bound.routes() {
             Some(routes) => ServerAction::Http { routes },
-            None => ServerAction::Relay { chains: relay_chains(context, &bound) },
+            None => ServerAction::Relay { chains: relay_chains(context, proxy, &bound) },
         };
         // All plaintext HTTP servers of a port share one chain and one route configuration.
         if servers.iter().any(|known| known.action == action)
@@ -168,11 +169,14 @@ pub fn virtual_hosts(context: &PushContext, proxy: &Proxy) -> Vec<(String, Virtu
                 hosts.entry((port, host.host.clone())).or_default().redirect = true;
             }
         }
-        for rule in context.virtual_services.for_gateway(&bound.gateway.reference()) {
+        let over_tls = terminating_tls(bound.server()).is_some();
+        let gateway = bound.gateway.reference();
+        for rule in context.virtual_services.for_gateway(&gateway, &proxy.namespace) {
             for host in exposed_hosts(bound.server(), rule) {
                 let entry = hosts.entry((port, host)).or_default();
                 entry.redirect |= bound.redirects();
-                entry.add(rule, bound.gateway.reference());
+                entry.over_tls |= over_tls;
+                entry.add(rule, gateway.clone());
             }
         }
     }
@@ -189,6 +193,7 @@ pub fn virtual_hosts(context: &PushContext, proxy: &Proxy) -> Vec<(String, Virtu
 struct HostRoutes {
     rules: Vec<(Interned<VirtualServiceRule>, GatewayRef)>,
     redirect: bool,
+    over_tls: bool,
 }
 
 impl HostRoutes {
@@ -210,23 +215,21 @@ fn keys(
     let mut keys: Vec<VirtualHostKey> = hosts
         .into_iter()
         .filter(|((_, host), _)| seen.insert(host.clone()))
-        .map(|((port, host), mut found)| {
-            // Istio merges the VirtualServices of a gateway's host, the oldest first.
-            found.rules.sort_by(|(a, _), (b, _)| {
-                (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name))
-            });
-            VirtualHostKey {
-                name: naming::virtual_host(&host, port).into(),
-                domains: vec![host],
-                virtual_services: found
-                    .rules
-                    .into_iter()
-                    .map(|(rule, gateway)| gateway_routes(context, rule, gateway, port))
-                    .collect(),
-                default_cluster: None,
-                redirect_to_https: found.redirect,
-                tunnel_cluster: None,
-            }
+        .map(|((port, host), found)| VirtualHostKey {
+            name: naming::virtual_host(&host, port).into(),
+            domains: vec![host],
+            virtual_services: found
+                .rules
+                .into_iter()
+                .map(|(rule, gateway)| RoutesKey {
+                    over_tls: found.over_tls,
+                    ..gateway_routes(context, rule, gateway, port)
+                })
+                .collect(),
+            default_cluster: None,
+            redirect_to_https: found.redirect,
+            default_retries: context.mesh.default_retries.clone(),
+            tunnel_cluster: None,
         })
         .collect();
     if keys.is_empty() {
@@ -238,6 +241,7 @@ fn keys(
             virtual_services: Vec::new(),
             default_cluster: None,
             redirect_to_https: false,
+            default_retries: Default::default(),
             tunnel_cluster: None,
         });
     }
@@ -257,17 +261,18 @@ fn gateway_routes(
         // A request from outside comes from no workload.
         client: Default::default(),
         port,
+        over_tls: false,
         domain_suffix: Arc::clone(&context.mesh.domain_suffix),
     }
 }
 
 /// Where the connections of a relaying server go: by server name where TLS is passed through, else all to one place.
-fn relay_chains(context: &PushContext, bound: &Bound) -> Vec<RelayChain> {
+fn relay_chains(context: &PushContext, proxy: &Proxy, bound: &Bound) -> Vec<RelayChain> {
     let server = bound.server();
     let gateway = bound.gateway.reference();
     let passes_tls = server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::Passthrough);
     let mut chains: Vec<RelayChain> = Vec::new();
-    for rule in context.virtual_services.for_gateway(&gateway) {
+    for rule in context.virtual_services.for_gateway(&gateway, &proxy.namespace) {
         if exposed_hosts(server, rule).is_empty() {
             continue;
         }
@@ -278,13 +283,17 @@ fn relay_chains(context: &PushContext, bound: &Bound) -> Vec<RelayChain> {
             services: &services,
             listener_port: server.port.number,
         };
-        let clusters =
-            |route: &[resources::kinds::networking::virtual_service::RouteDestination]| {
-                route
-                    .iter()
-                    .map(|to| (destinations.cluster(&to.destination), to.weight))
-                    .collect::<Vec<_>>()
-            };
+        let clusters = |route: &[RouteDestination]| {
+            route
+                .iter()
+                .map(|to| (destinations.cluster(&to.destination), to.weight))
+                .collect::<Vec<_>>()
+        };
+        let limits = |route: &[RouteDestination]| {
+            let host = |to: &RouteDestination| destinations.host_and_port(&to.destination).0;
+            let first = route.first().map(host).unwrap_or_default();
+            relay_limits(context, &proxy.namespace, &first)
+        };
         if passes_tls {
             for tls in &rule.view.tls {
                 let matches = tls
@@ -303,8 +312,8 @@ fn relay_chains(context: &PushContext, bound: &Bound) -> Vec<RelayChain> {
                         && !chains.iter().any(|chain| chain.server_names == server_names)
                     {
                         let clusters = clusters(&tls.route);
-                        let virtual_service = rule.clone();
-                        chains.push(RelayChain { server_names, clusters, virtual_service });
+                        let (limits, virtual_service) = (limits(&tls.route), rule.clone());
+                        chains.push(RelayChain { server_names, clusters, limits, virtual_service });
                     }
                 }
             }
@@ -323,6 +332,7 @@ fn relay_chains(context: &PushContext, bound: &Bound) -> Vec<RelayChain> {
                 chains.push(RelayChain {
                     server_names: names,
                     clusters: clusters(&route.route),
+                    limits: limits(&route.route),
                     virtual_service: rule.clone(),
                 });
             }

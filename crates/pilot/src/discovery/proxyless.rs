@@ -60,6 +60,7 @@ pub fn routes(
                 .collect(),
             default_cluster: Some(cluster.clone()),
             redirect_to_https: false,
+            default_retries: context.mesh.default_retries.clone(),
             tunnel_cluster: None,
         };
         let key = RoutesKey { name: cluster, virtual_host };

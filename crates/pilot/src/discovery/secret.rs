@@ -40,11 +40,15 @@ fn of_proxy(
         return Vec::new();
     }
     let gateways = context.gateways.selecting(&proxy.labels);
-    let names: BTreeSet<String> = gateways
+    let mut names: BTreeSet<String> = gateways
         .iter()
         .flat_map(|gateway| &gateway.view.servers)
         .flat_map(credential_names)
         .collect();
+    // And those that DestinationRules name, for what the gateway calls.
+    let rules = context.destination_rules.hosts();
+    let usable = rules.filter(|(_, _, rules)| rules.export_to.reaches(&proxy.namespace));
+    names.extend(usable.flat_map(|(_, _, rules)| rules.credential_names()).map(str::to_owned));
     let mut all = Vec::new();
     for name in names {
         all.extend(named(caches, context, proxy, &name, false));

@@ -13,6 +13,7 @@ use crate::model::service::{Protocol, Service, ServicePort};
 use crate::naming;
 use crate::networking::destination::Destinations;
 use crate::networking::outbound::{HttpKey, TcpKey};
+use crate::networking::relay::Limits;
 use crate::networking::virtual_host::VirtualHostKey;
 use crate::proxy::{Proxy, ProxyKind, Upstream};
 
@@ -69,6 +70,7 @@ pub fn virtual_hosts(
                 .collect(),
             default_cluster: Some(naming::outbound_cluster(port.number, "", host)),
             redirect_to_https: false,
+            default_retries: context.mesh.default_retries.clone(),
             tunnel_cluster: None,
         };
         (name, key)
@@ -104,6 +106,20 @@ pub fn host_of(context: &PushContext, proxy: &Proxy, upstream: &Upstream) -> Str
     }
 }
 
+/// How long connections to a host may last that clients in `namespace` have relayed: the rule's word for every port.
+pub fn relay_limits(context: &PushContext, namespace: &str, host: &str) -> Limits {
+    let Some(row) = context.service(host) else { return Limits::default() };
+    let (rules, root) = (&context.destination_rules, &context.mesh.root_namespace);
+    let rules = rules.find(namespace, host, &row.service.namespace, root);
+    let tcp = rules.and_then(|rules| {
+        rules.traffic_policy.as_ref()?.settings.connection_pool.as_ref()?.tcp.as_ref()
+    });
+    tcp.map_or_else(Limits::default, |tcp| Limits {
+        idle: tcp.idle_timeout,
+        whole: tcp.max_connection_duration,
+    })
+}
+
 /// A VirtualService's TCP routes for the port decide, else the service itself is meant.
 pub fn tcp_key(
     context: &PushContext,
@@ -113,6 +129,7 @@ pub fn tcp_key(
     port: u16,
 ) -> TcpKey {
     let rule = context.virtual_services.for_mesh_host(&service.host, &view.namespace);
+    let mut first = service.host.to_string();
     let routed = rule.and_then(|rule| {
         let client = rule.client(&view.namespace, &view.labels);
         let services = destination_services(context, rule);
@@ -132,6 +149,9 @@ pub fn tcp_key(
             .tcp
             .iter()
             .find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(holds))?;
+        if let Some(to) = route.route.first() {
+            first = destinations.host_and_port(&to.destination).0;
+        }
         let clusters =
             route.route.iter().map(|to| (destinations.cluster(&to.destination), to.weight));
         Some(clusters.collect::<Vec<_>>())
@@ -141,6 +161,7 @@ pub fn tcp_key(
         bind,
         port,
         virtual_service: rule.filter(|_| routed.is_some()).cloned(),
+        limits: relay_limits(context, &view.namespace, &first),
         clusters: routed.unwrap_or_else(whole),
         capabilities: view.capabilities,
         mesh: context.mesh.clone(),

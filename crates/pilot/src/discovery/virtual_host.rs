@@ -106,6 +106,7 @@ fn keys(
                     .collect(),
                 default_cluster: port.may_be_http().then_some(cluster),
                 redirect_to_https: false,
+                default_retries: context.mesh.default_retries.clone(),
                 tunnel_cluster,
             }
         })
@@ -126,6 +127,7 @@ fn unregistered(
         virtual_services: vec![mesh_routes(context, view, rule, port)],
         default_cluster: None,
         redirect_to_https: false,
+        default_retries: context.mesh.default_retries.clone(),
         tunnel_cluster: None,
     }
 }
@@ -147,6 +149,8 @@ fn domains(
     let bare = !routes.is_proxy() || default_port() == Some(port.number);
     let mut names =
         naming::host_aliases(&service.host, &view.namespace, &context.mesh.domain_suffix);
+    // The whole name with the dot that says so, as resolvers are given it.
+    names.insert(1, format!("{}.", service.host));
     names.extend(service.addresses.iter().map(|address| match address {
         std::net::IpAddr::V4(v4) => v4.to_string(),
         std::net::IpAddr::V6(v6) => format!("[{v6}]"),
@@ -171,6 +175,7 @@ pub fn mesh_routes(
     RoutesKey {
         virtual_service: rule.clone(),
         gateway: GatewayRef::Mesh,
+        over_tls: false,
         client: rule.client(&view.namespace, &view.labels),
         port,
         services: destination_services(context, rule),

@@ -78,6 +78,11 @@ impl Authentication {
         own.or_else(|| self.namespaces.get(&self.root).copied().flatten()).unwrap_or_default()
     }
 
+    /// Whether any policy in a namespace is for some workloads only.
+    pub fn has_workloads(&self, namespace: &str) -> bool {
+        self.workloads.contains_key(namespace)
+    }
+
     /// What a port of a workload demands.
     pub fn of_port(
         &self,

@@ -30,6 +30,17 @@ impl DestinationRules {
     pub fn subset(&self, name: &str) -> Option<&Subset> {
         self.subsets.iter().find(|subset| subset.name == name)
     }
+
+    /// The Secrets that clients need for TLS of a user's own.
+    pub fn credential_names(&self) -> impl Iterator<Item = &str> {
+        let of_subsets = self.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+        let policies = self.traffic_policy.iter().chain(of_subsets);
+        let settings = policies.flat_map(|policy| {
+            let of_ports = policy.port_level.iter().map(|(_, settings)| settings);
+            std::iter::once(&policy.settings).chain(of_ports)
+        });
+        settings.filter_map(|settings| settings.tls.as_ref()?.credential_name.as_deref())
+    }
 }
 
 /// All DestinationRules.
@@ -48,7 +59,8 @@ impl DestinationRuleIndex {
     ) -> Self {
         let mut sorted: Vec<_> = objects.iter().collect();
         sorted.sort_by(|(a_name, a), (b_name, b)| {
-            (&a.meta.creation_timestamp, a_name).cmp(&(&b.meta.creation_timestamp, b_name))
+            (&a.meta.creation_timestamp, &a_name.name)
+                .cmp(&(&b.meta.creation_timestamp, &b_name.name))
         });
         let mut merged: BTreeMap<(String, String), DestinationRules> = BTreeMap::new();
         // A rule for some client workloads only is not translated (its status says so): it must not reach the others.
@@ -87,14 +99,17 @@ impl DestinationRuleIndex {
         service_namespace: &str,
         root_namespace: &str,
     ) -> Option<&Interned<DestinationRules>> {
-        // Rules of the root namespace are defaults for all; they are looked up last even by clients that live there.
-        let own = (client_namespace != root_namespace)
-            .then(|| self.most_specific(client_namespace, host))
-            .flatten();
+        // Rules of the root namespace are defaults for all; they are looked up last even by clients that live there,
+        // but for those that are for nobody else.
         let exported = |namespace: &str| {
             self.most_specific(namespace, host)
                 .filter(|rules| rules.export_to.reaches(client_namespace))
         };
+        let is_default = client_namespace == root_namespace;
+        let own = exported(client_namespace).filter(|rules| {
+            !is_default
+                || rules.export_to == ExportTo::Namespaces([root_namespace.to_owned()].into())
+        });
         own.or_else(|| exported(service_namespace)).or_else(|| exported(root_namespace))
     }
 

@@ -34,6 +34,15 @@ impl ExportTo {
         }
     }
 
+    /// How public an object in `own` is to a client that sees it. Of two that speak for the same, Istio takes the less
+    /// public one: the client's own namespace's, then one that is for some, then everybody's.
+    pub fn publicity(&self, own: &str, client: &str) -> u8 {
+        match self {
+            ExportTo::Namespaces(_) => u8::from(own != client),
+            ExportTo::All => 2,
+        }
+    }
+
     /// Whether a client in `namespace` sees the object.
     pub fn reaches(&self, namespace: &str) -> bool {
         match self {

@@ -83,7 +83,7 @@ impl Gateways {
         };
         let mut selected: Vec<_> = self.rules.values().filter(selects).cloned().collect();
         selected.sort_by(|a, b| {
-            (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name))
+            (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace))
         });
         selected
     }

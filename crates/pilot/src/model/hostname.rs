@@ -25,11 +25,6 @@ pub fn covers(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// Whether any name is among both patterns.
-pub fn overlap(a: &str, b: &str) -> bool {
-    covers(a, b) || covers(b, a)
-}
-
 /// The narrower of two overlapping patterns; `None` when no name is in both.
 pub fn intersection<'a>(a: &'a str, b: &'a str) -> Option<&'a str> {
     if covers(a, b) {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use resources::kinds::core::config_map::ConfigMap;
 pub use resources::kinds::mesh::mesh_config::{AccessLogEncoding, CONFIG_MAP, PathNormalization};
 use resources::kinds::mesh::mesh_config::{KEY, MeshConfig as Written};
+use resources::kinds::networking::virtual_service::Retries;
 use resources::terms::export::ExportTo;
-use resources::terms::traffic_policy::{H2Upgrade, LocalityLb};
+use resources::terms::traffic_policy::{H2Upgrade, LocalityLb, TcpKeepalive};
 
 /// Istio's own default is no access log; every profile that people try first switches it on, and so do we where nobody
 /// configured the mesh.
@@ -16,6 +17,9 @@ const UNCONFIGURED_ACCESS_LOG: &str = "/dev/stdout";
 /// Where the control plane keeps what is its own: the mesh's ConfigMap, its authority's Secret. Policies for every
 /// namespace are in [`MeshConfig::root_namespace`], which is the same unless the mesh's configuration says otherwise.
 pub const CONTROL_PLANE_NAMESPACE: &str = "istio-system";
+
+/// Retries of routes that say nothing; none means Istio's own.
+pub type DefaultRetries = Option<Arc<Retries>>;
 
 /// `MeshConfig`, its defaults applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +56,14 @@ pub struct MeshConfig {
     pub destination_rule_export: ExportTo,
     /// How requests keep to localities where no rule says.
     pub locality_lb: LocalityLb,
+    /// Retries of routes that say nothing.
+    pub default_retries: DefaultRetries,
+    /// Time in which a client must have shown what it speaks; zero waits for ever.
+    pub protocol_detection_timeout: Duration,
+    /// Keep-alive of upstream connections where no rule says.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Trusted proxies in front of every gateway.
+    pub trusted_proxies: u32,
 }
 
 impl Default for MeshConfig {
@@ -96,6 +108,10 @@ impl MeshConfig {
             virtual_service_export: export(&written.default_virtual_service_export_to),
             destination_rule_export: export(&written.default_destination_rule_export_to),
             locality_lb: written.locality_lb_setting.clone(),
+            protocol_detection_timeout: written.protocol_detection_timeout,
+            tcp_keepalive: written.tcp_keepalive.clone(),
+            trusted_proxies: written.default_config.num_trusted_proxies,
+            default_retries: written.default_http_retry_policy.clone().map(Arc::new),
         }
     }
 }

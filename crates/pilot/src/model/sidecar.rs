@@ -39,7 +39,8 @@ impl Sidecars {
     pub fn build(objects: &Table<Sidecar>, root_namespace: &str, before: &Sidecars) -> Sidecars {
         let mut sorted: Vec<_> = objects.iter().collect();
         sorted.sort_by(|(a_name, a), (b_name, b)| {
-            (&a.meta.creation_timestamp, a_name).cmp(&(&b.meta.creation_timestamp, b_name))
+            (&a.meta.creation_timestamp, &a_name.name)
+                .cmp(&(&b.meta.creation_timestamp, &b_name.name))
         });
         let mut index = Sidecars { root: root_namespace.to_owned(), ..Default::default() };
         for (name, parsed) in sorted {

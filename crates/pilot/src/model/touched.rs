@@ -115,6 +115,11 @@ impl Touched {
         self.hosts.iter().filter(move |(_, known)| known.any(aspect)).map(|(host, _)| host)
     }
 
+    /// Whether any DestinationRule changed.
+    pub fn has_policies(&self) -> bool {
+        !self.policy_patterns.is_empty() || self.hosts_with(Aspect::POLICY).next().is_some()
+    }
+
     /// What of the registry's hosts has to be looked at: hosts that changed, hosts that changed rules speak for, and
     /// hosts that have changed policies. `all` are the registry's hosts, walked only for wildcards and namespaces.
     pub fn host_aspects<'a>(

@@ -176,7 +176,7 @@ impl VirtualServices {
             })
             .collect();
         rules.sort_by(|a, b| {
-            (&a.created, &a.namespace, &a.name).cmp(&(&b.created, &b.namespace, &b.name))
+            (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace))
         });
         let mut index = VirtualServices::default();
         for rule in rules {
@@ -211,22 +211,30 @@ impl VirtualServices {
         self.rules.insert(name, rule);
     }
 
-    /// The rule that speaks for a host to the sidecars of a namespace: the most specific host, then the oldest rule.
+    /// The rule that speaks for a host to the sidecars of a namespace: the most specific host, then the one that is
+    /// least public, then the oldest.
     pub fn for_mesh_host(
         &self,
         host: &str,
         client_namespace: &str,
     ) -> Option<&Interned<VirtualServiceRule>> {
-        let exact = self.mesh_exact.get(host).into_iter().flatten();
+        let exact = self.mesh_exact.get(host).into_iter().flatten().map(|name| (host, name));
         let wildcards = self
             .mesh_wildcards
             .iter()
-            .filter(|(p, _)| hostname::covers(p, host))
-            .map(|(_, name)| name);
+            .filter(|(pattern, _)| hostname::covers(pattern, host))
+            .map(|(pattern, name)| (pattern.as_str(), name));
         exact
             .chain(wildcards)
-            .filter_map(|name| self.rules.get(name))
-            .find(|rule| rule.export_to.reaches(client_namespace))
+            .filter_map(|(pattern, name)| Some((pattern, self.rules.get(name)?)))
+            .filter(|(_, rule)| rule.export_to.reaches(client_namespace))
+            // Of equals the first is taken, which is the oldest. An exact host is longer than any that covers it, or
+            // as long as `*` and all of it.
+            .min_by_key(|(pattern, rule)| {
+                let publicity = rule.export_to.publicity(&rule.namespace, client_namespace);
+                (pattern.starts_with('*'), std::cmp::Reverse(pattern.len()), publicity)
+            })
+            .map(|(_, rule)| rule)
     }
 
     /// Exact hosts that rules for the sidecars name.
@@ -234,12 +242,19 @@ impl VirtualServices {
         self.mesh_exact.keys().map(String::as_str)
     }
 
-    /// The rules for a gateway, the oldest first.
+    /// The rules for a gateway whose workloads are in `namespace`: the least public first, then the oldest.
     pub fn for_gateway(
         &self,
         gateway: &GatewayRef,
-    ) -> impl Iterator<Item = &Interned<VirtualServiceRule>> {
-        self.by_gateway.get(gateway).into_iter().flatten().filter_map(|name| self.rules.get(name))
+        namespace: &str,
+    ) -> Vec<&Interned<VirtualServiceRule>> {
+        let all = self.by_gateway.get(gateway).into_iter().flatten();
+        let mut rules: Vec<_> = all
+            .filter_map(|name| self.rules.get(name))
+            .filter(|rule| rule.export_to.reaches(namespace))
+            .collect();
+        rules.sort_by_key(|rule| rule.export_to.publicity(&rule.namespace, namespace));
+        rules
     }
 
     /// The rules that route to a host.

@@ -1,6 +1,8 @@
 //! Access logs: Istio's default text format to the file that the mesh configuration names.
 
-use api::envoy::config::accesslog::v3::{AccessLog, access_log};
+use api::envoy::config::accesslog::v3::{
+    AccessLog, AccessLogFilter, ResponseFlagFilter, access_log, access_log_filter::FilterSpecifier,
+};
 use api::envoy::config::core::v3::{
     DataSource, SubstitutionFormatString, data_source, substitution_format_string::Format,
 };
@@ -48,7 +50,18 @@ const DEFAULT_JSON: [(&str, &str); 23] = [
     ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
 ];
 
-/// The access loggers of every listener: none where the mesh configuration switches them off.
+/// The access loggers of a listener itself: they tell of connections that no filter chain takes, of which no other
+/// logger hears.
+pub fn listener_access_logs(mesh: &MeshConfig) -> Vec<AccessLog> {
+    let no_route = ResponseFlagFilter { flags: vec!["NR".to_owned()] };
+    let filter =
+        AccessLogFilter { filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(no_route)) };
+    let mut all = access_logs(mesh);
+    all.iter_mut().for_each(|logger| logger.filter = Some(filter.clone()));
+    all
+}
+
+/// The access loggers of every filter chain: none where the mesh configuration switches them off.
 pub fn access_logs(mesh: &MeshConfig) -> Vec<AccessLog> {
     if mesh.access_log_file.is_empty() {
         return Vec::new();

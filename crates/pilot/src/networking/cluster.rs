@@ -53,6 +53,8 @@ pub struct ClusterKey {
     pub alpn_by_request: bool,
     /// Whether the node finds out what a port speaks that does not say.
     pub detects: bool,
+    /// Whether the node is a gateway, which is given Secrets.
+    pub is_gateway: bool,
     /// Whether the node learns from a handshake which HTTP is spoken (`outrigger.http2_by_agreement`).
     pub agrees: bool,
     /// The mesh's settings.
@@ -264,10 +266,14 @@ fn written_socket(
     let own_sni = written.sni.as_deref().filter(|sni| !sni.is_empty());
     let (certificate, private_key) =
         (text(&written.client_certificate), text(&written.private_key));
-    // `system` is the roots of the machine, which is what no roots mean here too.
     let ca = text(&written.ca_certificates);
     let credential = written.credential_name.as_deref().filter(|name| !name.is_empty());
     let credential = credential.map(|name| format!("kubernetes://{name}"));
+    // What is asked for, and checked, where the rule says neither: an outside service by the name that is called.
+    let own_name = [match &key.service.resolution {
+        Resolution::Endpoints => key.service.host.to_string(),
+        Resolution::Dns(target) => target.clone(),
+    }];
     match written.mode {
         ClientTlsMode::Disable => None,
         ClientTlsMode::IstioMutual => {
@@ -278,16 +284,23 @@ fn written_socket(
             };
             Some(tls::mesh_client(own_sni.unwrap_or(sni), alpn(key, port, version), &sans))
         }
+        // Secrets are for gateways only: a sidecar calls in plaintext, as Istio's does, and the rule's status says so.
+        _ if credential.is_some() && !key.is_gateway => None,
         ClientTlsMode::Simple | ClientTlsMode::Mutual => Some(tls::client(&ClientTls {
-            sni: own_sni.unwrap_or(&key.service.host),
-            subject_alt_names: &written.subject_alt_names,
+            sni: own_sni.unwrap_or(&own_name[0]),
+            subject_alt_names: if own_sni.is_none() && written.subject_alt_names.is_empty() {
+                &own_name
+            } else {
+                &written.subject_alt_names
+            },
+            verify: written.insecure_skip_verify != Some(true),
             alpn: if version == HttpVersion::Http2 { &["h2"] } else { &[] },
             credential: credential.as_deref(),
             present_certificate: written.mode == ClientTlsMode::Mutual,
             files: Files {
                 certificate: &certificate,
                 private_key: &private_key,
-                ca: if ca == "system" { "" } else { &ca },
+                ca: if ca.is_empty() { tls::SYSTEM_ROOTS } else { &ca },
             },
         })),
     }

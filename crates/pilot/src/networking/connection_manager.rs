@@ -66,10 +66,10 @@ fn connection_manager(manager: ConnectionManager<'_>) -> HttpConnectionManager {
     let gateway = direction == Direction::Gateway;
     let (forward, details) = match direction {
         Direction::Inbound => {
-            (ForwardClientCertDetails::AppendForward, Some(client_certificate_details()))
+            (ForwardClientCertDetails::AppendForward, Some(client_certificate_details(false)))
         }
         Direction::Gateway => {
-            (ForwardClientCertDetails::SanitizeSet, Some(client_certificate_details()))
+            (ForwardClientCertDetails::SanitizeSet, Some(client_certificate_details(true)))
         }
         Direction::Outbound => (ForwardClientCertDetails::Sanitize, None),
     };
@@ -96,6 +96,7 @@ fn connection_manager(manager: ConnectionManager<'_>) -> HttpConnectionManager {
         access_log: access_logs(mesh),
         // A gateway is where the outside ends: it says who the client is.
         use_remote_address: boolean(gateway),
+        xff_num_trusted_hops: if gateway { mesh.trusted_proxies } else { 0 },
         forward_client_cert_details: forward as i32,
         set_current_client_cert_details: details,
         server_name: SERVER_NAME.to_owned(),
@@ -120,8 +121,10 @@ fn upgrades(tunnels: bool) -> Vec<UpgradeConfig> {
     std::iter::once(of("websocket")).chain(tunnels.then(|| of(CONNECT))).collect()
 }
 
-fn client_certificate_details() -> SetCurrentClientCertDetails {
+/// What is told of a client's certificate; `whole` tells the certificate itself, too.
+fn client_certificate_details(whole: bool) -> SetCurrentClientCertDetails {
     SetCurrentClientCertDetails {
+        cert: whole,
         subject: boolean(true),
         dns: true,
         uri: true,

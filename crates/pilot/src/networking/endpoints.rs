@@ -24,19 +24,24 @@ pub struct EndpointsKey {
     pub labels: BTreeMap<String, String>,
     /// The service's instances.
     pub instances: Interned<Instances>,
+    /// Places of instances that take plaintext only, though their proxies could speak mesh TLS.
+    pub plaintext: Vec<usize>,
     /// Which instances the client prefers, if it does.
     pub preference: Option<Preference>,
 }
 
 /// The load assignment: instances that should get requests, by locality.
 pub fn load_assignment(key: &EndpointsKey) -> ClusterLoadAssignment {
-    let mut by_locality: BTreeMap<&Locality, Vec<&Instance>> = BTreeMap::new();
-    for instance in key.instances.iter().filter(|instance| is_chosen(key, instance)) {
-        by_locality.entry(&instance.locality).or_default().push(instance);
+    let mut by_locality: BTreeMap<&Locality, Vec<(&Instance, bool)>> = BTreeMap::new();
+    for (place, instance) in key.instances.iter().enumerate() {
+        if is_chosen(key, instance) {
+            let mesh_tls = instance.mesh_tls && !key.plaintext.contains(&place);
+            by_locality.entry(&instance.locality).or_default().push((instance, mesh_tls));
+        }
     }
     let weights: Vec<(&Locality, u32)> = by_locality
         .iter()
-        .map(|(at, instances)| (*at, instances.iter().map(|one| one.weight.max(1)).sum()))
+        .map(|(at, instances)| (*at, instances.iter().map(|(one, _)| one.weight.max(1)).sum()))
         .collect();
     let priorities = priorities(key.preference.as_ref(), by_locality.keys().copied());
     let weight = |locality: &Locality| {
@@ -51,7 +56,10 @@ pub fn load_assignment(key: &EndpointsKey) -> ClusterLoadAssignment {
                 locality: Some(envoy_locality(locality)),
                 load_balancing_weight: number(weight(locality)),
                 priority: *priorities.get(locality)?,
-                lb_endpoints: instances.into_iter().map(|one| endpoint(key, one)).collect(),
+                lb_endpoints: instances
+                    .into_iter()
+                    .map(|(one, mesh_tls)| endpoint(key, one, mesh_tls))
+                    .collect(),
                 ..Default::default()
             })
         })
@@ -91,12 +99,12 @@ fn envoy_locality(locality: &Locality) -> EnvoyLocality {
     }
 }
 
-fn endpoint(key: &EndpointsKey, instance: &Instance) -> LbEndpoint {
+fn endpoint(key: &EndpointsKey, instance: &Instance, mesh_tls: bool) -> LbEndpoint {
     let mut metadata = HashMap::from([(
         "istio".to_owned(),
         text_struct([("workload", instance.workload.metadata().as_str())]),
     )]);
-    if instance.mesh_tls {
+    if mesh_tls {
         metadata
             .insert("envoy.transport_socket_match".to_owned(), text_struct([("tlsMode", "istio")]));
     }

@@ -8,11 +8,12 @@ use api::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProto
 use resources::kinds::networking::gateway::Server;
 use resources::terms::server_tls::{ServerTls, ServerTlsMode, TlsVersion};
 
+use super::access_log::listener_access_logs;
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
 use super::inbound::tls_inspector;
 use super::outbound::cluster_specifier;
-use super::relay::relay;
+use super::relay::{Limits, relay};
 use super::tls::{self, GatewayTls};
 use super::values::socket_address;
 use crate::model::gateway::GatewayRule;
@@ -76,6 +77,8 @@ pub struct RelayChain {
     pub server_names: Vec<String>,
     /// Clusters with their weights.
     pub clusters: Vec<(String, u32)>,
+    /// How long they may last.
+    pub limits: Limits,
     /// The VirtualService that says so.
     pub virtual_service: Interned<VirtualServiceRule>,
 }
@@ -100,7 +103,9 @@ pub fn listener(key: &GatewayListenerKey) -> Listener {
             ServerAction::Http { routes } => {
                 let socket = terminating.map(|tls| server_socket(tls, &SERVER_ALPN));
                 let names = if socket.is_some() { server_names(server) } else { Vec::new() };
-                let filters = vec![http(key, &name, routes)];
+                let own = server.name.clone().filter(|_| socket.is_some());
+                let stat_prefix = own.unwrap_or_else(|| format!("outbound_{name}"));
+                let filters = vec![http(key, stat_prefix, routes)];
                 filter_chains.push(chain(names, filters, socket, routes.clone()));
             }
             ServerAction::Relay { chains } => {
@@ -109,7 +114,8 @@ pub fn listener(key: &GatewayListenerKey) -> Listener {
                     let first = relayed.clusters.first();
                     let stat_prefix = first.map_or(naming::BLACK_HOLE_CLUSTER, |(name, _)| name);
                     let to = cluster_specifier(&relayed.clusters);
-                    let filters = relay(stat_prefix, to, key.capabilities, &key.mesh);
+                    let filters =
+                        relay(stat_prefix, to, relayed.limits, key.capabilities, &key.mesh);
                     let chain_name = format!("{name}_{}", relayed.server_names.join(","));
                     let names = relayed.server_names.clone();
                     filter_chains.push(chain(names, filters, socket, chain_name));
@@ -121,6 +127,7 @@ pub fn listener(key: &GatewayListenerKey) -> Listener {
         address: Some(socket_address(&key.bind.to_string(), key.port)),
         filter_chains,
         listener_filters: if inspects_tls { vec![tls_inspector()] } else { Vec::new() },
+        access_log: listener_access_logs(&key.mesh),
         traffic_direction: TrafficDirection::Outbound as i32,
         name,
         ..Default::default()
@@ -162,9 +169,9 @@ fn chain(
     }
 }
 
-fn http(key: &GatewayListenerKey, listener: &str, routes: &str) -> Filter {
+fn http(key: &GatewayListenerKey, stat_prefix: String, routes: &str) -> Filter {
     network_filter(ConnectionManager {
-        stat_prefix: format!("outbound_{listener}"),
+        stat_prefix,
         direction: Direction::Gateway,
         routes: Routes::Rds(routes.to_owned()),
         mesh: &key.mesh,

@@ -6,17 +6,19 @@ use api::envoy::config::core::v3::TrafficDirection;
 use api::envoy::config::listener::v3::{
     Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, listener_filter,
 };
-use api::envoy::config::route::v3::RouteConfiguration;
+use api::envoy::config::route::v3::{RetryPolicy, RouteConfiguration};
 use api::envoy::extensions::filters::listener::{http_inspector, tls_inspector};
 use api::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use prost::{Message, Name};
 
+use super::access_log::listener_access_logs;
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::encoding::pack;
 use super::filters::Direction;
-use super::relay::relay;
+use super::relay::{Limits, relay};
+use super::retry;
 use super::tls;
-use super::values::{boolean, socket_address};
+use super::values::{boolean, duration, socket_address};
 use super::virtual_host;
 use crate::model::authentication::MtlsMode;
 use crate::model::interned::Interned;
@@ -117,6 +119,9 @@ pub fn listener(key: &InboundKey) -> Listener {
         address: Some(socket_address(&key.bind.to_string(), key.port)),
         filter_chains: chains.iter().map(|chain| filter_chain(key, chain, &name)).collect(),
         listener_filters,
+        listener_filters_timeout: Some(duration(key.mesh.protocol_detection_timeout)),
+        continue_on_listener_filters_timeout: true,
+        access_log: listener_access_logs(&key.mesh),
         traffic_direction: TrafficDirection::Inbound as i32,
         name,
         ..Default::default()
@@ -161,26 +166,17 @@ fn filter_chain(key: &InboundKey, chain: &Chain, listener: &str) -> FilterChain 
         filter_chain_match: (wants != FilterChainMatch::default()).then_some(wants),
         filters: if chain.http { vec![http(key, listener)] } else { tcp(key) },
         transport_socket: socket,
-        name: chain_name(key.port, chain),
+        // Istio's: all chains of a port have the listener's name.
+        name: listener.to_owned(),
         ..Default::default()
     }
-}
-
-/// Chains of a listener are told apart by name.
-fn chain_name(port: u16, chain: &Chain) -> String {
-    let security = match (chain.terminate_tls, chain.transport) {
-        (true, _) => "mtls",
-        (false, TLS) => "tls",
-        (false, _) => "plain",
-    };
-    format!("inbound_{port}_{security}_{}", if chain.http { "http" } else { "tcp" })
 }
 
 fn http(key: &InboundKey, listener: &str) -> Filter {
     let cluster = naming::inbound_cluster(key.port);
     let routes = RouteConfiguration {
         name: cluster.clone(),
-        virtual_hosts: vec![virtual_host::inbound(key.port, cluster)],
+        virtual_hosts: vec![virtual_host::inbound(key.port, cluster, retries(key))],
         validate_clusters: boolean(false),
         ..Default::default()
     };
@@ -196,9 +192,16 @@ fn http(key: &InboundKey, listener: &str) -> Filter {
     })
 }
 
+/// Our own proxies send again by themselves what an application never began to read; others are told to.
+fn retries(key: &InboundKey) -> Option<RetryPolicy> {
+    let default = &key.mesh.default_retries;
+    if default.is_none() && key.capabilities.is_ours() { None } else { retry::inbound(default) }
+}
+
 fn tcp(key: &InboundKey) -> Vec<Filter> {
     let cluster = naming::inbound_cluster(key.port);
-    relay(&cluster, ClusterSpecifier::Cluster(cluster.clone()), key.capabilities, &key.mesh)
+    let to = ClusterSpecifier::Cluster(cluster.clone());
+    relay(&cluster, to, Limits::default(), key.capabilities, &key.mesh)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod locality;
 pub mod outbound;
 pub mod proxyless;
 pub mod relay;
+pub mod retry;
 pub mod route;
 pub mod route_match;
 pub mod secret;

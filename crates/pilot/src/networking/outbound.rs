@@ -1,6 +1,7 @@
 //! The way out of a workload: its outbound HTTP proxy, and TCP listeners for the upstreams it names.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use api::envoy::config::core::v3::TrafficDirection;
 use api::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
@@ -8,11 +9,12 @@ use api::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
     ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
 };
 
+use super::access_log::listener_access_logs;
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
 use super::inbound::{PLAIN_HTTP, RAW, http_inspector, tls_inspector};
-use super::relay::relay;
-use super::values::socket_address;
+use super::relay::{Limits, relay};
+use super::values::{duration, socket_address};
 use crate::model::interned::Interned;
 use crate::model::mesh::MeshConfig;
 use crate::model::virtual_service::VirtualServiceRule;
@@ -61,8 +63,8 @@ pub fn http_listener(key: &HttpKey) -> Listener {
     });
     let http = FilterChain { filters: vec![manager], ..Default::default() };
     match &key.otherwise {
-        None => listener(name, key.bind, key.port, http),
-        Some(relayed) => detecting(listener(name, key.bind, key.port, http), relayed),
+        None => listener(name, key.bind, key.port, http, &key.mesh),
+        Some(relayed) => detecting(listener(name, key.bind, key.port, http, &key.mesh), relayed),
     }
 }
 
@@ -77,6 +79,8 @@ fn detecting(mut listener: Listener, relayed: &TcpKey) -> Listener {
         chain.name = HTTP_CHAIN.to_owned();
     }
     listener.listener_filters = vec![tls_inspector(), http_inspector()];
+    let timeout = relayed.mesh.protocol_detection_timeout;
+    listener.listener_filters_timeout = Some(duration(timeout));
     listener.default_filter_chain = Some(FilterChain {
         filters: relay_filters(relayed, &listener.name),
         name: PASSTHROUGH_CHAIN.to_owned(),
@@ -94,6 +98,8 @@ pub struct TcpKey {
     pub port: u16,
     /// Clusters with their weights; the first alone if there is one only.
     pub clusters: Vec<(String, u32)>,
+    /// How long its connections may last.
+    pub limits: Limits,
     /// The VirtualService that says so, if one does.
     pub virtual_service: Option<Interned<VirtualServiceRule>>,
     /// What the node can load.
@@ -106,7 +112,8 @@ pub struct TcpKey {
 pub fn tcp_listener(key: &TcpKey) -> Listener {
     let name = naming::listener(&key.bind.to_string(), key.port);
     let filters = relay_filters(key, &name);
-    listener(name, key.bind, key.port, FilterChain { filters, ..Default::default() })
+    let chain = FilterChain { filters, ..Default::default() };
+    listener(name, key.bind, key.port, chain, &key.mesh)
 }
 
 fn relay_filters(key: &TcpKey, listener: &str) -> Vec<Filter> {
@@ -114,7 +121,7 @@ fn relay_filters(key: &TcpKey, listener: &str) -> Vec<Filter> {
         [(only, _)] => only.as_str(),
         _ => listener,
     };
-    relay(stat_prefix, cluster_specifier(&key.clusters), key.capabilities, &key.mesh)
+    relay(stat_prefix, cluster_specifier(&key.clusters), key.limits, key.capabilities, &key.mesh)
 }
 
 /// One cluster, or several by weight. None at all is the cluster without endpoints.
@@ -136,11 +143,20 @@ pub fn cluster_specifier(clusters: &[(String, u32)]) -> ClusterSpecifier {
     }
 }
 
-fn listener(name: String, bind: IpAddr, port: u16, chain: FilterChain) -> Listener {
+fn listener(
+    name: String,
+    bind: IpAddr,
+    port: u16,
+    chain: FilterChain,
+    mesh: &MeshConfig,
+) -> Listener {
     Listener {
         name,
         address: Some(socket_address(&bind.to_string(), port)),
         filter_chains: vec![chain],
+        listener_filters_timeout: Some(duration(Duration::ZERO)),
+        continue_on_listener_filters_timeout: true,
+        access_log: listener_access_logs(mesh),
         traffic_direction: TrafficDirection::Outbound as i32,
         ..Default::default()
     }

@@ -10,7 +10,9 @@ use api::envoy::config::cluster::v3::{
 };
 use api::envoy::config::core::v3::TransportSocket;
 use api::envoy::config::listener::v3::{ApiListener, Listener};
-use api::envoy::config::route::v3::RouteConfiguration;
+use api::envoy::config::route::v3::{
+    RouteConfiguration, route::Action, route_action::MaxStreamDuration,
+};
 use api::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter,
 };
@@ -67,8 +69,21 @@ pub struct RoutesKey {
 /// The route configuration.
 pub fn routes(key: &RoutesKey) -> RouteConfiguration {
     let mut host = virtual_host(&key.virtual_host);
-    // gRPC refuses settings of filters that it does not have.
-    host.routes.iter_mut().for_each(|route| route.typed_per_filter_config.clear());
+    for route in &mut host.routes {
+        // gRPC refuses settings of filters that it does not have.
+        route.typed_per_filter_config.clear();
+        if let Some(Action::Route(action)) = &mut route.action {
+            // It knows a route's time only by this name, and is told no other.
+            action.max_stream_duration = action.timeout.take().map(|time| MaxStreamDuration {
+                max_stream_duration: Some(time),
+                ..Default::default()
+            });
+            #[allow(deprecated)]
+            {
+                action.max_grpc_timeout = None;
+            }
+        }
+    }
     RouteConfiguration { name: key.name.clone(), virtual_hosts: vec![host], ..Default::default() }
 }
 

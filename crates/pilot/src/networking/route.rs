@@ -11,17 +11,15 @@ use api::envoy::config::route::v3::{
     DirectResponseAction, RedirectAction, RetryPolicy, Route, RouteAction, RouteMatch,
     WeightedCluster,
     redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
-    retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
     route::Action,
     route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy},
     weighted_cluster::{ClusterWeight, cluster_weight},
 };
-use api::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use api::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use resources::kinds::networking::virtual_service::{
     HeaderOperations, Headers, HttpAction, HttpDirectResponse, HttpMatch, HttpRedirect, HttpRoute,
-    HttpRouteDestination, Mirror, PathRewrite, RedirectPath, RedirectPort, ResponseBody, Retries,
+    HttpRouteDestination, Mirror, PathRewrite, RedirectPath, RedirectPort, ResponseBody,
 };
 use resources::terms::gateway_ref::GatewayRef;
 
@@ -29,18 +27,13 @@ use super::cors;
 use super::destination::{DestinationServices, Destinations};
 use super::encoding::pack;
 use super::filters::CORS_FILTER;
+use super::retry;
 use super::route_match;
 use super::values::{duration, number, regex, text_struct};
 use crate::model::interned::Interned;
+use crate::model::mesh::DefaultRetries;
 use crate::model::virtual_service::{Client, VirtualServiceRule};
 use crate::naming;
-
-/// What Istio retries when nobody says anything.
-const DEFAULT_RETRY_ON: &str =
-    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
-const DEFAULT_RETRIES: u32 = 2;
-/// How often another host is looked for when the chosen one was tried already.
-const HOST_SELECTION_ATTEMPTS: i64 = 5;
 
 /// What the routes of one VirtualService depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,17 +46,20 @@ pub struct RoutesKey {
     pub client: Client,
     /// The port they are for.
     pub port: u16,
+    /// Whether requests come over TLS that ends here.
+    pub over_tls: bool,
     /// Every service its destinations may be.
     pub services: DestinationServices,
     /// Ends full names.
     pub domain_suffix: std::sync::Arc<str>,
 }
 
-/// The routes, in order, up to the first that matches everything.
-pub fn routes(key: &RoutesKey) -> Vec<Route> {
+/// The routes, in order, up to the first that matches everything. What says nothing of retries has the mesh's.
+pub fn routes(key: &RoutesKey, default_retries: &DefaultRetries) -> Vec<Route> {
     let rule = &*key.virtual_service;
     let translation = Translation {
         key,
+        default_retries,
         destinations: Destinations {
             namespace: &rule.namespace,
             domain_suffix: &key.domain_suffix,
@@ -87,12 +83,11 @@ pub fn routes(key: &RoutesKey) -> Vec<Route> {
 }
 
 /// The route of a service that no VirtualService speaks for.
-pub fn default_route(cluster: String) -> Route {
+pub fn default_route(cluster: String, retry_policy: Option<RetryPolicy>) -> Route {
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
-        timeout: Some(duration(Duration::ZERO)),
-        retry_policy: Some(default_retry_policy()),
-        ..Default::default()
+        retry_policy,
+        ..limited(Duration::ZERO)
     };
     Route {
         name: naming::DEFAULT_ROUTE.to_owned(),
@@ -102,8 +97,20 @@ pub fn default_route(cluster: String) -> Route {
     }
 }
 
+/// An action that takes this long at most; zero is for ever. A gRPC client's own deadline counts, but not beyond that.
+fn limited(timeout: Duration) -> RouteAction {
+    // What replaces this field starts counting elsewhere; Istio keeps to it, too.
+    #[allow(deprecated)]
+    RouteAction {
+        timeout: Some(duration(timeout)),
+        max_grpc_timeout: Some(duration(timeout)),
+        ..Default::default()
+    }
+}
+
 struct Translation<'a> {
     key: &'a RoutesKey,
+    default_retries: &'a DefaultRetries,
     destinations: Destinations<'a>,
 }
 
@@ -119,7 +126,7 @@ impl Translation<'_> {
             .filter(|matched| self.may_hold(matched))
             .filter_map(|matched| {
                 let full_name = match &matched.name {
-                    Some(own) if name.is_empty() => own.clone(),
+                    // Istio's, also where the route has no name of its own: `.match`.
                     Some(own) => format!("{name}.{own}"),
                     None => name.clone(),
                 };
@@ -153,7 +160,9 @@ impl Translation<'_> {
             HttpAction::Route(destinations) => {
                 Action::Route(self.forward(http, destinations, &mut route))
             }
-            HttpAction::Redirect(to) => Action::Redirect(redirect(to)),
+            HttpAction::Redirect(to) => {
+                Action::Redirect(redirect(to, self.key.port, self.key.over_tls))
+            }
             HttpAction::DirectResponse(response) => {
                 Action::DirectResponse(direct_response(response))
             }
@@ -179,12 +188,11 @@ impl Translation<'_> {
         route: &mut Route,
     ) -> RouteAction {
         let mut action = RouteAction {
-            timeout: Some(duration(http.timeout.unwrap_or_default())),
             retry_policy: match &http.retries {
-                None => Some(default_retry_policy()),
-                Some(retries) => retry_policy(retries),
+                None => retry::outbound(self.default_retries),
+                Some(retries) => retry::of_route(retries),
             },
-            ..Default::default()
+            ..limited(http.timeout.unwrap_or_default())
         };
         action.request_mirror_policies =
             http.mirrors.iter().filter_map(|mirror| self.mirror(mirror)).collect();
@@ -199,22 +207,14 @@ impl Translation<'_> {
                 }
                 None => {}
             }
-            if let Some(authority) = &rewrite.authority {
-                action.host_rewrite_specifier =
-                    Some(HostRewriteSpecifier::HostRewriteLiteral(authority.clone()));
-            }
         }
-        if let Some(authority) = authority_set(&http.headers.request) {
-            action.host_rewrite_specifier =
-                Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
-        }
+        // The rewrite's authority, else the route's header, else that of its only destination.
+        let rewritten = http.rewrite.as_ref().and_then(|rewrite| rewrite.authority.clone());
+        let mut authority = rewritten.or_else(|| authority_of(&http.headers.request));
         action.cluster_specifier = Some(match to {
             [only] => {
                 add_headers(&only.headers, route);
-                if let Some(authority) = authority_set(&only.headers.request) {
-                    action.host_rewrite_specifier =
-                        Some(HostRewriteSpecifier::HostRewriteLiteral(authority));
-                }
+                authority = authority.or_else(|| authority_of(&only.headers.request));
                 ClusterSpecifier::Cluster(self.destinations.cluster(&only.destination))
             }
             several => ClusterSpecifier::WeightedClusters(WeightedCluster {
@@ -226,6 +226,7 @@ impl Translation<'_> {
                 ..Default::default()
             }),
         });
+        action.host_rewrite_specifier = authority.map(HostRewriteSpecifier::HostRewriteLiteral);
         action
     }
 
@@ -256,7 +257,7 @@ impl Translation<'_> {
             request_headers_to_remove: to.headers.request.remove.clone(),
             response_headers_to_add: response,
             response_headers_to_remove: to.headers.response.remove.clone(),
-            host_rewrite_specifier: authority_set(&to.headers.request)
+            host_rewrite_specifier: authority_of(&to.headers.request)
                 .map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
             ..Default::default()
         }
@@ -275,8 +276,9 @@ fn is_authority(name: &str) -> bool {
     name.eq_ignore_ascii_case(":authority") || name.eq_ignore_ascii_case("host")
 }
 
-fn authority_set(operations: &HeaderOperations) -> Option<String> {
-    operations.set.iter().find(|(name, _)| is_authority(name)).map(|(_, value)| value.clone())
+fn authority_of(operations: &HeaderOperations) -> Option<String> {
+    let all = operations.set.iter().chain(&operations.add);
+    all.into_iter().find(|(name, _)| is_authority(name)).map(|(_, value)| value.clone())
 }
 
 fn header_values(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
@@ -302,21 +304,11 @@ fn header_values(operations: &HeaderOperations) -> Vec<HeaderValueOption> {
     all
 }
 
-fn redirect(to: &HttpRedirect) -> RedirectAction {
-    let port = match to.port {
-        Some(RedirectPort::Port(port)) => u32::from(port),
-        Some(RedirectPort::FromProtocolDefault) => match to.scheme.as_deref() {
-            Some("https") => 443,
-            Some("http") => 80,
-            // Without a new scheme Envoy leaves the port as it is, unless it is the old scheme's default.
-            _ => 0,
-        },
-        // Zero leaves the request's port.
-        Some(RedirectPort::FromRequestPort) | None => 0,
-    };
+/// Where a redirect leads from a listener of this port.
+fn redirect(to: &HttpRedirect, listener_port: u16, over_tls: bool) -> RedirectAction {
     RedirectAction {
         host_redirect: to.authority.clone().unwrap_or_default(),
-        port_redirect: port,
+        port_redirect: redirect_port(to, listener_port, over_tls),
         response_code: redirect_code(to.code) as i32,
         scheme_rewrite_specifier: to.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
         path_rewrite_specifier: to.path.as_ref().map(|path| match path {
@@ -325,6 +317,17 @@ fn redirect(to: &HttpRedirect) -> RedirectAction {
         }),
         ..Default::default()
     }
+}
+
+/// The port that a redirect names; zero names none, which is what a scheme's own port is, too.
+fn redirect_port(to: &HttpRedirect, listener_port: u16, over_tls: bool) -> u32 {
+    let port = match to.port {
+        Some(RedirectPort::Port(port)) => port,
+        Some(RedirectPort::FromRequestPort) => listener_port,
+        Some(RedirectPort::FromProtocolDefault) | None => return 0,
+    };
+    let scheme = to.scheme.as_deref().unwrap_or(if over_tls { "https" } else { "http" });
+    if matches!((scheme, port), ("http", 80) | ("https", 443)) { 0 } else { u32::from(port) }
 }
 
 /// Envoy knows five; validation lets no other through.
@@ -347,53 +350,4 @@ fn direct_response(response: &HttpDirectResponse) -> DirectResponseAction {
         ..Default::default()
     });
     DirectResponseAction { status: u32::from(response.status), body, ..Default::default() }
-}
-
-fn default_retry_policy() -> RetryPolicy {
-    RetryPolicy {
-        retry_on: DEFAULT_RETRY_ON.to_owned(),
-        num_retries: number(DEFAULT_RETRIES),
-        retry_host_predicate: vec![previous_hosts()],
-        host_selection_retry_max_attempts: HOST_SELECTION_ATTEMPTS,
-        ..Default::default()
-    }
-}
-
-/// No policy for `attempts: 0`, which switches retries off.
-fn retry_policy(retries: &Retries) -> Option<RetryPolicy> {
-    if retries.attempts == 0 {
-        return None;
-    }
-    let mut policy =
-        RetryPolicy { num_retries: number(retries.attempts), ..default_retry_policy() };
-    if !retries.retry_on.is_empty() {
-        let (codes, conditions): (Vec<&String>, Vec<&String>) =
-            retries.retry_on.iter().partition(|item| item.parse::<u32>().is_ok());
-        policy.retriable_status_codes = codes.iter().filter_map(|code| code.parse().ok()).collect();
-        let mut conditions: Vec<&str> = conditions.into_iter().map(String::as_str).collect();
-        if !policy.retriable_status_codes.is_empty()
-            && !conditions.contains(&"retriable-status-codes")
-        {
-            conditions.push("retriable-status-codes");
-        }
-        policy.retry_on = conditions.join(",");
-    }
-    policy.per_try_timeout = retries.per_try_timeout.map(duration);
-    policy.retry_back_off = retries
-        .backoff
-        .map(|base| RetryBackOff { base_interval: Some(duration(base)), ..Default::default() });
-    if retries.retry_ignore_previous_hosts == Some(false) {
-        policy.retry_host_predicate.clear();
-        policy.host_selection_retry_max_attempts = 0;
-    }
-    Some(policy)
-}
-
-fn previous_hosts() -> RetryHostPredicate {
-    RetryHostPredicate {
-        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack(
-            &PreviousHostsPredicate {},
-        ))),
-    }
 }

@@ -34,6 +34,9 @@ const MESH_CIPHERS: [&str; 4] = [
     "ECDHE-RSA-AES128-GCM-SHA256",
 ];
 
+/// What stands for the roots of the proxy's machine among files of roots.
+pub const SYSTEM_ROOTS: &str = "system";
+
 /// Plaintext.
 pub fn raw_buffer() -> TransportSocket {
     socket(RAW_SOCKET, &RawBuffer::default())
@@ -119,7 +122,7 @@ pub fn mesh_client_of_provider(sans: &[String]) -> TransportSocket {
 pub struct ClientTls<'a> {
     /// The server name; empty sends none.
     pub sni: &'a str,
-    /// Names of which the server's certificate must have one; empty checks none.
+    /// Names of which the server's certificate must have one; empty takes any that the roots sign.
     pub subject_alt_names: &'a [String],
     /// The protocols to offer.
     pub alpn: &'a [&'a str],
@@ -129,6 +132,8 @@ pub struct ClientTls<'a> {
     pub present_certificate: bool,
     /// Files at the proxy.
     pub files: Files<'a>,
+    /// Whether the server's certificate is checked at all.
+    pub verify: bool,
 }
 
 /// Certificate files at the proxy; empty means none.
@@ -138,7 +143,7 @@ pub struct Files<'a> {
     pub certificate: &'a str,
     /// PEM key.
     pub private_key: &'a str,
-    /// PEM roots.
+    /// PEM roots, or [`SYSTEM_ROOTS`].
     pub ca: &'a str,
 }
 
@@ -150,37 +155,22 @@ pub fn client(tls: &ClientTls<'_>) -> TransportSocket {
         alpn_protocols: tls.alpn.iter().map(|p| (*p).to_owned()).collect(),
         ..Default::default()
     };
-    if let Some(credential) = tls.credential {
-        common.validation_context_type = Some(combined_validation(
+    let (certificate, roots) = match tls.credential {
+        Some(credential) => (
+            tls.present_certificate.then(|| credential_secret(credential)),
             credential_secret(&format!("{credential}-cacert")),
-            sans,
-            SanType::Dns,
-        ));
-        if tls.present_certificate {
-            common.tls_certificate_sds_secret_configs = vec![credential_secret(credential)];
-        }
-    } else {
-        if !tls.files.certificate.is_empty() {
-            let name = format!("file-cert:{}~{}", tls.files.certificate, tls.files.private_key);
-            common.tls_certificate_sds_secret_configs = vec![agent_secret(&name)];
-        }
-        common.validation_context_type = if tls.files.ca.is_empty() {
-            (!sans.is_empty()).then(|| {
-                common_tls_context::ValidationContextType::ValidationContext(
-                    CertificateValidationContext {
-                        match_typed_subject_alt_names: typed(sans, SanType::Dns),
-                        ..Default::default()
-                    },
-                )
-            })
-        } else {
-            Some(combined_validation(
-                agent_secret(&format!("file-root:{}", tls.files.ca)),
-                sans,
-                SanType::Dns,
-            ))
-        };
-    }
+        ),
+        None => (
+            (tls.present_certificate && !tls.files.certificate.is_empty()).then(|| {
+                let Files { certificate, private_key, .. } = tls.files;
+                agent_secret(&format!("file-cert:{certificate}~{private_key}"))
+            }),
+            agent_secret(&format!("file-root:{}", tls.files.ca)),
+        ),
+    };
+    common.tls_certificate_sds_secret_configs.extend(certificate);
+    common.validation_context_type =
+        tls.verify.then(|| combined_validation(roots, sans, SanType::Dns));
     socket(
         TLS_SOCKET,
         &UpstreamTlsContext {

@@ -1,5 +1,7 @@
 //! A DestinationRule's policy on a cluster: breakers, load balancing, outliers, connections.
 
+use std::time::Duration;
+
 use api::envoy::config::cluster::v3::{
     CircuitBreakers, Cluster, OutlierDetection as EnvoyOutlierDetection, UpstreamConnectionOptions,
     circuit_breakers::Thresholds, cluster::CommonLbConfig, cluster::LbPolicy,
@@ -8,7 +10,8 @@ use api::envoy::config::cluster::v3::{
 use api::envoy::config::core::v3::TcpKeepalive;
 use api::envoy::r#type::v3::Percent;
 use resources::terms::traffic_policy::{
-    ConnectionPool, OutlierDetection, Policy, PolicySettings, SimpleLb, TrafficPolicy,
+    ConnectionPool, OutlierDetection, Policy, PolicySettings, SimpleLb,
+    TcpKeepalive as WrittenKeepalive, TrafficPolicy,
 };
 
 use super::encoding::pack;
@@ -19,7 +22,7 @@ use crate::model::destination_rule::DestinationRules;
 use crate::model::mesh::MeshConfig;
 
 /// The settings of a port of a subset: the subset's over the rule's, setting by setting; settings of the port replace
-/// those for every port whole.
+/// those for every port whole, and a subset's those of the rule, too.
 pub fn effective(
     rules: Option<&DestinationRules>,
     subset: Option<&str>,
@@ -35,10 +38,13 @@ pub fn effective(
         own.unwrap_or(&policy.settings).clone()
     };
     let whole = rules.traffic_policy.as_ref().map(of_port).unwrap_or_default();
-    let part = subset
-        .and_then(|name| rules.subset(name)?.traffic_policy.as_ref())
-        .map(of_port)
-        .unwrap_or_default();
+    let of_subset = subset.and_then(|name| rules.subset(name)?.traffic_policy.as_ref());
+    let has_port_level =
+        |policy: &TrafficPolicy| policy.port_level.iter().any(|(number, _)| *number == port);
+    if let Some(policy) = of_subset.filter(|policy| has_port_level(policy)) {
+        return of_port(policy);
+    }
+    let part = of_subset.map(of_port).unwrap_or_default();
     PolicySettings {
         load_balancer: part.load_balancer.or(whole.load_balancer),
         connection_pool: part.connection_pool.or(whole.connection_pool),
@@ -68,32 +74,45 @@ pub fn apply(
     }
     let common = common_lb(settings, mesh);
     cluster.common_lb_config = (common != CommonLbConfig::default()).then_some(common);
-    if let Some(keepalive) =
-        pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.tcp_keepalive.as_ref())
-    {
-        cluster.upstream_connection_options = Some(UpstreamConnectionOptions {
-            tcp_keepalive: Some(TcpKeepalive {
-                keepalive_probes: keepalive.probes.and_then(number),
-                keepalive_time: keepalive.time.and_then(|time| number(time.as_secs() as u32)),
-                keepalive_interval: keepalive
-                    .interval
-                    .and_then(|time| number(time.as_secs() as u32)),
-            }),
-            ..Default::default()
-        });
-    }
+    let own_keepalive = pool.and_then(|pool| pool.tcp.as_ref()?.tcp_keepalive.as_ref());
+    cluster.upstream_connection_options = keepalive(own_keepalive, mesh.tcp_keepalive.as_ref());
     if let Some(options) = upstream_protocol::options(pool, version) {
         cluster.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack(&options));
     }
+}
+
+/// The rule's over the mesh's, setting by setting; what neither says is the system's.
+fn keepalive(
+    own: Option<&WrittenKeepalive>,
+    mesh: Option<&WrittenKeepalive>,
+) -> Option<UpstreamConnectionOptions> {
+    own.or(mesh)?;
+    let seconds = |time: Duration| number(u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+    let first = |of: fn(&WrittenKeepalive) -> Option<Duration>| {
+        own.and_then(of).or_else(|| mesh.and_then(of)).and_then(seconds)
+    };
+    let probes = |written: &WrittenKeepalive| written.probes.filter(|probes| *probes > 0);
+    Some(UpstreamConnectionOptions {
+        tcp_keepalive: Some(TcpKeepalive {
+            keepalive_probes: own
+                .and_then(probes)
+                .or_else(|| mesh.and_then(probes))
+                .and_then(number),
+            keepalive_time: first(|written| written.time),
+            keepalive_interval: first(|written| written.interval),
+        }),
+        ..Default::default()
+    })
 }
 
 fn common_lb(settings: &PolicySettings, mesh: &MeshConfig) -> CommonLbConfig {
     let outliers = settings.outlier_detection.as_ref();
     let by_weight = || LocalityConfigSpecifier::LocalityWeightedLbConfig(Default::default());
     CommonLbConfig {
-        healthy_panic_threshold: outliers
-            .and_then(|outliers| outliers.min_health_percent)
-            .map(|percent| Percent { value: f64::from(percent) }),
+        // Where instances are ejected, Envoy's own half would bring them back: Istio switches panic off.
+        healthy_panic_threshold: outliers.map(|outliers| Percent {
+            value: f64::from(outliers.min_health_percent.unwrap_or_default()),
+        }),
         locality_config_specifier: is_by_weight(settings, &mesh.locality_lb).then(by_weight),
         ..Default::default()
     }
@@ -143,15 +162,17 @@ pub fn outlier_detection(outliers: &OutlierDetection) -> EnvoyOutlierDetection {
     let threshold =
         |written: Option<u32>| written.filter(|threshold| *threshold > 0).and_then(number);
     let split = outliers.split_external_local_origin_errors;
+    let local =
+        outliers.consecutive_local_origin_failures.filter(|threshold| split && *threshold > 0);
     EnvoyOutlierDetection {
         consecutive_5xx: threshold(outliers.consecutive_5xx_errors),
         enforcing_consecutive_5xx: enforcing(outliers.consecutive_5xx_errors),
         consecutive_gateway_failure: threshold(outliers.consecutive_gateway_errors),
         enforcing_consecutive_gateway_failure: enforcing(outliers.consecutive_gateway_errors),
         split_external_local_origin_errors: split,
-        consecutive_local_origin_failure: split
-            .then(|| outliers.consecutive_local_origin_failures.and_then(number))
-            .flatten(),
+        consecutive_local_origin_failure: local.and_then(number),
+        enforcing_consecutive_local_origin_failure: local.and_then(|_| number(100)),
+        enforcing_local_origin_success_rate: if split { number(0) } else { None },
         interval: outliers.interval.map(duration),
         base_ejection_time: outliers.base_ejection_time.map(duration),
         max_ejection_percent: outliers.max_ejection_percent.and_then(number),

@@ -131,7 +131,10 @@ fn common_options(pool: Option<&ConnectionPool>) -> CommonOptions {
     let http = pool.and_then(|pool| pool.http.as_ref());
     let tcp = pool.and_then(|pool| pool.tcp.as_ref());
     CommonOptions {
-        idle_timeout: http.and_then(|http| http.idle_timeout).map(duration),
+        idle_timeout: http
+            .and_then(|http| http.idle_timeout)
+            .or_else(|| tcp.and_then(|tcp| tcp.idle_timeout))
+            .map(duration),
         max_requests_per_connection: http
             .and_then(|http| http.max_requests_per_connection)
             .filter(|limit| *limit > 0)

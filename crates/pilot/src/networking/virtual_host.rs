@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::envoy::config::route::v3::{
-    DirectResponseAction, Route, RouteAction, RouteMatch, VirtualHost,
+    DirectResponseAction, RetryPolicy, Route, RouteAction, RouteMatch, VirtualHost,
     route::Action,
     route_action::{ClusterSpecifier, UpgradeConfig, upgrade_config::ConnectConfig},
     route_match::{ConnectMatcher, PathSpecifier},
     virtual_host::TlsRequirementType,
 };
 
+use super::retry;
 use super::route::{RoutesKey, default_route, routes};
 use super::route_match;
 use super::values::duration;
+use crate::model::mesh::DefaultRetries;
 use crate::naming;
 
 /// What a virtual host depends on.
@@ -29,6 +31,8 @@ pub struct VirtualHostKey {
     pub default_cluster: Option<String>,
     /// Plain HTTP is redirected to HTTPS.
     pub redirect_to_https: bool,
+    /// Retries where a route says nothing.
+    pub default_retries: DefaultRetries,
     /// Where tunnels lead that a client of an HTTP proxy asks for with CONNECT.
     pub tunnel_cluster: Option<String>,
 }
@@ -38,11 +42,15 @@ pub const CONNECT: &str = "CONNECT";
 
 /// The virtual host.
 pub fn virtual_host(key: &VirtualHostKey) -> VirtualHost {
-    let mut all: Vec<Route> = key.virtual_services.iter().flat_map(routes).collect();
+    let retries = &key.default_retries;
+    let mut all: Vec<Route> =
+        key.virtual_services.iter().flat_map(|written| routes(written, retries)).collect();
+    // What matches everything comes last: no VirtualService of a host shadows another's narrower routes.
+    all.sort_by_key(|route| route.r#match.as_ref().is_some_and(route_match::is_catch_all));
     if key.virtual_services.is_empty()
         && let Some(cluster) = &key.default_cluster
     {
-        all.push(default_route(cluster.clone()));
+        all.push(default_route(cluster.clone(), retry::outbound(retries)));
     }
     // CONNECT has no path, so no other route takes it.
     all.extend(key.tunnel_cluster.iter().map(|cluster| tunnel(cluster)));
@@ -95,21 +103,17 @@ pub fn refuse_all(name: &str, status: u32) -> VirtualHost {
             })),
             ..Default::default()
         }],
+        include_request_attempt_count: true,
         ..Default::default()
     }
 }
 
 /// The virtual host of an inbound port: everything goes to the application.
-pub fn inbound(port: u16, cluster: String) -> VirtualHost {
-    let mut route = default_route(cluster);
-    // The caller retries: retrying here as well would multiply the attempts.
-    if let Some(Action::Route(action)) = &mut route.action {
-        action.retry_policy = None;
-    }
+pub fn inbound(port: u16, cluster: String, retries: Option<RetryPolicy>) -> VirtualHost {
     VirtualHost {
         name: naming::inbound_virtual_host(port),
         domains: vec!["*".to_owned()],
-        routes: vec![route],
+        routes: vec![default_route(cluster, retries)],
         ..Default::default()
     }
 }

@@ -3,12 +3,12 @@
 //! It has no schema that an API server enforces, and Istio takes what it does not know: so an unknown field is a
 //! warning here, and so is a known one that has no effect yet. A field with a wrong value is an error.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::field::{FieldErrors, Fields, Finding, Findings, Names, Reason, read_object};
+use crate::kinds::networking::virtual_service::Retries;
 use crate::rules;
 use crate::terms::traffic_policy::{H2Upgrade, LocalityLb, TcpKeepalive};
 use crate::yaml::parse_tree;
@@ -33,8 +33,6 @@ pub struct MeshConfig {
     pub access_log_format: String,
     /// Encoding of access logs.
     pub access_log_encoding: AccessLogEncoding,
-    /// What happens with calls to unknown hosts.
-    pub outbound_traffic_policy: MeshOutboundMode,
     /// Whether clients use mTLS where servers take it.
     pub enable_auto_mtls: bool,
     /// Time to connect.
@@ -48,7 +46,7 @@ pub struct MeshConfig {
     /// How traffic keeps to localities.
     pub locality_lb_setting: LocalityLb,
     /// Retries of routes that say nothing.
-    pub default_http_retry_policy: Option<DefaultRetries>,
+    pub default_http_retry_policy: Option<Retries>,
     /// Who sees Services that say nothing.
     pub default_service_export_to: Vec<String>,
     /// Who sees VirtualServices that say nothing.
@@ -59,10 +57,6 @@ pub struct MeshConfig {
     pub path_normalization: PathNormalization,
     /// Time between look-ups of host names.
     pub dns_refresh_rate: Duration,
-    /// Pattern of the statistics' names of inbound clusters.
-    pub inbound_cluster_stat_name: String,
-    /// Pattern of the statistics' names of outbound clusters.
-    pub outbound_cluster_stat_name: String,
     /// What proxies are told.
     pub default_config: ProxyDefaults,
 }
@@ -82,12 +76,11 @@ impl Names for AccessLogEncoding {
 }
 
 /// What happens with calls to unknown hosts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MeshOutboundMode {
+#[derive(Clone, Copy, PartialEq)]
+enum MeshOutboundMode {
     /// They fail.
     RegistryOnly,
     /// They go where they were headed.
-    #[default]
     AllowAny,
     /// They go where their name leads.
     AllowAnyDynamicDns,
@@ -127,45 +120,11 @@ impl Names for PathNormalization {
     ];
 }
 
-/// Retries of routes that say nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DefaultRetries {
-    /// Retries after the first try.
-    pub attempts: u32,
-    /// Time for one try.
-    pub per_try_timeout: Option<Duration>,
-    /// What is tried again; empty is Istio's default.
-    pub retry_on: String,
-}
-
 /// What proxies are told (`defaultConfig`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProxyDefaults {
-    /// Time in which connections end after a change.
-    pub drain_duration: Duration,
-    /// Time in which connections end at a stop.
-    pub termination_drain_duration: Duration,
-    /// Metadata of every proxy.
-    pub proxy_metadata: BTreeMap<String, String>,
-    /// Worker threads; the machine's where nothing was said.
-    pub concurrency: Option<u32>,
-    /// Whether applications start only when their proxy is ready.
-    pub hold_application_until_proxy_starts: bool,
     /// Trusted proxies in front of a gateway.
     pub num_trusted_proxies: u32,
-}
-
-impl Default for ProxyDefaults {
-    fn default() -> Self {
-        Self {
-            drain_duration: Duration::from_secs(45),
-            termination_drain_duration: Duration::from_secs(5),
-            proxy_metadata: BTreeMap::new(),
-            concurrency: None,
-            hold_application_until_proxy_starts: false,
-            num_trusted_proxies: 0,
-        }
-    }
 }
 
 impl Default for MeshConfig {
@@ -179,7 +138,6 @@ impl Default for MeshConfig {
             access_log_file: String::new(),
             access_log_format: String::new(),
             access_log_encoding: AccessLogEncoding::Text,
-            outbound_traffic_policy: MeshOutboundMode::AllowAny,
             enable_auto_mtls: true,
             connect_timeout: Duration::from_secs(10),
             protocol_detection_timeout: Duration::ZERO,
@@ -192,8 +150,6 @@ impl Default for MeshConfig {
             default_destination_rule_export_to: public(),
             path_normalization: PathNormalization::Default,
             dns_refresh_rate: Duration::from_secs(60),
-            inbound_cluster_stat_name: String::new(),
-            outbound_cluster_stat_name: String::new(),
             default_config: ProxyDefaults::default(),
         }
     }
@@ -214,12 +170,14 @@ const WITHOUT_EFFECT: &[&str] = &[
     "enableTracing",
     "extensionProviders",
     "hboneIdleTimeout",
+    "inboundClusterStatName",
     "inboundTrafficPolicy",
     "ingressClass",
     "ingressControllerMode",
     "ingressSelector",
     "ingressService",
     "meshMTLS",
+    "outboundClusterStatName",
     "proxyHttpPort",
     "proxyInboundListenPort",
     "proxyListenPort",
@@ -237,18 +195,21 @@ const PROXY_WITHOUT_EFFECT: &[&str] = &[
     "availabilityZone",
     "binaryPath",
     "caCertificatesPem",
+    "concurrency",
     "configPath",
     "connectionSettings",
     "controlPlaneAuthPolicy",
     "customConfigFile",
     "discoveryAddress",
     "discoveryRefreshDelay",
+    "drainDuration",
     "envoyAccessLogService",
     "envoyMetricsService",
     "envoyMetricsServiceAddress",
     "extraStatTags",
     "fileFlushInterval",
     "fileFlushMinSizeKb",
+    "holdApplicationUntilProxyStarts",
     "image",
     "interceptionMode",
     "meshId",
@@ -256,6 +217,7 @@ const PROXY_WITHOUT_EFFECT: &[&str] = &[
     "proxyAdminPort",
     "proxyBootstrapTemplatePath",
     "proxyHeaders",
+    "proxyMetadata",
     "proxyStatsMatcher",
     "readinessProbe",
     "runtimeValues",
@@ -265,6 +227,7 @@ const PROXY_WITHOUT_EFFECT: &[&str] = &[
     "statsCompression",
     "statsdUdpAddress",
     "statusPort",
+    "terminationDrainDuration",
     "tracing",
     "tracingServiceName",
     "zipkinAddress",
@@ -300,6 +263,7 @@ impl MeshConfig {
     fn read(fields: &mut Fields<'_>) -> Self {
         let default = Self::default();
         warn_without_effect(fields, WITHOUT_EFFECT);
+        check_outbound_policy(fields);
         let named = |text: Option<String>, default: String| {
             text.filter(|text| !text.is_empty()).unwrap_or(default)
         };
@@ -310,10 +274,6 @@ impl MeshConfig {
             access_log_file: fields.text("accessLogFile"),
             access_log_format: fields.text("accessLogFormat"),
             access_log_encoding: fields.choice("accessLogEncoding").unwrap_or_default(),
-            outbound_traffic_policy: fields
-                .object("outboundTrafficPolicy", |policy| policy.choice("mode"))
-                .flatten()
-                .unwrap_or_default(),
             enable_auto_mtls: fields.flag("enableAutoMtls").unwrap_or(default.enable_auto_mtls),
             connect_timeout: fields.duration("connectTimeout").unwrap_or(default.connect_timeout),
             protocol_detection_timeout: fields
@@ -324,13 +284,7 @@ impl MeshConfig {
             locality_lb_setting: fields
                 .object("localityLbSetting", LocalityLb::read)
                 .unwrap_or(default.locality_lb_setting),
-            default_http_retry_policy: fields.object("defaultHttpRetryPolicy", |retries| {
-                DefaultRetries {
-                    attempts: retries.non_negative("attempts").unwrap_or_default(),
-                    per_try_timeout: retries.duration("perTryTimeout"),
-                    retry_on: retries.text("retryOn"),
-                }
-            }),
+            default_http_retry_policy: fields.object("defaultHttpRetryPolicy", Retries::read),
             default_service_export_to: read_exports(fields, "defaultServiceExportTo"),
             default_virtual_service_export_to: read_exports(
                 fields,
@@ -345,8 +299,6 @@ impl MeshConfig {
                 .flatten()
                 .unwrap_or_default(),
             dns_refresh_rate: fields.duration("dnsRefreshRate").unwrap_or(default.dns_refresh_rate),
-            inbound_cluster_stat_name: fields.text("inboundClusterStatName"),
-            outbound_cluster_stat_name: fields.text("outboundClusterStatName"),
             default_config: fields.object("defaultConfig", ProxyDefaults::read).unwrap_or_default(),
         };
         fields.check("rootNamespace", &read.root_namespace, rules::name::dns_label);
@@ -357,24 +309,21 @@ impl MeshConfig {
 
 impl ProxyDefaults {
     fn read(fields: &mut Fields<'_>) -> Self {
-        let default = Self::default();
         warn_without_effect(fields, PROXY_WITHOUT_EFFECT);
         let topology = fields.object("gatewayTopology", |topology| {
             warn_without_effect(topology, &["forwardClientCertDetails", "proxyProtocol"]);
             topology.u32("numTrustedProxies")
         });
-        Self {
-            drain_duration: fields.duration("drainDuration").unwrap_or(default.drain_duration),
-            termination_drain_duration: fields
-                .duration("terminationDrainDuration")
-                .unwrap_or(default.termination_drain_duration),
-            proxy_metadata: fields.text_map("proxyMetadata"),
-            concurrency: fields.non_negative("concurrency"),
-            hold_application_until_proxy_starts: fields
-                .flag("holdApplicationUntilProxyStarts")
-                .unwrap_or_default(),
-            num_trusted_proxies: topology.flatten().unwrap_or_default(),
-        }
+        Self { num_trusted_proxies: topology.flatten().unwrap_or_default() }
+    }
+}
+
+/// Nothing is captured, so there is nowhere that a call to an unknown host was headed.
+fn check_outbound_policy(fields: &mut Fields<'_>) {
+    let mode = fields.object("outboundTrafficPolicy", |policy| policy.choice("mode")).flatten();
+    if mode.is_some_and(|mode: MeshOutboundMode| mode != MeshOutboundMode::RegistryOnly) {
+        let message = "is not supported yet: calls to unknown hosts fail, as with REGISTRY_ONLY";
+        fields.warn_in("outboundTrafficPolicy", message);
     }
 }
 
@@ -417,8 +366,10 @@ mod tests {
                 "accesLogFormat: unknown field, did you mean accessLogFormat?",
             ]
         );
-        let errors =
-            MeshConfig::parse("connectTimeout: 10\ndefaultConfig: {concurrency: x}\n").unwrap_err();
+        let errors = MeshConfig::parse(
+            "connectTimeout: 10\ndefaultConfig: {gatewayTopology: {numTrustedProxies: x}}\n",
+        )
+        .unwrap_err();
         assert_eq!(errors.0.len(), 2, "{errors}");
         let broken = MeshConfig::parse("a: [\n").unwrap_err();
         assert!(broken.to_string().starts_with("line "), "{broken}");

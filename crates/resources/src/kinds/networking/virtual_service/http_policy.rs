@@ -48,7 +48,7 @@ impl HttpRewrite {
 }
 
 /// When and how often a request is tried again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Retries {
     /// Retries after the first try; 0 switches retries off.
     pub attempts: u32,
@@ -85,7 +85,8 @@ const RETRY_CONDITIONS: &[&str] = &[
 ];
 
 impl Retries {
-    pub(super) fn read(fields: &mut Fields<'_>) -> Self {
+    /// Reads a policy; MeshConfig has one too.
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Self {
         let retry_on: Vec<String> = fields
             .text("retryOn")
             .split(',')
