@@ -24,6 +24,7 @@ pub mod health;
 mod engine;
 mod raw_codec;
 mod relay;
+mod secret_files;
 mod secrets;
 mod socket;
 mod status;

@@ -19,6 +19,7 @@ use xds::wire::{DeltaResponse, SotwResponse};
 use xds::{DeltaServer, Resource, ResourceSource, ResourceType};
 
 use crate::certificates::WorkloadCertificate;
+use crate::secret_files::{LOOK_EVERY, SecretFiles};
 
 /// The workload's certificate and key.
 pub const WORKLOAD_SECRET: &str = "default";
@@ -29,12 +30,15 @@ type Current = watch::Receiver<Option<Arc<WorkloadCertificate>>>;
 /// A stream of responses.
 pub(crate) type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What is there to hand out at one moment: nothing, or two secrets.
-struct Secrets(Option<Arc<WorkloadCertificate>>);
+/// What is there to hand out at one moment: nothing, or two secrets and those of files.
+struct Secrets<'a> {
+    current: Option<Arc<WorkloadCertificate>>,
+    files: &'a mut SecretFiles,
+}
 
-impl ResourceSource for Secrets {
+impl ResourceSource for Secrets<'_> {
     fn names(&mut self, kind: ResourceType) -> Vec<Arc<str>> {
-        match &self.0 {
+        match &self.current {
             Some(_) if kind == ResourceType::Secret => {
                 vec![WORKLOAD_SECRET.into(), ROOTS_SECRET.into()]
             }
@@ -47,7 +51,7 @@ impl ResourceSource for Secrets {
     }
 
     fn resource(&mut self, kind: ResourceType, name: &str) -> Option<Resource> {
-        let current = self.0.as_ref().filter(|_| kind == ResourceType::Secret)?;
+        let current = self.current.as_ref().filter(|_| kind == ResourceType::Secret)?;
         let secret = match name {
             WORKLOAD_SECRET => secret::Type::TlsCertificate(TlsCertificate {
                 certificate_chain: Some(inline(&current.chain_pem)),
@@ -58,7 +62,7 @@ impl ResourceSource for Secrets {
                 trusted_ca: Some(inline(&current.roots_pem)),
                 ..CertificateValidationContext::default()
             }),
-            _ => return None,
+            _ => self.files.secret(name)?,
         };
         let secret = Secret { name: name.to_owned(), r#type: Some(secret) };
         Some(Resource::new(name, kind.type_url(), secret.encode_to_vec()))
@@ -92,7 +96,8 @@ async fn delta(
     mut requests: Streaming<DeltaDiscoveryRequest>,
     responses: &mpsc::UnboundedSender<Result<DeltaResponse, Status>>,
 ) -> Result<(), Status> {
-    let mut server = DeltaServer::new();
+    let (mut server, mut files) = (DeltaServer::new(), SecretFiles::default());
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
             request = requests.message() => {
@@ -105,10 +110,16 @@ async fn delta(
                 }
             }
             Ok(()) = current.changed() => server.changed_all(ResourceType::Secret),
+            _ = look.tick(), if files.are_used() => {
+                if !files.have_changed() {
+                    continue;
+                }
+                server.changed_all(ResourceType::Secret);
+            }
         }
         let certificate = current.borrow_and_update().clone();
         if certificate.is_some() {
-            let mut secrets = Secrets(certificate);
+            let mut secrets = Secrets { current: certificate, files: &mut files };
             while let Some(response) = server.next_response(&mut secrets) {
                 let _ = responses.send(Ok(response));
             }
@@ -135,7 +146,8 @@ async fn sotw(
     mut requests: Streaming<DiscoveryRequest>,
     responses: &mpsc::UnboundedSender<Result<SotwResponse, Status>>,
 ) -> Result<(), Status> {
-    let mut server = SotwServer::new();
+    let (mut server, mut files) = (SotwServer::new(), SecretFiles::default());
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
             request = requests.message() => {
@@ -145,10 +157,16 @@ async fn sotw(
                 }
             }
             Ok(()) = current.changed() => server.changed(ResourceType::Secret),
+            _ = look.tick(), if files.are_used() => {
+                if !files.have_changed() {
+                    continue;
+                }
+                server.changed(ResourceType::Secret);
+            }
         }
         let certificate = current.borrow_and_update().clone();
         if certificate.is_some() {
-            let mut secrets = Secrets(certificate);
+            let mut secrets = Secrets { current: certificate, files: &mut files };
             while let Some(response) = server.next_response(&mut secrets) {
                 let _ = responses.send(Ok(response));
             }

@@ -445,6 +445,40 @@ async fn secrets_are_served_on_a_socket_that_only_its_owner_can_open() {
 }
 
 #[tokio::test]
+async fn a_secret_of_files_is_served_and_pushed_when_the_files_change() {
+    let fixture = Fixture::new(HOUR).await;
+    let _agent = fixture.agent().await;
+    let directory = tempfile::tempdir().unwrap();
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| directory.path().join(name));
+    std::fs::write(&chain, "chain").unwrap();
+    std::fs::write(&key, "key").unwrap();
+    let (requests, outgoing) = mpsc::unbounded_channel();
+    let name = format!("file-cert:{}~{}", chain.display(), key.display());
+    requests
+        .send(DeltaDiscoveryRequest {
+            resource_names_subscribe: vec![name],
+            ..first_request(SECRETS)
+        })
+        .unwrap();
+    let mut client = SecretDiscoveryServiceClient::new(fixture.channel().await);
+    let mut responses =
+        client.delta_secrets(UnboundedReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    for expected in ["chain", "renewed"] {
+        let response = responses.message().await.unwrap().unwrap();
+        let any = response.resources[0].resource.clone().unwrap();
+        let secret = Secret::decode(any.value.as_slice()).unwrap();
+        let Some(secret::Type::TlsCertificate(found)) = secret.r#type else { panic!("{secret:?}") };
+        let found = found.certificate_chain.unwrap().specifier.unwrap();
+        let bytes = api::envoy::config::core::v3::data_source::Specifier::InlineBytes;
+        assert_eq!(found, bytes(expected.as_bytes().to_vec()));
+        let nonce = response.nonce;
+        let answer = DeltaDiscoveryRequest { response_nonce: nonce, ..first_request(SECRETS) };
+        requests.send(answer).unwrap();
+        std::fs::write(&chain, "renewed").unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_is_pushed_to_who_subscribed_in_either_form() {
     let fixture = Fixture::new(Duration::from_secs(2)).await;
     let _agent = fixture.agent().await;
