@@ -1,4 +1,5 @@
-//! Secret discovery: hands the workload's certificate and the mesh's roots to the engine, over the agent's socket only.
+//! Secret discovery: hands the workload's certificate, the mesh's roots and what configuration names by file to the engine,
+//! over the agent's socket only.
 
 use std::pin::Pin;
 use std::sync::Arc;
