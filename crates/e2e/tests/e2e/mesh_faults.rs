@@ -55,6 +55,53 @@ fn endpoints_come_and_go_without_a_failed_request() -> Result<()> {
 }
 
 #[test]
+fn security_and_protocol_change_without_a_failed_request() -> Result<()> {
+    let _alone = one_mesh_at_a_time();
+    let mut mesh = Plan::bookinfo()?.start()?;
+    mesh.wait_for_page(PAGE, "William Shakespeare")?;
+    let load = Load::start(2, mesh.gateway(), "bookinfo.test", PAGE, true);
+    let details = SocketAddr::new(mesh.workload("details-v1")?.address, 9080);
+    for (from, to) in [("STRICT", "PERMISSIVE"), ("PERMISSIVE", "STRICT")] {
+        mesh.edit("security.yaml", from, to)?;
+        wait_until(&format!("a sidecar that is {to}"), || {
+            let plaintext = e2e::http1::get(details, "details:9080", "/details/0");
+            let is_taken = plaintext.is_ok_and(|answer| answer.status == 200);
+            Ok((is_taken == (to == "PERMISSIVE")).then_some(()))
+        })?;
+        load.wait_for_more(20)?;
+    }
+    // HTTP/2 by agreement, then HTTP/1.1 because the mesh says so, then HTTP/2 again.
+    for (policy, version) in [("    h2UpgradePolicy: DO_NOT_UPGRADE\n", 1), ("", 2)] {
+        let before = connections_to_details(&mesh, version)?;
+        mesh.write("mesh.yaml", &format!("{MESH}{policy}"))?;
+        wait_until(&format!("connections of HTTP/{version}"), || {
+            Ok((connections_to_details(&mesh, version)? > before).then_some(()))
+        })?;
+        load.wait_for_more(20)?;
+    }
+    let outcome = load.stop();
+    assert!(outcome.failures.is_empty(), "{} responses, {:?}", outcome.responses, outcome.failures);
+    Ok(())
+}
+
+const MESH: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: istio, namespace: istio-system }
+data:
+  mesh: |
+    accessLogFile: /dev/stdout
+";
+
+/// How many connections of that version the product page's sidecar has opened to `details`.
+fn connections_to_details(mesh: &Mesh, version: u8) -> Result<u64> {
+    let stats = mesh.admin("productpage-v1", "/stats?filter=details.*upstream_cx_http")?.text();
+    let stat = format!("upstream_cx_http{version}_total: ");
+    let count = stats.lines().find_map(|line| line.split_once(&stat)?.1.parse().ok());
+    count.with_context(|| format!("no {stat}: {stats}"))
+}
+
+#[test]
 fn the_control_plane_dies_and_comes_back_and_traffic_does_not_notice() -> Result<()> {
     let _alone = one_mesh_at_a_time();
     let plan = Plan::bookinfo()?;
