@@ -181,6 +181,7 @@ impl Agent {
             certificate: keeper.certificates(),
             relay: relay_state.subscribe(),
             served: served.subscribe(),
+            health: health.subscribe(),
             quit: quit.clone(),
         };
         let status = StatusServer::open(options.status, sources)
@@ -232,6 +233,11 @@ impl Agent {
     /// What the relay sees of the control plane, now and from now on.
     pub fn relay(&self) -> watch::Receiver<RelayState> {
         self.relay.clone()
+    }
+
+    /// Whether the proxy has its configuration.
+    pub async fn proxy_is_ready(&self) -> bool {
+        Engine { admin: self.admin }.is_ready().await
     }
 
     /// The application serves the workload's ports elsewhere than was thought. The control plane hears of it.

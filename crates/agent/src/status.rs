@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::certificates::WorkloadCertificate;
 use crate::engine::Engine;
+use crate::health::Health;
 use crate::relay::RelayState;
 
 /// What the status port tells about.
@@ -27,6 +28,7 @@ pub(crate) struct Sources {
     pub(crate) relay: watch::Receiver<RelayState>,
     /// The engine accepts on every port of the workload.
     pub(crate) served: watch::Receiver<bool>,
+    pub(crate) health: watch::Receiver<Health>,
     pub(crate) quit: Arc<Notify>,
 }
 
@@ -48,6 +50,7 @@ impl StatusServer {
         let address = listener.local_addr()?;
         let router = Router::new()
             .route("/healthz/ready", get(ready))
+            .route("/healthz/workload", get(healthy))
             .route("/stats/prometheus", get(prometheus))
             .route("/metrics", get(prometheus))
             .route("/quitquitquit", post(quit))
@@ -63,7 +66,28 @@ impl StatusServer {
 
 /// 200 when the workload has its certificate, hears the control plane and serves its configuration; else 503 and why.
 async fn ready(State(sources): State<Sources>) -> Response {
-    let reason = if sources.certificate.borrow().is_none() {
+    answer(why_unready(&sources).await)
+}
+
+/// 200 when the workload gets requests: its sidecar is ready, and its application accepts connections; else 503 and why.
+async fn healthy(State(sources): State<Sources>) -> Response {
+    let sidecar = why_unready(&sources).await;
+    answer(sidecar.or_else(|| match &*sources.health.borrow() {
+        Health::Healthy => None,
+        Health::Unhealthy(reason) => Some(reason.clone()),
+        Health::Leaving => Some("it is about to stop".to_owned()),
+    }))
+}
+
+fn answer(trouble: Option<String>) -> Response {
+    match trouble {
+        None => (StatusCode::OK, "ready\n").into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response(),
+    }
+}
+
+async fn why_unready(sources: &Sources) -> Option<String> {
+    Some(if sources.certificate.borrow().is_none() {
         "no certificate yet".to_owned()
     } else if sources.relay.borrow().streams == 0 {
         let error = sources.relay.borrow().last_error.clone();
@@ -76,9 +100,8 @@ async fn ready(State(sources): State<Sources>) -> Response {
     } else if !*sources.served.borrow() {
         "the proxy does not serve the workload's ports yet".to_owned()
     } else {
-        return (StatusCode::OK, "ready\n").into_response();
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response()
+        return None;
+    })
 }
 
 /// The agent's own numbers, then the engine's. Without the engine the agent's still come.

@@ -635,6 +635,7 @@ async fn the_status_port_says_ready_when_all_is_there_and_merges_the_numbers() {
     let mut health = agent.health();
     health.wait_for(|health| *health == Health::Healthy).await.unwrap();
     assert_eq!(get("/healthz/ready").await, "200 ready\n");
+    assert_eq!(get("/healthz/workload").await, "200 ready\n");
 
     let metrics = get("/stats/prometheus").await;
     assert!(metrics.contains("\nenvoy_x 7\n"), "{metrics}");
@@ -644,6 +645,10 @@ async fn the_status_port_says_ready_when_all_is_there_and_merges_the_numbers() {
         format!("istio_agent_cert_expiration_timestamp{{resource_name=\"default\"}} {ends}\n");
     assert!(metrics.contains(&expiration), "{metrics}");
     assert!(get("/quitquitquit").await.starts_with("405"));
+    // Its sidecar still serves what is under way.
+    agent.leave(Duration::ZERO).await;
+    assert_eq!(get("/healthz/workload").await, "503 it is about to stop\n");
+    assert_eq!(get("/healthz/ready").await, "200 ready\n");
 }
 
 async fn http_get(address: SocketAddr, path: &str) -> String {

@@ -160,6 +160,7 @@ fn refuse(status: StatusCode, error: &dyn std::error::Error) -> Response {
 #[cfg(test)]
 mod tests {
     use super::client::{ClientError, ControlClient};
+    use super::protocol::WishedPort;
     use super::*;
     use resources::store::Versioned;
 
@@ -193,7 +194,7 @@ mod tests {
         let wish = Registration {
             name: "web".to_owned(),
             namespace: "default".to_owned(),
-            ports: vec![80],
+            ports: vec![WishedPort { port: 3306, protocol: "tcp".to_owned() }],
             ..Registration::default()
         };
         let registered = client.register(&wish).await.unwrap();

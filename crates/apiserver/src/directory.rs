@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use resources::field::Finding;
-use resources::object::Object;
+use resources::kinds::kind_in;
+use resources::object::{Object, ObjectKey};
 use resources::store::{StoreError, Versioned};
 use resources::yaml::FileProblem;
 
@@ -86,6 +87,16 @@ impl DirectorySource {
             workloads: desired.workloads,
             not_run_here: desired.not_run_here,
         })
+    }
+}
+
+/// An object as people write of it: `VirtualService default/reviews`.
+pub fn name_of(key: &ObjectKey) -> String {
+    let kind = kind_in(&key.collection).map(|info| info.kind);
+    let kind = kind.unwrap_or(&key.collection.plural);
+    match key.namespace.as_str() {
+        "" => format!("{kind} {}", key.name),
+        namespace => format!("{kind} {namespace}/{}", key.name),
     }
 }
 

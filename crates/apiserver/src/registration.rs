@@ -15,8 +15,12 @@ use resources::store::{Filter, Patch, Store, StoreError, WriteOptions};
 use serde_json::json;
 
 use crate::addresses::{self, AddressError, Holder};
-use crate::control_socket::protocol::{MeshInfo, Registered, Registration};
+use crate::control_socket::protocol::{MeshInfo, Registered, Registration, WishedPort};
 use crate::tokens::{self, Tokens, TokensError};
+
+/// What a workload's port may be said to speak, as the names of Service ports begin.
+pub const PROTOCOLS: &[&str] =
+    &["http", "http2", "grpc", "grpc-web", "tcp", "tls", "https", "mongo", "redis", "mysql"];
 
 /// Marks the WorkloadGroups and Services that a registration made, and may change again.
 pub const MADE_BY_LABEL: &str = "outrigger.dev/made-by";
@@ -73,7 +77,7 @@ pub async fn register(
         services.push(wish.name.clone());
     }
     ports.extend(group.template.ports.values());
-    ports.extend(&wish.ports);
+    ports.extend(wish.ports.iter().map(|wished| wished.port));
     let ports: Vec<u16> = ports.into_iter().collect();
     let holder = Holder {
         namespace: wish.namespace.clone(),
@@ -123,10 +127,18 @@ fn check(wish: &Registration) -> Result<(), RegistrationError> {
         label_key(key).map_err(|error| bad("label", key, error))?;
         label_value(value).map_err(|error| bad("label value", value, error))?;
     }
-    match wish.ports.contains(&0) {
-        true => Err(RegistrationError::Invalid("a port must be between 1 and 65535".to_owned())),
-        false => Ok(()),
+    for WishedPort { port, protocol } in &wish.ports {
+        if *port == 0 {
+            return Err(RegistrationError::Invalid(
+                "a port must be between 1 and 65535".to_owned(),
+            ));
+        }
+        if !PROTOCOLS.contains(&protocol.as_str()) {
+            let error = format!("must be one of {}", PROTOCOLS.join(", "));
+            return Err(bad("protocol", protocol, error));
+        }
     }
+    Ok(())
 }
 
 async fn find_or_make_group(
@@ -168,7 +180,7 @@ fn group_of(wish: &Registration, name: &str) -> Object {
         labels.entry("version".to_owned()).or_insert_with(|| version.clone());
     }
     let ports: BTreeMap<String, u16> =
-        wish.ports.iter().map(|port| (format!("http-{port}"), *port)).collect();
+        wish.ports.iter().map(|wished| (wished.name(), wished.port)).collect();
     let account = wish.service_account.as_ref().unwrap_or(&wish.name);
     let mut group = Object::new("networking.istio.io/v1", "WorkloadGroup", &wish.namespace, name)
         .with(
@@ -214,10 +226,9 @@ async fn selecting(
 }
 
 async fn make_service(store: &dyn Store, wish: &Registration) -> Result<(), RegistrationError> {
-    let ports = wish
-        .ports
-        .iter()
-        .map(|port| json!({"name": format!("http-{port}"), "port": port, "targetPort": port}));
+    let ports = wish.ports.iter().map(
+        |wished| json!({"name": wished.name(), "port": wished.port, "targetPort": wished.port}),
+    );
     let mut service = Object::new("v1", "Service", &wish.namespace, &wish.name)
         .with("spec", json!({"selector": {"app": wish.name}, "ports": ports.collect::<Vec<_>>()}));
     service.set_label("app", &wish.name);
@@ -251,7 +262,7 @@ mod tests {
             name: name.to_owned(),
             namespace: "default".to_owned(),
             version: version.map(str::to_owned),
-            ports: vec![9080],
+            ports: vec![WishedPort { port: 9080, protocol: "http".to_owned() }],
             ..Registration::default()
         }
     }
@@ -269,6 +280,9 @@ mod tests {
         assert_eq!((second.service_made, second.services), (None, vec!["reviews".to_owned()]));
         assert_ne!(first.address, second.address);
         assert_eq!(second.ports, [9080]);
+        let service = ObjectKey::new(Service::INFO.collection.clone(), "default", "reviews");
+        let service = store.get(&service).await.unwrap();
+        assert_eq!(service.spec().unwrap()["ports"][0]["name"], "http-9080");
         for (key, object) in store.objects() {
             let findings = (resources::kinds::kind_of(&object).unwrap().check)(&object);
             assert_eq!(findings.errors, [], "{key}");
@@ -303,6 +317,12 @@ mod tests {
         let (store, tokens, mesh) = world().await;
         let bad = register(&store, &tokens, &mesh, &wish("../x", None)).await;
         assert!(matches!(bad, Err(RegistrationError::Invalid(_))), "{bad:?}");
+        for (port, protocol) in [(0, "http"), (80, "smtp")] {
+            let ports = vec![WishedPort { port, protocol: protocol.to_owned() }];
+            let bad = Registration { ports, ..wish("x", None) };
+            let bad = register(&store, &tokens, &mesh, &bad).await;
+            assert!(matches!(bad, Err(RegistrationError::Invalid(_))), "{bad:?}");
+        }
         let mut absent = wish("x", None);
         absent.group = Some("nobody".to_owned());
         let absent = register(&store, &tokens, &mesh, &absent).await.unwrap_err();

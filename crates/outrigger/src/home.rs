@@ -20,7 +20,7 @@ pub struct HomeArgs {
 /// Which mesh is meant.
 #[derive(Clone, Debug, clap::Args)]
 pub struct MeshArgs {
-    /// The mesh: its name, or its state directory; the one that runs where nothing is said
+    /// Which mesh: its name, or its state directory [default: the one that runs]
     #[arg(long, value_name = "NAME")]
     mesh: Option<String>,
     #[command(flatten)]
@@ -39,6 +39,15 @@ impl HomeArgs {
         Ok(state
             .context("neither XDG_STATE_HOME nor HOME is set: where should state live?")?
             .join("outrigger"))
+    }
+
+    /// The state directories of this user's meshes.
+    fn meshes(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.root()?).into_iter().flatten().flatten();
+        let mut meshes: Vec<PathBuf> =
+            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        meshes.sort();
+        Ok(meshes)
     }
 
     /// Name and state directory of the mesh of `directory`. A name that another directory has gets a suffix.
@@ -82,41 +91,61 @@ pub fn note_directory(state: &StateDir, directory: &Path) -> anyhow::Result<()> 
 }
 
 impl MeshArgs {
-    /// The state directory of the mesh that is meant: the one named, else the only one that runs.
+    /// The state directory of the mesh that is meant: the one named, which may have stopped, else the only one that runs.
     pub fn state_dir(&self) -> anyhow::Result<PathBuf> {
-        match &self.mesh {
-            Some(path) if path.contains('/') => Ok(PathBuf::from(path)),
-            Some(name) => Ok(self.home.root()?.join(name)),
-            None => self.only_running(),
+        let path = match &self.mesh {
+            Some(path) if path.contains('/') => PathBuf::from(path),
+            Some(name) => self.home.root()?.join(name),
+            None => return self.only_running(),
+        };
+        if !path.is_dir() {
+            let name = self.mesh.as_deref().unwrap_or_default();
+            match names(&self.home.meshes()?).as_str() {
+                "" => bail!("there is no mesh {name}: start one with `outrigger up DIRECTORY`"),
+                known => bail!("there is no mesh {name}; there are: {known}"),
+            }
         }
+        Ok(path)
     }
 
-    /// A client of the mesh that is meant.
+    /// The state directory of the mesh that is meant, which runs.
+    pub fn running_dir(&self) -> anyhow::Result<PathBuf> {
+        let path = self.state_dir()?;
+        if StateDir::user_of(&path).is_none() {
+            let name = path.file_name().unwrap_or_default().display();
+            let directory = fs::read_to_string(path.join(DIRECTORY_FILE));
+            let directory = directory.unwrap_or_else(|_| "DIRECTORY".to_owned());
+            bail!("mesh {name} does not run: start it with `outrigger up {directory}`");
+        }
+        Ok(path)
+    }
+
+    /// A client of the mesh that is meant, which runs.
     pub fn client(&self) -> anyhow::Result<ControlClient> {
-        Ok(ControlClient::new(&self.state_dir()?.join("control.sock")))
+        Ok(ControlClient::new(&self.running_dir()?.join("control.sock")))
     }
 
     fn only_running(&self) -> anyhow::Result<PathBuf> {
-        let root = self.home.root()?;
-        let entries = fs::read_dir(&root).into_iter().flatten().flatten();
-        let mut running: Vec<PathBuf> = entries
-            .map(|entry| entry.path())
-            .filter(|path| StateDir::user_of(path).is_some())
-            .collect();
-        running.sort();
-        match running.len() {
-            0 => bail!("no mesh runs here: start one with `outrigger up DIRECTORY`"),
-            1 => Ok(running.remove(0)),
-            _ => {
-                let names = running
-                    .iter()
-                    .filter_map(|path| path.file_name())
-                    .map(|name| name.to_string_lossy());
-                let names = names.collect::<Vec<_>>().join(", ");
-                bail!("several meshes run here, say which with --mesh: {names}")
+        let meshes = self.home.meshes()?;
+        let (mut running, stopped): (Vec<PathBuf>, Vec<PathBuf>) =
+            meshes.into_iter().partition(|path| StateDir::user_of(path).is_some());
+        match (running.len(), names(&stopped)) {
+            (0, stopped) if stopped.is_empty() => {
+                bail!("no mesh runs here: start one with `outrigger up DIRECTORY`")
             }
+            (0, stopped) => bail!(
+                "no mesh runs here: start one with `outrigger up DIRECTORY`, or name one that has stopped with --mesh: {stopped}"
+            ),
+            (1, _) => Ok(running.remove(0)),
+            _ => bail!("several meshes run here, say which with --mesh: {}", names(&running)),
         }
     }
+}
+
+/// The names of meshes, by their state directories.
+fn names(meshes: &[PathBuf]) -> String {
+    let names = meshes.iter().filter_map(|path| path.file_name()).map(|it| it.to_string_lossy());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -149,9 +178,18 @@ mod tests {
         assert!(args.state_dir().unwrap_err().to_string().contains("outrigger up"));
         let first = StateDir::open(temporary.path().join("outrigger/a")).unwrap();
         assert_eq!(args.state_dir().unwrap(), first.path());
-        let _second = StateDir::open(temporary.path().join("outrigger/b")).unwrap();
+        let second = StateDir::open(temporary.path().join("outrigger/b")).unwrap();
         assert!(args.state_dir().unwrap_err().to_string().ends_with("a, b"));
-        let named = MeshArgs { mesh: Some("b".to_owned()), home };
-        assert_eq!(named.state_dir().unwrap(), temporary.path().join("outrigger/b"));
+        let named = |name: &str| MeshArgs { mesh: Some(name.to_owned()), home: home.clone() };
+        let b = temporary.path().join("outrigger/b");
+        assert_eq!(named("b").running_dir().unwrap(), b);
+        assert!(named("c").state_dir().unwrap_err().to_string().ends_with("there are: a, b"));
+        // One that has stopped has logs still, and is said how to be started.
+        note_directory(&second, Path::new("/home/me/b")).unwrap();
+        drop((first, second));
+        assert_eq!(named("b").state_dir().unwrap(), b);
+        let stopped = named("b").running_dir().unwrap_err().to_string();
+        assert!(stopped.contains("`outrigger up /home/me/b`"), "{stopped}");
+        assert!(args.state_dir().unwrap_err().to_string().ends_with("a, b"));
     }
 }

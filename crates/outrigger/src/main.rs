@@ -32,11 +32,18 @@ fn main() -> ExitCode {
     let Some((row, matches)) = chosen else { return ExitCode::FAILURE };
     match (row.run)(matches) {
         Ok(code) => code,
+        // Whoever was written to has seen enough: `outrigger logs web | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&told(&error));
+            tell(&told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.downcast_ref().is_some_and(broken)
 }
 
 /// An error and what caused it. Some errors tell their cause themselves: nothing is said twice.
@@ -50,9 +57,9 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
-/// The one place where an error becomes a line for a person.
+/// The one place where something becomes a line for a person, beside what an application writes.
 #[allow(clippy::print_stderr)]
-fn complain(message: &str) {
+fn tell(message: &str) {
     eprintln!("outrigger: {message}");
 }
 

@@ -6,18 +6,19 @@
 pub mod app;
 pub mod engine;
 pub mod membership;
+pub mod news;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::app_listener::listening_ports;
 use agent::app_ports::AppPorts;
 use agent::bootstrap::{Role, Workload};
-use agent::health::Health;
+use agent::health::accepts;
 use agent::{Agent, Options};
 use anyhow::Context;
 use identity::ProxyCredential;
@@ -28,6 +29,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use app::{App, Surroundings, exit_code};
 use engine::{Engine, Kind, Settings};
 use membership::Membership;
+
+use crate::tell;
 
 /// The engine's admin, on the workload's address.
 const ADMIN_PORT: u16 = 15000;
@@ -42,10 +45,12 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(3);
 const SIDECAR_GRACE: Duration = Duration::ZERO;
 /// A gateway's clients hear `Connection: close` for so long before its listeners go.
 const GATEWAY_GRACE: Duration = Duration::from_secs(2);
-/// A control plane that is back sooner was hardly gone.
-const LOSS_WORTH_SAYING: Duration = Duration::from_secs(1);
-/// An application that does not accept where it should is looked for elsewhere after this.
-const FOLLOW_AFTER: Duration = Duration::from_secs(2);
+/// The way out of an application may take so long to open; then it is started without.
+const WAY_OUT_LIMIT: Duration = Duration::from_secs(10);
+/// A proxy that has its configuration opens what is in it in much less.
+const WAY_OUT_GRACE: Duration = Duration::from_secs(1);
+/// Time between two looks whether something listens.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What is to be run.
 pub struct Plan {
@@ -71,6 +76,8 @@ pub struct Plan {
     pub command: Vec<OsString>,
     /// Levels of this process's log.
     pub levels: Arc<Levels>,
+    /// Whether somebody else says that the workload is ready.
+    pub is_announced: bool,
 }
 
 /// Why the run ends.
@@ -102,16 +109,24 @@ pub async fn run(plan: Plan, member: Membership) -> anyhow::Result<ExitCode> {
     })
     .await?;
     let mut engine = Engine::start(&settings(&plan, &member), &agent.bootstrap()).await?;
-    let mut app = match plan.gateway {
-        true => None,
-        false => Some(App::start(&plan.command, &surroundings(&member, &ports, &credential))?),
-    };
-    member.notes.iter().for_each(|note| tracing::info!("{note}"));
+    member.notes.iter().for_each(|note| tell(note));
+    let mut app = None;
+    if !plan.gateway {
+        let end = until_way_out(&agent, &member, &mut engine, &mut signals).await;
+        if let Some(end) = end {
+            return finish(end, &agent, engine, app, &mut signals, plan.drain_time).await;
+        }
+        app = Some(App::start(&plan.command, &surroundings(&member, &ports, &credential))?);
+    }
 
     let end = {
         let group = app.as_ref().map(App::group);
         let watching = async {
-            tokio::join!(tell_and_follow(&agent, &member, &ports, group), tell_of_loss(&agent));
+            tokio::join!(
+                news::readiness(&agent, &member, &ports, group, plan.is_announced),
+                news::upstreams(&plan.upstreams, member.address),
+                news::control_plane(&agent)
+            );
             // The agent is here as long as we are.
             std::future::pending::<()>().await;
         };
@@ -132,6 +147,41 @@ pub async fn run(plan: Plan, member: Membership) -> anyhow::Result<ExitCode> {
     finish(end, &agent, engine, app, &mut signals, plan.drain_time).await
 }
 
+/// Waits until the application's first request would find the sidecar's way out open; or tells why it is not to start.
+async fn until_way_out(
+    agent: &Agent,
+    member: &Membership,
+    engine: &mut Engine,
+    signals: &mut Signals,
+) -> Option<End> {
+    let way_out = SocketAddr::new(member.address, HTTP_PROXY_PORT);
+    let open = async {
+        while !accepts(way_out).await {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    // A `Sidecar` may say that there is none.
+    let configured = async {
+        while !agent.proxy_is_ready().await {
+            tokio::time::sleep(LOOK).await;
+        }
+        tokio::time::sleep(WAY_OUT_GRACE).await;
+    };
+    tokio::select! {
+        () = open => None,
+        () = configured => None,
+        () = tokio::time::sleep(WAY_OUT_LIMIT) => {
+            let seconds = WAY_OUT_LIMIT.as_secs();
+            tell(&format!(
+                "the mesh has said nothing for {seconds} s: the application is started, but reaches nobody yet"
+            ));
+            None
+        }
+        failure = engine.failed() => Some(End::Engine(failure)),
+        signal = signals.end() => Some(End::Asked(signal)),
+    }
+}
+
 /// Ends everything in an order that loses no request. A second word to end kills.
 async fn finish(
     end: End,
@@ -144,6 +194,9 @@ async fn finish(
     let orderly = async {
         match end {
             End::App(status) => {
+                if let Some(signal) = status.signal() {
+                    tell(&format!("the application was ended by signal {signal}"));
+                }
                 agent.app_ended();
                 agent.leave(LEAVE_LIMIT).await;
                 engine.stop().await;
@@ -159,7 +212,7 @@ async fn finish(
                 Ok(code)
             }
             End::Engine(failure) => {
-                tracing::error!("{failure}");
+                tell(&failure);
                 agent.leave(LEAVE_LIMIT).await;
                 stop_app(&mut app, Signal::TERM, drain_time).await?;
                 engine.stop().await;
@@ -170,7 +223,7 @@ async fn finish(
     tokio::select! {
         code = orderly => code,
         // The application is killed when it is dropped, a child engine too.
-        () = signals.end() => Ok(ExitCode::from(130)),
+        _ = signals.end() => Ok(ExitCode::from(130)),
     }
 }
 
@@ -185,7 +238,7 @@ async fn stop_app(
     let status = match tokio::time::timeout(drain_time, app.wait()).await {
         Ok(status) => status?,
         Err(_) => {
-            tracing::warn!("the application does not end, so it is killed");
+            tell("the application does not end, so it is killed");
             app.signal(Signal::KILL);
             app.wait().await?
         }
@@ -198,69 +251,6 @@ async fn wait_for(app: &mut Option<App>) -> std::io::Result<ExitStatus> {
         Some(app) => app.wait().await,
         None => std::future::pending().await,
     }
-}
-
-/// Says when the workload is ready, and follows an application that turns out to be elsewhere.
-async fn tell_and_follow(agent: &Agent, member: &Membership, ports: &AppPorts, group: Option<u32>) {
-    let mut health = agent.health();
-    let mut follow = tokio::time::interval(FOLLOW_AFTER);
-    follow.tick().await;
-    let mut followed = None;
-    loop {
-        tokio::select! {
-            healthy = health.wait_for(|health| *health == Health::Healthy) => {
-                if healthy.is_err() {
-                    return;
-                }
-                break;
-            }
-            _ = follow.tick() => {
-                if let Some(found) = group.and_then(|group| elsewhere(group, ports))
-                    && followed.replace(found) != Some(found)
-                {
-                    tracing::warn!("the application does not listen on the port it was given (PORT), but on {found}: followed");
-                    agent.follow_app(AppPorts::all_on(&member.ports, found));
-                }
-            }
-        }
-    }
-    let list: Vec<String> = member.ports.iter().map(u16::to_string).collect();
-    tracing::info!(
-        "{}.{} ready at {} port {}",
-        member.group,
-        member.namespace,
-        member.address,
-        list.join(", ")
-    );
-}
-
-/// Says when the control plane is lost, and when it is back. A stream that is reopened at once is not worth a word.
-async fn tell_of_loss(agent: &Agent) {
-    let mut relay = agent.relay();
-    loop {
-        if relay.wait_for(|relay| relay.streams > 0).await.is_err()
-            || relay.wait_for(|relay| relay.streams == 0).await.is_err()
-        {
-            return;
-        }
-        let back = relay.wait_for(|relay| relay.streams > 0);
-        if tokio::time::timeout(LOSS_WORTH_SAYING, back).await.is_ok() {
-            continue;
-        }
-        tracing::warn!("the control plane is lost; everything stays as it is until it is back");
-        if relay.wait_for(|relay| relay.streams > 0).await.is_ok() {
-            tracing::info!("the control plane is back");
-        }
-    }
-}
-
-/// Where an application listens that does not listen where it should: on a port of the workload, else the lowest.
-fn elsewhere(group: u32, ports: &AppPorts) -> Option<u16> {
-    let found = listening_ports(group);
-    if ports.0.values().any(|expected| found.contains(expected)) {
-        return None;
-    }
-    ports.0.keys().copied().find(|port| found.contains(port)).or_else(|| found.first().copied())
 }
 
 /// The first port of the workload is on the application's port; further ones are on free ports of their own.
@@ -334,7 +324,7 @@ fn surroundings(
     let first = member.ports.first().and_then(|port| ports.0.get(port));
     let proxy = SocketAddr::new(member.address, HTTP_PROXY_PORT);
     Surroundings {
-        port: first.copied().unwrap_or_default(),
+        port: first.copied(),
         address: member.address,
         http_proxy: format!("http://{}@{proxy}", credential.userinfo()),
         ports: ports.0.iter().map(|(port, app)| (*port, *app)).collect(),
@@ -383,7 +373,11 @@ impl Signals {
     }
 
     /// Waits for the next word to end.
-    async fn end(&mut self) {
-        while let Caught::Forward(_) = self.next().await {}
+    async fn end(&mut self) -> Signal {
+        loop {
+            if let Caught::End(signal) = self.next().await {
+                return signal;
+            }
+        }
     }
 }

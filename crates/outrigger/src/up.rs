@@ -92,10 +92,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let objects = board.count_objects(&plane.store);
     screen.say(&format!(
-        "{}: {objects} objects from {}",
+        "{}: {} objects from {}",
         options.mesh,
+        pass.outcome.count(),
         options.shown_directory.display()
     ));
     screen.say(&format!(
@@ -115,6 +115,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         begun,
         announced: false,
         warned: Vec::new(),
+        in_trouble: false,
     };
     mesh.take(pass);
     mesh.keep_running().await?;
@@ -133,6 +134,8 @@ struct Mesh {
     announced: bool,
     /// Warnings that were told and still hold: each is told once.
     warned: Vec<FileProblem>,
+    /// Whether something was wrong with the directory when it was last read.
+    in_trouble: bool,
 }
 
 impl Mesh {
@@ -145,12 +148,17 @@ impl Mesh {
         self.screen.problems(&plan.problems);
         let not_run = pass.not_run_here.iter().filter(|name| !self.board.knows_not_run(name));
         for name in not_run {
+            let name = name.strip_prefix("default/").unwrap_or(name);
             self.screen.say(&format!("{name} is not run here: workloads.yaml has no row for it"));
         }
         self.board.set_not_run(pass.not_run_here);
+        if self.in_trouble && plan.problems.is_empty() {
+            self.screen.say("in effect again: nothing is wrong any more");
+        }
+        self.in_trouble = !plan.problems.is_empty();
         let problems = plan.problems.iter().map(ToString::to_string).collect();
         self.board.set_problems(problems);
-        self.supervisor.run_these(plan.specs);
+        self.supervisor.run_these(plan.specs, &plan.unclear);
         self.warned = pass.warnings;
     }
 
@@ -173,7 +181,7 @@ impl Mesh {
             return;
         }
         self.announced = true;
-        let gateway = self.board.gateway_urls();
+        let gateway = gateway::urls(&self.plane.store, self.options.gateway.as_ref());
         let way_in = gateway.first().map(|url| format!(": {url}")).unwrap_or_default();
         let time = output::seconds(self.begun.elapsed());
         self.screen.say(&format!("{} is up{way_in} ({time}; Ctrl-C stops it)", self.options.mesh));
@@ -186,6 +194,7 @@ impl Mesh {
             self.screen.problems(&pass.problems);
             self.screen.say("not in effect: what was there before still is");
             self.board.set_problems(pass.problems.iter().map(ToString::to_string).collect());
+            self.in_trouble = true;
             return Ok(());
         }
         if pass.outcome.is_change() {
@@ -218,6 +227,8 @@ impl Mesh {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal was closed.
+    hangup: Signal,
 }
 
 impl Signals {
@@ -225,6 +236,7 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -232,6 +244,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

@@ -43,10 +43,27 @@ pub struct Registration {
     pub service_account: Option<String>,
     /// Ports that it is reached at.
     #[serde(default)]
-    pub ports: Vec<u16>,
+    pub ports: Vec<WishedPort>,
     /// Which of its group's workloads it is; where nothing was said, the first that does not run.
     #[serde(default)]
     pub instance: Option<String>,
+}
+
+/// A port that a workload wants to be reached at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WishedPort {
+    /// The port.
+    pub port: u16,
+    /// What it speaks, as the names of Service ports begin: `http`, `tcp`, `grpc`, ...
+    pub protocol: String,
+}
+
+impl WishedPort {
+    /// The port's name in Services and groups, which says what it speaks.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.protocol, self.port)
+    }
 }
 
 /// What a workload got.
@@ -176,6 +193,9 @@ pub struct WorkloadStatus {
     pub ports: Vec<u16>,
     /// Whether its sidecar has its configuration and certificate; unknown while it cannot be asked.
     pub synced: Option<bool>,
+    /// Why it takes no requests, as its sidecar says.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// When its certificate ends, RFC 3339.
     pub certificate_expires: Option<String>,
     /// Its log file.
@@ -189,8 +209,10 @@ pub enum WorkloadState {
     /// Started, not ready yet.
     #[default]
     Starting,
-    /// Ready.
+    /// Ready: it takes requests.
     Running,
+    /// It was ready and takes no requests now.
+    Unready,
     /// Ended, and waits to be started again.
     Waiting,
     /// Ended for good.
@@ -202,6 +224,7 @@ impl std::fmt::Display for WorkloadState {
         f.pad(match self {
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Unready => "unready",
             Self::Waiting => "waiting",
             Self::Stopped => "stopped",
         })

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::files::SourceFile;
 use super::workloads::{self, WorkloadRow};
-use super::{Advice, WORKLOADS_FILE};
+use super::{Advice, WORKLOADS_FILE, name_of};
 
 /// What a directory wants.
 pub(super) struct Desired {
@@ -34,6 +34,8 @@ pub(super) struct Desired {
 pub(super) struct Wanted {
     pub object: Object,
     pub place: FilePlace,
+    /// Whether it only follows from what was written there.
+    pub derived: bool,
 }
 
 /// A Deployment that is run here.
@@ -115,7 +117,7 @@ impl Reader {
         self.warnings.extend(advice(&document.object).iter().map(shown));
         let key = key_of(&document.object, info);
         if let Some(earlier) = self.objects.get(&key) {
-            let message = format!("{key} is there already, at {}", earlier.place);
+            let message = format!("{} is there already, at {}", name_of(&key), earlier.place);
             self.problems.push(FileProblem { at: root, message });
             return;
         }
@@ -129,7 +131,7 @@ impl Reader {
             let name = (key.namespace.clone(), key.name.clone());
             self.deployments.insert(name, deployment.view);
         }
-        self.objects.insert(key, Wanted { object, place: root });
+        self.objects.insert(key, Wanted { object, place: root, derived: false });
     }
 
     fn finish(
@@ -186,7 +188,8 @@ impl Reader {
         }
         let object = Object::new("networking.istio.io/v1", "WorkloadGroup", namespace, name);
         let object = object.with("spec", spec);
-        self.objects.entry(key).or_insert(Wanted { object, place: workload.row.place.clone() });
+        let place = workload.row.place.clone();
+        self.objects.entry(key).or_insert(Wanted { object, place, derived: true });
     }
 
     fn template(&self, workload: &Workload) -> Option<PodTemplate> {
@@ -209,7 +212,7 @@ impl Reader {
         for (name, place) in missing {
             let key = ObjectKey::new(Namespace::INFO.collection.clone(), "", &*name);
             let object = Object::new("v1", "Namespace", "", &name);
-            self.objects.entry(key).or_insert(Wanted { object, place });
+            self.objects.entry(key).or_insert(Wanted { object, place, derived: true });
         }
     }
 }

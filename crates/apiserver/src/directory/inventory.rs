@@ -20,7 +20,7 @@ const CONFIG_MAP: &str = "outrigger-directory";
 const KEY: &str = "objects";
 const MANAGER: &str = "outrigger-directory";
 
-/// What a pass did.
+/// What a pass did, of what was written in the directory; what follows from that is not told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Objects that are new.
@@ -29,7 +29,7 @@ pub struct Outcome {
     pub changed: Vec<ObjectKey>,
     /// Objects that left the directory and are gone.
     pub deleted: Vec<ObjectKey>,
-    /// Objects of the directory that stayed as they were.
+    /// Objects that stayed as they were.
     pub unchanged: usize,
     /// Objects that the store did not take, and why.
     pub refused: Vec<FileProblem>,
@@ -39,6 +39,11 @@ impl Outcome {
     /// Whether the pass changed anything.
     pub fn is_change(&self) -> bool {
         !(self.created.is_empty() && self.changed.is_empty() && self.deleted.is_empty())
+    }
+
+    /// How many objects are written in the directory.
+    pub fn count(&self) -> usize {
+        self.created.len() + self.changed.len() + self.unchanged
     }
 }
 
@@ -51,16 +56,20 @@ struct Owned {
     name: String,
     /// Empty from before it was written until its pass ended.
     uid: String,
+    /// Whether nobody wrote it: it follows from what is in the directory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    derived: bool,
 }
 
 impl Owned {
-    fn new(key: &ObjectKey, uid: &str) -> Self {
+    fn new(key: &ObjectKey, uid: &str, derived: bool) -> Self {
         Self {
             group: key.collection.group.to_string(),
             plural: key.collection.plural.to_string(),
             namespace: key.namespace.clone(),
             name: key.name.clone(),
             uid: uid.to_owned(),
+            derived,
         }
     }
 
@@ -89,8 +98,9 @@ pub(super) async fn reconcile(
 
     // What will be made is in the inventory first: whoever comes after a crash knows that it is ours.
     let mut claimed = owned.clone();
-    for key in desired.objects.keys().filter(|key| !owned.contains_key(*key)) {
-        claimed.insert(key.clone(), Owned::new(key, ""));
+    let unclaimed = desired.objects.iter().filter(|(key, _)| !owned.contains_key(*key));
+    for (key, wanted) in unclaimed {
+        claimed.insert(key.clone(), Owned::new(key, "", wanted.derived));
     }
     let mut writes = Vec::new();
     if claimed != owned {
@@ -144,8 +154,9 @@ fn tell_applied(
     for ((key, wanted), result) in desired.objects.iter().zip(applied) {
         match result {
             Ok(object) => {
-                now_owned.insert(key.clone(), Owned::new(key, object.uid()));
+                now_owned.insert(key.clone(), Owned::new(key, object.uid(), wanted.derived));
                 match before.get(key) {
+                    _ if wanted.derived => {}
                     None => outcome.created.push(key.clone()),
                     Some(version) if version != object.resource_version() => {
                         outcome.changed.push(key.clone())
@@ -171,6 +182,7 @@ fn tell_deleted(
 ) -> Result<(), StoreError> {
     for (owned, result) in leaving.into_iter().zip(left) {
         match result {
+            Ok(_) if owned.derived => {}
             Ok(_) => outcome.deleted.push(owned.key()),
             // Gone already, or another one by now: not ours.
             Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}

@@ -219,8 +219,8 @@ fn entrance(process: &mut Process) -> Result<SocketAddr> {
     process.wait_for("the address of the sidecar", || {
         let text = std::fs::read_to_string(&log)?;
         let address =
-            text.split(" ready at ").nth(1).and_then(|rest| rest.split_whitespace().next());
-        Ok(address.and_then(|address| address.parse().ok()).map(|ip| SocketAddr::new(ip, 9080)))
+            text.split(" is ready at ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        Ok(address.and_then(|address| address.parse().ok()))
     })
 }
 

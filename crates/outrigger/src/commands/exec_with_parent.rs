@@ -40,7 +40,7 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     die_with(args.parent)?;
     let (program, arguments) = args.command.split_first().context("no program")?;
     let error = Command::new(program).args(arguments).exec();
-    crate::complain(&format!("cannot run {}: {error}", program.display()));
+    crate::tell(&format!("cannot run {}: {error}", program.display()));
     let code =
         if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
     Ok(ExitCode::from(code))

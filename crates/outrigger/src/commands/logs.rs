@@ -21,10 +21,10 @@ pub const ROW: Row = Row { name: "logs", command, run };
 struct Arguments {
     /// The workload, as `outrigger status` names it
     name: String,
-    /// Go on as more is written
+    /// Go on as more is written, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// Only the last so many lines
+    /// Begin with the last so many lines [default: all]
     #[arg(short = 'n', long, value_name = "LINES")]
     tail: Option<usize>,
     #[command(flatten)]
@@ -45,7 +45,10 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     let folder = args.mesh.state_dir()?.join("logs");
     let path = folder.join(format!("{}.log", args.name));
     if args.name.contains('/') || !path.is_file() {
-        bail!("there is no log of {:?}; there are: {}", args.name, names(&folder).join(", "));
+        match names(&folder).join(", ").as_str() {
+            "" => bail!("there is no log of {:?}: nothing was run yet", args.name),
+            known => bail!("there is no log of {:?}; there are: {known}", args.name),
+        }
     }
     let mut file = File::open(&path)?;
     let mut text = Vec::new();

@@ -1,6 +1,7 @@
 //! One subcommand, one file, one row.
 
 pub mod exec_with_parent;
+pub mod guard_group;
 pub mod logs;
 pub mod proxy;
 pub mod run;
@@ -20,6 +21,14 @@ pub struct Row {
     pub run: fn(&clap::ArgMatches) -> anyhow::Result<ExitCode>,
 }
 
-/// Every subcommand.
-pub const COMMANDS: &[Row] =
-    &[exec_with_parent::ROW, logs::ROW, proxy::ROW, run::ROW, status::ROW, token::ROW, up::ROW];
+/// Every subcommand, in the order in which a newcomer needs them; the hidden ones last.
+pub const COMMANDS: &[Row] = &[
+    up::ROW,
+    status::ROW,
+    logs::ROW,
+    run::ROW,
+    token::ROW,
+    proxy::ROW,
+    exec_with_parent::ROW,
+    guard_group::ROW,
+];

@@ -288,7 +288,7 @@ fn tell(name: &str, verdict: Result<(), ConfigError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            crate::complain(&format!("error initializing configuration '{name}':\n{error}"));
+            crate::tell(&format!("error initializing configuration '{name}':\n{error}"));
             ExitCode::FAILURE
         }
     }
@@ -332,6 +332,9 @@ async fn until_told(server: Server) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut reopen = signal(SignalKind::user_defined1())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // Held so that neither a terminal that goes nor a file that may not grow ends the proxy: the write fails instead.
+    let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let mut ready = false;
     loop {
         tokio::select! {
@@ -340,6 +343,7 @@ async fn until_told(server: Server) -> anyhow::Result<ExitCode> {
                 tracing::info!("all dependencies initialized, serving");
             }
             _ = reopen.recv() => server.reopen_logs(),
+            _ = hangup.recv() => tracing::warn!("SIGHUP is ignored, as by Envoy; SIGTERM ends"),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = server.wait_until_quit() => break,

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
+use apiserver::control_socket::protocol::WishedPort;
+use apiserver::registration::PROTOCOLS;
 use clap::{Args as _, FromArgMatches as _};
 use resources::rules::duration::parse_duration;
+use resources::terms::port::{Protocol, Transport};
 use telemetry::logging::{Level, Levels};
 
 use super::Row;
@@ -24,44 +27,44 @@ pub const ROW: Row = Row { name: "run", command, run };
 /// What it is told.
 #[derive(Debug, clap::Args)]
 struct Arguments {
-    /// Name of the service that the application is part of
-    #[arg(long, required_unless_present = "group")]
+    /// Service that the application is part of; made if none selects the workload
+    #[arg(long, value_name = "NAME", required_unless_present = "group")]
     name: Option<String>,
-    /// Namespace of the workload
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
-    /// Version of the workload, as its `version` label
+    /// Port at which others reach the application; may be repeated. `tcp:5432` says what it speaks: http unless said
+    #[arg(long, value_name = "[PROTOCOL:]PORT", value_parser = port)]
+    port: Vec<WishedPort>,
+    /// Version, the label that subsets select
     #[arg(long)]
     version: Option<String>,
-    /// A port that the workload is reached at; may be given more than once
-    #[arg(long, value_name = "PORT")]
-    port: Vec<u16>,
-    /// The port on 127.0.0.1 that the application listens on; a free one, told to it as PORT, where nothing is said
-    #[arg(long, value_name = "PORT")]
+    /// Namespace
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Port on 127.0.0.1 where the application listens [default: a free one]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     app_port: Option<u16>,
-    /// Service account of the workload; its name where nothing is said
-    #[arg(long, value_name = "NAME")]
-    service_account: Option<String>,
-    /// A label of the workload beside `app` and `version`; may be given more than once
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
-    label: Vec<(String, String)>,
-    /// A destination that the application calls by TCP: opens that port on the workload's own address
+    /// Destination that the application calls by TCP, at the same port of $OUTRIGGER_ADDRESS; may be repeated
     #[arg(long, value_name = "HOST:PORT", value_parser = upstream)]
     upstream: Vec<String>,
+    /// Service account, which is the workload's identity [default: its name]
+    #[arg(long, value_name = "NAME")]
+    service_account: Option<String>,
+    /// Label beside `app` and `version`; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
     /// Join this WorkloadGroup, which says everything else about the workload
     #[arg(long)]
     group: Option<String>,
-    /// Which of its group's workloads this is; the first that does not run where nothing is said
+    /// Which of its group's workloads this is [default: the first that does not run]
     #[arg(long)]
     instance: Option<String>,
     /// Run a gateway: a proxy without an application
     #[arg(long, conflicts_with_all = ["app_port", "upstream", "command"])]
     gateway: bool,
-    /// The address that a gateway's listeners bind; all where nothing is said
+    /// Address that a gateway's listeners bind [default: all]
     #[arg(long, value_name = "IP", requires = "gateway")]
     gateway_address: Option<IpAddr>,
-    /// Which proxy to run
-    #[arg(long, value_enum, default_value = "outrigger")]
+    /// Proxy to run: our own in this process, or Envoy as another
+    #[arg(long, value_parser = proxy, default_value = "outrigger")]
     proxy: Kind,
     /// Envoy's executable
     #[arg(long, value_name = "FILE", default_value = "envoy")]
@@ -92,18 +95,33 @@ fn command() -> clap::Command {
     // `--version` is the workload's.
     Arguments::augment_args(clap::Command::new("run").disable_version_flag(true))
         .about("Run one application with its sidecar in a mesh, or a gateway")
+        .after_help(AFTER_HELP)
 }
+
+const AFTER_HELP: &str = "\
+The application is told
+  PORT               where on 127.0.0.1 to listen (PORT_9080 for each of several ports)
+  HTTP_PROXY         the sidecar's way out: http://reviews:9080/ goes to the service of that name
+  OUTRIGGER_ADDRESS  the workload's own address, where what --upstream names is to be called
+
+Examples
+  outrigger run --name web --port 80 -- python3 -m http.server --bind 127.0.0.1 {port}
+  outrigger run --name reviews --version v2 --port 9080 --app-port 3000 -- node server.js
+  outrigger run --name shop --upstream mysqldb:3306 -- ./shop";
 
 /// Runs until the application ends, or until this process is asked to.
 fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     let args = Arguments::from_arg_matches(matches)?;
     if let Some(parent) = args.parent {
         die_with(parent)?;
+        // The kernel calls a process after the file it was started from, which was a link.
+        rustix::thread::set_name(c"outrigger")?;
     }
     if args.ttl < Duration::from_secs(1) {
         bail!("--ttl: a certificate must live for at least one second");
     }
-    let levels = levels();
+    // What concerns the workload is told; of the proxy's own doings, what may be wrong.
+    let levels = Arc::new(Levels::new(Level::Warning));
     crate::logging::start(levels.clone(), None)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -111,20 +129,12 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
         tokio::spawn(crate::memory::give_back());
         let membership = match &args.join {
             Some(file) => membership::join_remote(file, &args.wish()).await?,
-            None => membership::join_local(&args.mesh.state_dir()?, &args.wish()).await?,
+            None => membership::join_local(&args.mesh.running_dir()?, &args.wish()).await?,
         };
         crate::run::run(args.plan(levels), membership).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
-}
-
-/// What concerns the workload is said; of the proxy's own doings, what may be wrong.
-fn levels() -> Arc<Levels> {
-    let levels = Levels::new(Level::Warning);
-    // The component is in the table.
-    let _ = levels.set("main", Level::Info);
-    Arc::new(levels)
 }
 
 impl Arguments {
@@ -154,7 +164,32 @@ impl Arguments {
             drain_time: self.drain_time,
             command: self.command,
             levels,
+            is_announced: self.parent.is_some(),
         }
+    }
+}
+
+fn port(text: &str) -> Result<WishedPort, String> {
+    let (protocol, number) = match text.split_once(':') {
+        Some((protocol, number)) => (Some(protocol), number),
+        None => (None, text),
+    };
+    let port = number.parse().ok().filter(|port| *port > 0);
+    let port = port.ok_or("must be a port between 1 and 65535, or PROTOCOL:PORT")?;
+    // On some ports the server speaks first, so that they cannot be HTTP.
+    let known = Protocol::of_service_port(Transport::Tcp, None, "", port);
+    let protocol = protocol.unwrap_or(if known.is_tcp() { "tcp" } else { "http" });
+    match PROTOCOLS.contains(&protocol) {
+        true => Ok(WishedPort { port, protocol: protocol.to_owned() }),
+        false => Err(format!("its protocol must be one of {}", PROTOCOLS.join(", "))),
+    }
+}
+
+fn proxy(text: &str) -> Result<Kind, String> {
+    match text {
+        "outrigger" => Ok(Kind::Outrigger),
+        "envoy" => Ok(Kind::Envoy),
+        _ => Err("must be outrigger or envoy".to_owned()),
     }
 }
 
@@ -180,6 +215,13 @@ mod tests {
         assert!(upstream("mysqldb:3306").is_ok());
         for wrong in ["mysqldb", ":3306", "mysqldb:", "mysqldb:x", "mysqldb:70000"] {
             assert!(upstream(wrong).is_err(), "{wrong}");
+        }
+        let known = |text: &str| port(text).map(|port| (port.protocol, port.port)).unwrap();
+        assert_eq!(known("9080"), ("http".to_owned(), 9080));
+        assert_eq!(known("tcp:5432"), ("tcp".to_owned(), 5432));
+        assert_eq!(known("3306"), ("tcp".to_owned(), 3306), "MySQL's server speaks first");
+        for wrong in ["", "0", "70000", "smtp:25", "tcp:", "80/tcp"] {
+            assert!(port(wrong).is_err(), "{wrong}");
         }
         assert_eq!(label("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert!(label("a").is_err());

@@ -58,7 +58,7 @@ fn table(status: &Status) -> String {
     line("directory", status.directory.clone());
     line("control plane", status.xds_address.clone());
     if !status.gateway.is_empty() {
-        line("gateway", status.gateway.join("  "));
+        line("gateway", status.gateway.join(", "));
     }
     let objects = status.objects.iter().map(|(kind, count)| format!("{count} {kind}"));
     line("objects", objects.collect::<Vec<_>>().join(", "));
@@ -77,9 +77,13 @@ fn table(status: &Status) -> String {
     ];
     rows.extend(status.workloads.iter().map(row));
     text.push_str(&columns(&rows));
+    text.push_str(&troubles(&status.workloads));
     text.push_str(&programmed(&status.programmed));
     if !status.not_run_here.is_empty() {
-        let _ = writeln!(text, "\nnot run here: {}", status.not_run_here.join(", "));
+        let names = status.not_run_here.iter();
+        let names = names.map(|name| name.strip_prefix("default/").unwrap_or(name));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "\nnot run here, having no row in workloads.yaml: {names}");
     }
     if !status.problems.is_empty() {
         text.push_str("\nnot in effect, what was there before still is:\n");
@@ -88,6 +92,13 @@ fn table(status: &Status) -> String {
         }
     }
     text
+}
+
+/// Workloads that take no requests, each with why.
+fn troubles(workloads: &[WorkloadStatus]) -> String {
+    let troubled = workloads.iter().filter_map(|it| Some((&it.name, it.trouble.as_ref()?)));
+    let lines: String = troubled.map(|(name, why)| format!("  {name}: {why}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\nnot ready:\n{lines}") }
 }
 
 /// Objects that do not do all they say, each with why; and in one line that the others do.
@@ -122,7 +133,11 @@ fn row(workload: &WorkloadStatus) -> [String; 7] {
     [
         workload.name.clone(),
         workload.state.to_string(),
-        workload.address.map_or_else(|| "-".to_owned(), |address| format!("{address}:{ports}")),
+        match workload.address {
+            Some(address) if ports.is_empty() => address.to_string(),
+            Some(address) => format!("{address}:{ports}"),
+            None => "-".to_owned(),
+        },
         match workload.synced {
             Some(true) => "synced".to_owned(),
             Some(false) => "not synced".to_owned(),
@@ -161,6 +176,7 @@ mod tests {
             address: Some([127, 64, 0, 3].into()),
             ports: vec![9080],
             synced: Some(true),
+            trouble: Some("the application does not accept".to_owned()),
             ..WorkloadStatus::default()
         };
         let status = Status {
@@ -194,6 +210,10 @@ mod tests {
                     \u{20}\u{20}\u{20}\u{20}spec.http[0].fault: is not translated yet\n";
         assert!(text.contains(told), "{text}");
         assert!(text.contains("reviews-v1  starting  127.64.0.3:9080  synced  -"), "{text}");
+        assert!(
+            text.contains("\nnot ready:\n  reviews-v1: the application does not accept\n"),
+            "{text}"
+        );
         assert!(text.ends_with("  a.yaml:3:1: wrong\n"), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use apiserver::directory::ProxyEngine;
 use clap::{Args as _, FromArgMatches as _};
 use telemetry::logging::{Level, Levels};
@@ -24,7 +24,7 @@ pub const ROW: Row = Row { name: "up", command, run };
 struct Arguments {
     /// Directory with Kubernetes and Istio YAML, and workloads.yaml for what to run here
     directory: PathBuf,
-    /// Name of the mesh; the directory's where nothing is said
+    /// Name of the mesh [default: the directory's]
     #[arg(long)]
     name: Option<String>,
     /// Address on which the ingress gateway listens, with ports 8080 and 8443
@@ -45,7 +45,7 @@ struct Arguments {
     /// Where the control plane serves its metrics and status
     #[arg(long, default_value = "127.0.0.1:15014", value_name = "ADDRESS:PORT")]
     monitoring_address: SocketAddr,
-    /// Life of workload certificates, such as 24h or 90s
+    /// Longest life of workload certificates, such as 24h or 90s [default: 24h]
     #[arg(long, value_parser = resources::rules::duration::parse_duration, value_name = "DURATION")]
     workload_cert_ttl: Option<Duration>,
     /// How much the control plane logs: trace, debug, info, warning, error or off
@@ -73,7 +73,17 @@ fn command() -> clap::Command {
     Arguments::augment_args(clap::Command::new("up")).about(
         "Run a whole mesh from a directory of YAML: control plane, ingress gateway and workloads",
     )
+    .after_help(AFTER_HELP)
 }
+
+const AFTER_HELP: &str = "\
+The directory is followed: an edit takes effect at once, and one that makes no sense is reported and changes nothing.
+Its workloads.yaml says how to run each Deployment on this machine:
+  - deployment: reviews-v2
+    run: [node, server.js]         # told PORT; {port} is replaced
+    env: {LOG_LEVEL: debug}        # optional, as are replicas, ports, appPort, upstreams and proxy
+
+State is kept in $XDG_STATE_HOME/outrigger/<mesh>, or ~/.local/state/outrigger/<mesh>.";
 
 /// Runs the mesh until it is told to stop.
 fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
@@ -81,6 +91,9 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     crate::logging::start(Arc::new(Levels::new(args.log_level)), None)?;
     let directory = args.directory.canonicalize();
     let directory = directory.with_context(|| args.directory.display().to_string())?;
+    if !directory.is_dir() {
+        bail!("{}: is a file; `up` takes the directory that it is in", args.directory.display());
+    }
     let (mesh, state) = args.home.mesh_of(&directory, args.name.as_deref())?;
     let options = up::Options {
         shown_directory: args.directory,

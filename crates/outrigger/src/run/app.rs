@@ -11,10 +11,13 @@ use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
+/// This program, also when its file was replaced since it started.
+const OURSELVES: &str = "/proc/self/exe";
+
 /// What the application is told.
 pub struct Surroundings {
-    /// The port on 127.0.0.1 that it should listen on.
-    pub port: u16,
+    /// The port on 127.0.0.1 that it should listen on, if it is reached at any.
+    pub port: Option<u16>,
     /// The workload's address.
     pub address: IpAddr,
     /// The URL of the outbound proxy, with its credential.
@@ -27,14 +30,18 @@ pub struct Surroundings {
 pub struct App {
     child: Child,
     group: u32,
+    /// Ends what the application started if we are killed; is killed itself when we are done.
+    _guard: Child,
 }
 
 impl App {
     /// Starts it. Must be called on a thread that lives as long as the process.
     pub fn start(command: &[OsString], surroundings: &Surroundings) -> anyhow::Result<App> {
-        let mut child = tied_to_us()?;
+        let mut child = tied_to_us();
         child.args(command.iter().map(|argument| substitute(argument, surroundings)));
-        child.env("PORT", surroundings.port.to_string());
+        if let Some(port) = surroundings.port {
+            child.env("PORT", port.to_string());
+        }
         for (port, app) in &surroundings.ports {
             child.env(format!("PORT_{port}"), app.to_string());
         }
@@ -51,7 +58,7 @@ impl App {
         }
         let child = child.spawn().context("cannot start the application")?;
         let group = child.id().context("the application ended at once")?;
-        Ok(App { child, group })
+        Ok(App { child, group, _guard: guard(group)? })
     }
 
     /// The number of its process group.
@@ -80,11 +87,19 @@ impl Drop for App {
 }
 
 /// A command line that runs what is appended to it in a group of its own, and kills it when this process ends.
-pub fn tied_to_us() -> anyhow::Result<Command> {
-    let ourselves = std::env::current_exe().context("cannot find this program's own file")?;
-    let mut command = Command::new(ourselves);
+pub fn tied_to_us() -> Command {
+    let mut command = Command::new(OURSELVES);
     command.arg("exec-with-parent").arg(std::process::id().to_string()).arg("--").process_group(0);
-    Ok(command)
+    command
+}
+
+/// Starts the process that outlives us for as long as it takes to kill what is left of a group.
+fn guard(group: u32) -> anyhow::Result<Child> {
+    let mut command = Command::new(OURSELVES);
+    command.arg0("outrigger").arg("guard-group").arg(group.to_string()).process_group(0);
+    // It holds nobody's output open, and its input ends when we do.
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.kill_on_drop(true).spawn().context("cannot guard the application")
 }
 
 /// An exit status as shells say it.
@@ -94,7 +109,7 @@ pub fn exit_code(status: ExitStatus) -> u8 {
 }
 
 fn substitute(argument: &OsString, surroundings: &Surroundings) -> OsString {
-    let port = surroundings.port.to_string();
+    let port = surroundings.port.map(|port| port.to_string()).unwrap_or_default();
     let address = surroundings.address.to_string();
     let with_port = replace(argument.as_bytes(), b"{port}", port.as_bytes());
     OsString::from_vec(replace(&with_port, b"{address}", address.as_bytes()))
@@ -119,7 +134,7 @@ mod tests {
     #[test]
     fn port_and_address_are_filled_in_wherever_they_stand() {
         let surroundings = Surroundings {
-            port: 41234,
+            port: Some(41234),
             address: [127, 64, 0, 2].into(),
             http_proxy: String::new(),
             ports: Vec::new(),

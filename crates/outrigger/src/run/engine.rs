@@ -23,7 +23,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 const FLUSH_BYTES: usize = 64 << 10;
 
 /// Which proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Outrigger's own, in this process.
     Outrigger,
@@ -139,7 +139,7 @@ fn options(settings: &Settings) -> server::Options {
 fn start_envoy(settings: &Settings, bootstrap: &serde_json::Value) -> anyhow::Result<Engine> {
     let file = settings.directory.join("envoy.json");
     write_private(&file, &serde_json::to_vec_pretty(bootstrap)?)?;
-    let mut command = tied_to_us()?;
+    let mut command = tied_to_us();
     command.arg(&settings.envoy_path).arg("-c").arg(&file);
     command.args([
         "--concurrency",

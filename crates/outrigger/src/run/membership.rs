@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use agent::credential::{NoToken, TokenFuture, TokenSource};
 use anyhow::{Context, bail};
 use apiserver::control_socket::client::ControlClient;
-use apiserver::control_socket::protocol::Registration;
+use apiserver::control_socket::protocol::{Registration, WishedPort};
 use identity::TrustDomain;
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -34,7 +34,7 @@ pub struct Wish {
     /// Service account.
     pub service_account: Option<String>,
     /// Ports that it is reached at.
-    pub ports: Vec<u16>,
+    pub ports: Vec<WishedPort>,
     /// Which of its group's workloads it is.
     pub instance: Option<String>,
 }
@@ -93,8 +93,9 @@ pub async fn join_local(state_dir: &Path, wish: &Wish) -> anyhow::Result<Members
         service_account: registered.service_account.clone(),
         current: Mutex::new((registered.token, fresh_until)),
     };
-    let made =
-        registered.service_made.map(|name| format!("no Service selected it, so {name} was made"));
+    let made = registered
+        .service_made
+        .map(|name| format!("no Service selected it, so Service {name} was made"));
     let directory = private_directory(
         state_dir,
         &registered.namespace,
@@ -184,7 +185,7 @@ pub async fn join_remote(file: &Path, wish: &Wish) -> anyhow::Result<Membership>
         instance,
         service_account,
         labels: wish.labels.clone(),
-        ports: wish.ports.clone(),
+        ports: wish.ports.iter().map(|wished| wished.port).collect(),
         directory,
         notes: Vec::new(),
     })
@@ -285,7 +286,7 @@ mod tests {
             version: None,
             labels: BTreeMap::new(),
             service_account: None,
-            ports: vec![9080],
+            ports: vec![WishedPort { port: 9080, protocol: "http".into() }],
             instance: None,
         };
         let text =

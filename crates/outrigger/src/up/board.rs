@@ -17,37 +17,34 @@ use resources::store::Versioned;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::Options;
-use super::gateway::GATEWAY_PORTS;
 use super::http_get::get;
 use super::plan::Spec;
+use super::{GatewayOptions, Options, gateway};
 
 /// Port of a sidecar's admin interface, as in Istio.
 const ADMIN_PORT: u16 = 15000;
+/// Port on which a sidecar says whether it is ready, as in Istio.
+pub const STATUS_PORT: u16 = 15020;
 
 /// How everything is.
 pub struct Board {
     status: Mutex<Status>,
+    gateway: Option<GatewayOptions>,
     changed: Notify,
 }
 
 impl Board {
     /// A board on which nothing runs yet.
     pub fn new(options: &Options) -> Self {
-        let urls = options.gateway.iter().flat_map(|gateway| {
-            let url =
-                |(scheme, port)| format!("{scheme}://{}", SocketAddr::new(gateway.address, port));
-            ["http", "https"].into_iter().zip(GATEWAY_PORTS).map(url)
-        });
         let status = Status {
             mesh: options.mesh.clone(),
             pid: std::process::id(),
             directory: options.directory.display().to_string(),
             started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            gateway: urls.collect(),
             ..Status::default()
         };
-        Self { status: Mutex::new(status), changed: Notify::new() }
+        let gateway = options.gateway;
+        Self { status: Mutex::new(status), gateway, changed: Notify::new() }
     }
 
     /// Waits for a workload's next change. Cancel-safe: a change that nobody waited for is kept.
@@ -90,11 +87,6 @@ impl Board {
         self.status.lock().workloads.iter().all(|workload| workload.state == WorkloadState::Running)
     }
 
-    /// URLs at which the gateway is reached.
-    pub fn gateway_urls(&self) -> Vec<String> {
-        self.status.lock().gateway.clone()
-    }
-
     /// Notes where the control plane listens.
     pub fn set_xds_address(&self, address: SocketAddr) {
         self.status.lock().xds_address = address.to_string();
@@ -115,11 +107,6 @@ impl Board {
         self.status.lock().not_run_here.iter().any(|known| known == name)
     }
 
-    /// How many objects there are.
-    pub fn count_objects(&self, store: &Versioned) -> usize {
-        store.objects().len()
-    }
-
     /// What answers the control socket: what is known here, what the control plane knows of each proxy, and what each
     /// proxy says of its certificate.
     pub fn status_of(
@@ -133,14 +120,23 @@ impl Board {
             let mut status = board.status.lock().clone();
             if let (Some(store), Some(pilot)) = (store.upgrade(), pilot.upgrade()) {
                 status.objects = kinds(&store);
+                status.gateway = gateway::urls(&store, board.gateway.as_ref());
                 let known = pilot.status();
                 note_proxies(&mut status, known.proxies, &registered_ports(&store));
                 status.programmed = known.objects.into_iter().map(progress).collect();
             }
             Box::pin(async move {
-                let expiries = join_all(status.workloads.iter().map(certificate_expires)).await;
-                for (workload, expires) in status.workloads.iter_mut().zip(expiries) {
+                let (expiries, troubles) = tokio::join!(
+                    join_all(status.workloads.iter().map(certificate_expires)),
+                    join_all(status.workloads.iter().map(trouble))
+                );
+                let answers = expiries.into_iter().zip(troubles);
+                for (workload, (expires, trouble)) in status.workloads.iter_mut().zip(answers) {
                     workload.certificate_expires = expires;
+                    if trouble.is_some() && workload.state == WorkloadState::Running {
+                        workload.state = WorkloadState::Unready;
+                    }
+                    workload.trouble = trouble;
                 }
                 status
             })
@@ -214,6 +210,19 @@ fn registered_ports(store: &Versioned) -> BTreeMap<String, Vec<u16>> {
         .filter_map(view)
         .map(|entry| (entry.address, entry.ports.into_values().collect()))
         .collect()
+}
+
+/// Why a workload takes no requests, as its sidecar says, or how it ended; none if all is well.
+async fn trouble(workload: &WorkloadStatus) -> Option<String> {
+    if workload.state == WorkloadState::Waiting {
+        return workload.last_exit.clone();
+    }
+    let place = SocketAddr::new(workload.address?, STATUS_PORT);
+    match get(place, "/healthz/workload").await {
+        Ok((200, _)) => None,
+        Ok((_, why)) => Some(String::from_utf8_lossy(&why).trim().to_owned()),
+        Err(error) => Some(format!("its sidecar does not answer at {place}: {error}")),
+    }
 }
 
 /// When a workload's certificate ends, as its proxy says.

@@ -27,6 +27,7 @@ impl Child {
         output: &WorkloadOutput,
     ) -> io::Result<Self> {
         let mut process = Command::new("/proc/self/exe")
+            .arg0("outrigger")
             .args(arguments(spec, state))
             .envs(&spec.env)
             .current_dir(directory)

@@ -1,11 +1,17 @@
 //! The ingress gateway: a workload like any other, with the names and labels that Istio's has.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use apiserver::directory::ProxyEngine;
-use resources::kinds::{key_of, kind_of};
-use resources::object::Object;
+use resources::kinds::networking::gateway::{Gateway, Server};
+use resources::kinds::{Kind, key_of, kind_of};
+use resources::object::{Object, ObjectKey};
+use resources::selector::has_all;
 use resources::store::{Operation, Patch, StoreError, Versioned, Write, WriteOptions};
+use resources::terms::port::Protocol;
 use serde_json::json;
 
 use super::GatewayOptions;
@@ -50,12 +56,7 @@ pub async fn make_objects(
 }
 
 fn gateway_objects(namespace: &str) -> [Object; 3] {
-    let labels = json!({
-        "app": NAME,
-        "istio": "ingressgateway",
-        "service.istio.io/canonical-name": NAME,
-        "service.istio.io/canonical-revision": "latest",
-    });
+    let labels = labels();
     let account = Object::new("v1", "ServiceAccount", namespace, SERVICE_ACCOUNT);
     let service = Object::new("v1", "Service", namespace, NAME).with(
         "spec",
@@ -80,6 +81,48 @@ fn gateway_objects(namespace: &str) -> [Object; 3] {
         }),
     );
     [account, service, group]
+}
+
+/// URLs at which the gateway serves what the Gateways that select it say. `tcp:` and `tls:` are what is not HTTP.
+pub fn urls(store: &Versioned, options: Option<&GatewayOptions>) -> Vec<String> {
+    let Some(options) = options else { return Vec::new() };
+    let of_kind = |(key, _): &(ObjectKey, Arc<Object>)| key.collection == Gateway::INFO.collection;
+    let gateways = store.objects().into_iter().filter(of_kind);
+    let views = gateways.filter_map(|(_, object)| Some(Gateway::parse(&object).ok()?.view));
+    let labels = labels();
+    let ours = views.filter(|gateway| has_all(&labels, &gateway.selector));
+    let mut places: Vec<(u16, &str)> =
+        ours.flat_map(|gateway| gateway.servers).filter_map(|server| place(&server)).collect();
+    places.sort_unstable();
+    places.dedup();
+    let url = |(port, scheme)| format!("{scheme}://{}", SocketAddr::new(options.address, port));
+    places.into_iter().map(url).collect()
+}
+
+/// The port that a server binds, and the scheme of what it serves there; none if it binds an address of its own.
+fn place(server: &Server) -> Option<(u16, &'static str)> {
+    let port = match server.port.number {
+        80 => GATEWAY_PORTS[0],
+        443 => GATEWAY_PORTS[1],
+        number => number,
+    };
+    let scheme = match server.port.protocol {
+        Protocol::Https => "https",
+        Protocol::Tls => "tls",
+        protocol if protocol.is_tcp() => "tcp",
+        _ => "http",
+    };
+    server.bind.is_none().then_some((port, scheme))
+}
+
+fn labels() -> BTreeMap<String, String> {
+    let pairs = [
+        ("app", NAME),
+        ("istio", "ingressgateway"),
+        ("service.istio.io/canonical-name", NAME),
+        ("service.istio.io/canonical-revision", "latest"),
+    ];
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 /// How the gateway is run.

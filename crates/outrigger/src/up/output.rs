@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::directory::Outcome;
+use apiserver::directory::{Outcome, name_of};
 use parking_lot::Mutex;
 use resources::yaml::FileProblem;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -19,6 +19,8 @@ const MAX_LOG_BYTES: u64 = 16 * 1024 * 1024;
 const MAX_LINE_BYTES: usize = 16 * 1024;
 /// Lines of a workload that are remembered, to be shown when it crashes.
 const REMEMBERED: usize = 8;
+/// Objects of a change that are told by name.
+const LISTED: usize = 20;
 /// Colours that read well on dark and light.
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
@@ -69,8 +71,11 @@ impl Screen {
         let groups =
             [("new", &outcome.created), ("changed", &outcome.changed), ("gone", &outcome.deleted)];
         for (what, keys) in groups {
-            for key in keys {
-                self.say(&format!("{what}: {key} ({})", seconds(time)));
+            for key in keys.iter().take(LISTED) {
+                self.say(&format!("{what}: {} ({})", name_of(key), seconds(time)));
+            }
+            if let Some(more) = keys.len().checked_sub(LISTED + 1) {
+                self.say(&format!("{what}: {} more ({})", more + 1, seconds(time)));
             }
         }
     }

@@ -45,12 +45,14 @@ pub struct Plan {
     pub specs: Vec<Spec>,
     /// Rows that cannot be run.
     pub problems: Vec<FileProblem>,
+    /// Namespace and group of the workloads of those rows: what runs of them goes on.
+    pub unclear: Vec<(String, String)>,
 }
 
 impl Plan {
     /// What a pass over the directory says to run.
     pub fn new(options: &Options, pass: &Pass) -> Self {
-        let mut plan = Self { specs: Vec::new(), problems: Vec::new() };
+        let mut plan = Self { specs: Vec::new(), problems: Vec::new(), unclear: Vec::new() };
         if let Some(gateway) = &options.gateway {
             plan.specs.push(gateway::spec(gateway, &MeshConfig::default().root_namespace));
         }
@@ -58,8 +60,15 @@ impl Plan {
             match find_program(&workload.row.run[0], options) {
                 Some(program) => plan.add(workload, &program),
                 None => {
-                    let message = format!("there is no program {:?}", workload.row.run[0]);
-                    plan.problems.push(FileProblem { at: workload.row.place.clone(), message });
+                    let row = &workload.row;
+                    let message = format!(
+                        "{}: there is no program {:?} {}",
+                        row.deployment,
+                        row.run[0],
+                        if row.run[0].contains('/') { "in this directory" } else { "in PATH" }
+                    );
+                    plan.problems.push(FileProblem { at: row.place.clone(), message });
+                    plan.unclear.push((row.namespace.clone(), row.deployment.clone()));
                 }
             }
         }

@@ -29,10 +29,11 @@ pub fn check(options: &Options) -> anyhow::Result<()> {
                 .map(|why| format!("{address}, for {what}, {why} ({flag} takes another)"))
         })
         .collect();
-    if !problems.is_empty() {
-        bail!("{}", problems.join("\n"));
+    match problems.as_slice() {
+        [] => Ok(()),
+        [one] => bail!("{one}"),
+        several => bail!("something is in the way:\n  {}", several.join("\n  ")),
     }
-    Ok(())
 }
 
 /// Why an address cannot be listened on.

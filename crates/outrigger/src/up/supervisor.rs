@@ -15,13 +15,15 @@ use futures::stream::FuturesUnordered;
 use resources::store::Versioned;
 use tokio::sync::watch;
 
-use super::Options;
-use super::board::Board;
+use super::board::{Board, STATUS_PORT};
 use super::child::Child;
 use super::control_plane::ControlPlane;
+use super::gateway;
 use super::http_get::get;
 use super::output::{Screen, WorkloadOutput, seconds};
 use super::plan::Spec;
+use super::{GatewayOptions, Options};
+use crate::run::news::places;
 
 /// Pause before a first restart; it doubles with every crash.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -33,8 +35,6 @@ const STEADY: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(30);
 /// Time between two questions whether a workload is ready.
 const ASK: Duration = Duration::from_millis(50);
-/// Port on which a sidecar says whether it is ready, as in Istio.
-const STATUS_PORT: u16 = 15020;
 
 /// What a workload is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,7 @@ struct Surroundings {
     state: PathBuf,
     root_namespace: String,
     store: Arc<Versioned>,
+    gateway: Option<GatewayOptions>,
     board: Arc<Board>,
     screen: Screen,
 }
@@ -60,6 +61,12 @@ struct Running {
 }
 
 impl Running {
+    /// Whether it is of one of these groups, by namespace and name.
+    fn is_of(&self, groups: &[(String, String)]) -> bool {
+        let Spec { namespace, group, .. } = &self.spec;
+        groups.iter().any(|(in_namespace, name)| (in_namespace, name) == (namespace, group))
+    }
+
     /// Whether it runs as `spec` says and will go on: one that was told to stop does not, even if its row came back.
     fn goes_on_as(&self, spec: &Spec) -> bool {
         self.spec == *spec && *self.orders.borrow() == Order::Run
@@ -89,6 +96,7 @@ impl Supervisor {
             state: state.path().to_owned(),
             root_namespace: plane.root_namespace.clone(),
             store: Arc::clone(&plane.store),
+            gateway: options.gateway,
             board,
             screen,
         };
@@ -100,8 +108,9 @@ impl Supervisor {
         }
     }
 
-    /// Runs exactly these: what is new is started, what changed is started anew, what is not named is stopped.
-    pub fn run_these(&mut self, specs: Vec<Spec>) {
+    /// Runs exactly these: what is new is started, what changed is started anew, what is not named is stopped, unless it
+    /// is of one of the groups of which nothing is known for sure.
+    pub fn run_these(&mut self, specs: Vec<Spec>, unclear: &[(String, String)]) {
         let wanted: BTreeMap<String, Spec> =
             specs.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
         self.next.retain(|name, _| wanted.contains_key(name));
@@ -111,8 +120,9 @@ impl Supervisor {
                     self.next.remove(name);
                     continue;
                 }
-                Some(_) => "restarting: its row changed",
-                None => "stopping: it has no row any more",
+                Some(_) => "is started anew: workloads.yaml runs it otherwise now",
+                None if running.is_of(unclear) => continue,
+                None => "is stopped: workloads.yaml does not run it any more",
             };
             if *running.orders.borrow() == Order::Run {
                 self.surroundings.screen.say(&format!("{name} {what}"));
@@ -302,26 +312,29 @@ impl Keeper {
         loop {
             let address =
                 addresses::of(&*here.store, &here.root_namespace, &holder).await.ok().flatten();
-            if let Some(address) = address
-                && let Ok((200, _)) = get((address, STATUS_PORT).into(), "/healthz/ready").await
-            {
-                return address;
+            if let Some(address) = address {
+                self.set(|status| status.address = Some(address.into()));
+                let path = "/healthz/workload";
+                if let Ok((200, _)) = get((address, STATUS_PORT).into(), path).await {
+                    return address;
+                }
             }
             tokio::time::sleep(ASK).await;
         }
     }
 
     fn tell_ready(&self, address: Ipv4Addr, time: Duration) {
-        self.set(|status| {
-            status.state = WorkloadState::Running;
-            status.address = Some(address.into());
-        });
-        let ports = self.spec.ports.iter().map(|port| format!("{address}:{port}"));
-        let place = match self.spec.is_gateway {
-            true => self.surroundings.board.gateway_urls().join(" and "),
-            false => ports.collect::<Vec<_>>().join(", "),
+        self.set(|status| status.state = WorkloadState::Running);
+        let here = &self.surroundings;
+        let places = match self.spec.is_gateway {
+            true => gateway::urls(&here.store, here.gateway.as_ref()).join(" and "),
+            false => places(address.into(), &self.spec.ports),
         };
-        self.say(&format!("is ready at {place} ({})", seconds(time)));
+        let time = seconds(time);
+        match places.as_str() {
+            "" => self.say(&format!("is ready ({time})")),
+            places => self.say(&format!("is ready at {places} ({time})")),
+        }
     }
 
     /// Ends a process: it may finish what it does, unless it takes too long or somebody is in a hurry.
