@@ -220,8 +220,9 @@ impl Worker {
     /// Step 16: one attempt begins: a host is chosen and a connection asked for.
     pub(crate) fn begin_attempt(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
+        let (recorder, random) = (&self.cx.recorder, &mut self.random);
         let Some(cluster) =
-            stream.router.cluster.and_then(|cluster| self.upstreams.get_mut(cluster))
+            stream.router.cluster.and_then(|at| self.upstreams.take_up(at, recorder, random))
         else {
             return self.local_reply(key, reply::no_cluster(503));
         };

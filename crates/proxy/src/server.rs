@@ -146,6 +146,7 @@ fn environment(
         },
         listener_limits: bootstrap.listener_limits(),
         variable,
+        parts: Default::default(),
     }
 }
 

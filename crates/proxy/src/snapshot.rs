@@ -20,6 +20,7 @@ pub mod http2;
 pub mod listener_set;
 pub mod listeners;
 pub mod node;
+pub mod parts;
 pub mod registry;
 pub mod route_set;
 pub mod route_tables;
@@ -190,6 +191,8 @@ pub struct Snapshot {
     rejected: BTreeMap<(ResourceKind, String), RejectedVersion>,
     /// Fields of dynamic resources that no schema knows, since they were last asked for.
     unknown_fields: u64,
+    /// What is asked of discovery may be another than when that was last asked.
+    wants_changed: bool,
 }
 
 /// A version of a resource that was rejected.
@@ -220,6 +223,7 @@ impl Snapshot {
             awaited: BTreeMap::new(),
             rejected: BTreeMap::new(),
             unknown_fields: 0,
+            wants_changed: true,
         }
     }
 
@@ -242,6 +246,7 @@ impl Snapshot {
     ) -> Vec<Rejected> {
         let mut rejected = Vec::new();
         self.awaited.remove(&update.kind);
+        self.note_wants(update.kind);
         for resource in &update.added {
             let key = (update.kind, resource.name.clone());
             match self.take(update.kind, resource, false, binder, now) {
@@ -278,6 +283,7 @@ impl Snapshot {
         if kind == ResourceKind::Secret {
             self.static_secrets.insert(name.to_owned());
         }
+        self.note_wants(kind);
         let resource = Resource { name: name.to_owned(), version: String::new(), bytes };
         self.take(kind, &resource, true, binder, now)
     }
@@ -329,7 +335,7 @@ impl Snapshot {
         Ok(Version {
             fingerprint: fingerprint::of(&canonical),
             raw: canonical.into(),
-            version: resource.version.as_str().into(),
+            version: values::text(&resource.version),
             updated: SystemTime::now(),
             is_static,
         })
@@ -381,7 +387,7 @@ impl Snapshot {
         if let Some(name) = assignment.names().first() {
             return Err(vec![Problem::new("endpoints", format!("`{name}` is no IP address"))]);
         }
-        self.clusters.insert_assignment(&resource.name, version, assignment);
+        self.clusters.insert_assignment(&resource.name, version.fingerprint, assignment);
         Ok(())
     }
 
@@ -477,7 +483,18 @@ impl Snapshot {
         if self.slots.want_sweep() {
             self.sweep_slots();
         }
+        self.wants_changed |= self.clusters.take_wants_changed() || !effects.listeners.is_empty();
         effects
+    }
+
+    /// Something of this kind comes or goes. What clusters ask for is known to them; there are few of the others.
+    fn note_wants(&mut self, kind: ResourceKind) {
+        self.wants_changed |= matches!(kind, ResourceKind::Listener | ResourceKind::Routes);
+    }
+
+    /// What discovery is asked for, if that may be something else than when this was last asked.
+    pub fn new_subscriptions(&mut self) -> Option<Subscriptions> {
+        std::mem::take(&mut self.wants_changed).then(|| self.subscriptions())
     }
 
     /// Gives away slots whose names are gone, and that nothing refers to any more.
@@ -554,6 +571,7 @@ impl Snapshot {
         now: Instant,
     ) {
         self.ads = ads;
+        self.wants_changed = true;
         self.discovered.extend(clusters.map(|fetch| (ResourceKind::Cluster, fetch)));
         self.discovered.extend(listeners.map(|fetch| (ResourceKind::Listener, fetch)));
         for (kind, fetch) in &self.discovered {

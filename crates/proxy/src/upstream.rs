@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use codec::headers::RequestHead;
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 use telemetry::stats::Recorder;
 
@@ -38,16 +39,26 @@ pub struct Upstreams {
     slots: Vec<Slot>,
     /// Pools of all clusters; connections name theirs by key.
     pub pools: Arena<Pool>,
-    names: HashMap<Arc<str>, ClusterRef>,
+    /// Slots by the hash of their clusters' names.
+    names: HashTable<u32>,
+    hasher: ahash::RandomState,
 }
 
 #[derive(Default)]
 struct Slot {
     generation: u32,
-    cluster: Option<WorkerCluster>,
+    known: Option<Known>,
 }
 
-/// A cluster on this worker.
+/// A cluster that there is. Most of a mesh's clusters are never asked for on most workers: so much must do for them.
+struct Known {
+    cluster: Arc<Cluster>,
+    hosts: Arc<HostSet>,
+    /// Made when it is first used.
+    here: Option<Box<WorkerCluster>>,
+}
+
+/// A cluster that is in use on this worker.
 pub struct WorkerCluster {
     /// What all workers share.
     pub cluster: Arc<Cluster>,
@@ -59,25 +70,50 @@ pub struct WorkerCluster {
     pools: Vec<SmallVec<[Key<Pool>; 1]>>,
 }
 
-impl Upstreams {
-    /// The cluster in a slot.
-    #[inline]
-    pub fn get(&self, at: ClusterRef) -> Option<&WorkerCluster> {
-        let slot = self.slots.get(at.slot as usize)?;
-        if slot.generation != at.generation {
-            return None;
+impl WorkerCluster {
+    fn new(
+        cluster: &Arc<Cluster>,
+        hosts: &Arc<HostSet>,
+        recorder: &Recorder,
+        random: &mut Random,
+    ) -> Self {
+        Self {
+            cells: ClusterCells::new(recorder, &cluster.stats),
+            balancer: Balancer::new(&cluster.config, Arc::clone(hosts), random),
+            pools: vec![SmallVec::new(); hosts.hosts.len()],
+            cluster: Arc::clone(cluster),
         }
-        slot.cluster.as_ref()
+    }
+}
+
+impl Upstreams {
+    fn known(&self, at: ClusterRef) -> Option<&Known> {
+        let slot = self.slots.get(at.slot as usize)?;
+        slot.known.as_ref().filter(|_| slot.generation == at.generation)
     }
 
-    /// The cluster in a slot.
-    #[inline]
-    pub fn get_mut(&mut self, at: ClusterRef) -> Option<&mut WorkerCluster> {
+    fn known_mut(&mut self, at: ClusterRef) -> Option<&mut Known> {
         let slot = self.slots.get_mut(at.slot as usize)?;
-        if slot.generation != at.generation {
-            return None;
-        }
-        slot.cluster.as_mut()
+        slot.known.as_mut().filter(|_| slot.generation == at.generation)
+    }
+
+    /// The cluster in a slot, if it is in use here.
+    #[inline]
+    pub fn get(&self, at: ClusterRef) -> Option<&WorkerCluster> {
+        self.known(at)?.here.as_deref()
+    }
+
+    /// The cluster in a slot, if there is one; from now on it is in use here.
+    #[inline]
+    pub fn take_up(
+        &mut self,
+        at: ClusterRef,
+        recorder: &Recorder,
+        random: &mut Random,
+    ) -> Option<&mut WorkerCluster> {
+        let Known { cluster, hosts, here } = self.known_mut(at)?;
+        let make = || Box::new(WorkerCluster::new(cluster, hosts, recorder, random));
+        Some(here.get_or_insert_with(make))
     }
 
     /// The cluster that a route leads to, if it is there.
@@ -88,7 +124,7 @@ impl Upstreams {
         request: &RequestHead,
     ) -> Option<ClusterRef> {
         match &action.cluster {
-            ClusterChoice::Weighted(_) => route.cluster().filter(|at| self.get(*at).is_some()),
+            ClusterChoice::Weighted(_) => route.cluster().filter(|at| self.known(*at).is_some()),
             choice => self.resolve(choice, request),
         }
     }
@@ -98,12 +134,19 @@ impl Upstreams {
         let at = match choice {
             ClusterChoice::Header(name) => {
                 let name = std::str::from_utf8(request.get(&**name)?).ok()?;
-                *self.names.get(name)?
+                self.named(name)?
             }
             ClusterChoice::Cluster(at) => *at,
             ClusterChoice::Weighted(_) => return None,
         };
-        self.get(at).map(|_| at)
+        self.known(at).map(|_| at)
+    }
+
+    fn named(&self, name: &str) -> Option<ClusterRef> {
+        let slots = &self.slots;
+        let slot =
+            *self.names.find(self.hasher.hash_one(name), |slot| is_named(slots, *slot, name))?;
+        Some(ClusterRef { slot, generation: slots[slot as usize].generation })
     }
 
     /// The pool of a host by its index in the balancer's set, whose connections speak `protocol` and offer `alpn`.
@@ -117,7 +160,7 @@ impl Upstreams {
         let pools = &mut self.pools;
         let slot =
             self.slots.get_mut(at.slot as usize).filter(|slot| slot.generation == at.generation)?;
-        let cluster = slot.cluster.as_mut()?;
+        let cluster = slot.known.as_mut()?.here.as_mut()?;
         let host = cluster.balancer.host_set().hosts.get(index)?;
         // Plaintext offers nothing, so it needs no pools apart, and nothing is agreed on.
         let alpn = alpn.filter(|_| host.tls.is_some());
@@ -151,23 +194,36 @@ impl Upstreams {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, Slot::default);
         }
-        let old = self.slots[index].cluster.take();
+        let old = self.slots[index].known.take();
         if let Some(old) = &old {
-            self.names.remove(&old.cluster.config.name);
+            self.forget_name(at.slot, &old.cluster.config.name);
         }
-        let hosts = old.as_ref().map(|old| Arc::clone(old.balancer.host_set())).unwrap_or_default();
-        let slot = &mut self.slots[index];
-        slot.generation = at.generation;
-        slot.cluster = cluster.map(|cluster| {
-            self.names.insert(Arc::clone(&cluster.config.name), at);
-            WorkerCluster {
-                cells: ClusterCells::new(recorder, &cluster.stats),
-                balancer: Balancer::new(&cluster.config, Arc::clone(&hosts), random),
-                pools: vec![SmallVec::new(); hosts.hosts.len()],
-                cluster,
-            }
-        });
-        old.map(|old| old.pools.into_iter().flatten().collect()).unwrap_or_default()
+        let (hosts, used) = old.map(|old| (old.hosts, old.here)).unwrap_or_default();
+        self.slots[index].generation = at.generation;
+        if let Some(cluster) = cluster {
+            // Who uses it has to find the new one in use.
+            let make = || Box::new(WorkerCluster::new(&cluster, &hosts, recorder, random));
+            let here = used.is_some().then(make);
+            let name = Arc::clone(&cluster.config.name);
+            self.slots[index].known = Some(Known { cluster, hosts, here });
+            self.remember_name(at.slot, &name);
+        }
+        used.map(|used| used.pools.into_iter().flatten().collect()).unwrap_or_default()
+    }
+
+    fn remember_name(&mut self, slot: u32, name: &str) {
+        let Self { slots, names, hasher, .. } = self;
+        let rehash = |slot: &u32| {
+            let known = slots[*slot as usize].known.as_ref();
+            hasher.hash_one(known.map_or("", |known| &*known.cluster.config.name))
+        };
+        names.insert_unique(hasher.hash_one(name), slot, rehash);
+    }
+
+    fn forget_name(&mut self, slot: u32, name: &str) {
+        if let Ok(found) = self.names.find_entry(self.hasher.hash_one(name), |it| *it == slot) {
+            found.remove();
+        }
     }
 
     /// A cluster's endpoints change. Pools of hosts that stay are kept; returns those of hosts that went.
@@ -177,8 +233,9 @@ impl Upstreams {
         hosts: Arc<HostSet>,
         random: &mut Random,
     ) -> Vec<Key<Pool>> {
-        let Some(cluster) = self.get_mut(at) else { return Vec::new() };
-        let old_set = Arc::clone(cluster.balancer.host_set());
+        let Some(known) = self.known_mut(at) else { return Vec::new() };
+        let old_set = std::mem::replace(&mut known.hosts, Arc::clone(&hosts));
+        let Some(cluster) = &mut known.here else { return Vec::new() };
         let mut by_host: HashMap<*const Host, SmallVec<[Key<Pool>; 1]>> = old_set
             .hosts
             .iter()
@@ -191,8 +248,14 @@ impl Upstreams {
         by_host.into_values().flatten().collect()
     }
 
-    /// Every cluster here.
-    pub fn iter(&self) -> impl Iterator<Item = &WorkerCluster> {
-        self.slots.iter().filter_map(|slot| slot.cluster.as_ref())
+    /// Every cluster there is, with its endpoints, in use here or not.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<Cluster>, &Arc<HostSet>)> {
+        let known = self.slots.iter().filter_map(|slot| slot.known.as_ref());
+        known.map(|known| (&known.cluster, &known.hosts))
     }
+}
+
+fn is_named(slots: &[Slot], slot: u32, name: &str) -> bool {
+    let known = slots.get(slot as usize).and_then(|slot| slot.known.as_ref());
+    known.is_some_and(|known| *known.cluster.config.name == *name)
 }

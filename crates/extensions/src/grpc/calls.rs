@@ -128,7 +128,7 @@ impl CallCounters {
         let Some((service, method)) = method.split_once('/') else { return scope };
         let service =
             if self.replaces_dots { service.replace('.', "_") } else { service.to_owned() };
-        scope.tag("envoy.grpc_bridge_service", &service).tag("envoy.grpc_bridge_method", method)
+        scope.tag("envoy.grpc_bridge_service", service).tag("envoy.grpc_bridge_method", method)
     }
 }
 

@@ -82,7 +82,8 @@ impl AdminState for Fake {
         );
         host.counters.cx_total.store(6, Ordering::Relaxed);
         host.counters.rq_active.store(1, Ordering::Relaxed);
-        let blocks = ClusterBlocks::new(&Registry::new(), "a.b.c");
+        let blocks =
+            ClusterBlocks::new(&Registry::new(), &telemetry::stats::Scope::cluster("a.b.c"));
         vec![ClusterStatus {
             cluster: Arc::new(Cluster::new(ClusterConfig::new("a.b.c"), blocks)),
             hosts: Arc::new(HostSet::new(vec![Arc::new(host)])),

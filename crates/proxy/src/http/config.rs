@@ -133,7 +133,7 @@ impl Default for Http1Options {
 
 /// `Http2ProtocolOptions` of one side of a proxy, towards clients or towards hosts. The defaults are Envoy's, but for the
 /// windows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Http2Options {
     /// `SETTINGS_HEADER_TABLE_SIZE`, and the most that our encoder uses of the peer's, in bytes (4096).
     pub hpack_table_size: u32,
@@ -192,7 +192,7 @@ impl Default for Http2Options {
 }
 
 /// `connection_keepalive`: PINGs, and what their absence means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Http2Keepalive {
     /// Between PINGs; `None` sends none by the clock.
     pub interval: Option<Duration>,

@@ -180,15 +180,16 @@ impl Control {
         let effects = core.snapshot.settle(Instant::now());
         let (ack, done) = Done::new();
         self.publish(core, effects, &ack);
-        let wanted = core.snapshot.subscriptions();
-        self.subscriptions.send_if_modified(|current| {
-            let changed = **current != wanted;
-            if changed {
-                self.discovery.follow(&core.snapshot, &wanted);
-                *current = Arc::new(wanted);
-            }
-            changed
-        });
+        if let Some(wanted) = core.snapshot.new_subscriptions() {
+            self.subscriptions.send_if_modified(|current| {
+                let changed = **current != wanted;
+                if changed {
+                    self.discovery.follow(&core.snapshot, &wanted);
+                    *current = Arc::new(wanted);
+                }
+                changed
+            });
+        }
         let is_warm = core.snapshot.is_warm();
         let changed =
             self.warm.send_if_modified(|warm| std::mem::replace(warm, is_warm) != is_warm);

@@ -85,7 +85,7 @@ impl HealthChecks {
             Some(known) if Arc::ptr_eq(&known.state.check, &check) => known,
             known => Checked {
                 state: Arc::new(ClusterHealth {
-                    stats: registry.block(&Scope::cluster(&cluster.config.stat_name)),
+                    stats: registry.block(&Scope::cluster(Arc::clone(&cluster.config.stat_name))),
                     recorder: registry.shared_recorder(),
                     had_traffic: AtomicBool::new(
                         known.is_some_and(|known| known.state.had_traffic.load(Ordering::Relaxed)),
@@ -117,7 +117,7 @@ impl Checked {
             stays
         });
         for host in &hosts.hosts {
-            if !host.check.disabled && !self.tasks.iter().any(|(known, _)| Arc::ptr_eq(known, host))
+            if !host.is_unchecked() && !self.tasks.iter().any(|(known, _)| Arc::ptr_eq(known, host))
             {
                 let state = Arc::clone(&self.state);
                 let task = tokio::spawn(state.watch(Arc::clone(host)));

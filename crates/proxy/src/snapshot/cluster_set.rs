@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::text::{Problem, closest};
-use telemetry::stats::Block;
+use smallvec::SmallVec;
 use telemetry::stats::sets::ClusterMembership;
+use telemetry::stats::{Block, Scope};
 
 use super::clusters::{CompiledCluster, Discovery};
 use super::compile::{ClusterUse, Environment, Needs};
 use super::endpoints::{self, Assignment};
+use super::fingerprint::Fingerprint;
 use super::slots::Slots;
 use super::source::Fetch;
 use super::tls::TlsStore;
@@ -27,26 +29,35 @@ use crate::worker::Change;
 #[derive(Debug, Default)]
 pub struct ClusterSet {
     entries: BTreeMap<Arc<str>, Entry>,
-    assignments: BTreeMap<Arc<str>, (Version, Arc<Assignment>)>,
+    /// With the fingerprint of what each was compiled from.
+    assignments: BTreeMap<Arc<str>, (Fingerprint, Assignment)>,
     /// Which clusters take which assignment.
     users: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Clusters that were touched since the last settling.
     touched: BTreeSet<Arc<str>>,
     removed: Vec<Arc<str>>,
+    /// Clusters of which something waits, so that nobody looks for them among thousands.
+    waiting: BTreeSet<Arc<str>>,
+    /// Clusters that never served yet, or whose hosts have not all been checked once.
+    cold: BTreeSet<Arc<str>>,
+    /// What is asked of discovery may be another than when that was last looked at.
+    wants_changed: bool,
     /// Clusters of the bootstrap, whether or not they can be compiled.
     expected: BTreeSet<String>,
 }
 
-/// One name's cluster.
+/// One name's cluster. Boxed: there may be thousands, and a tree's nodes are half empty.
 #[derive(Debug, Default)]
 struct Entry {
-    active: Option<Active>,
-    /// Boxed: most clusters have none, and there may be thousands.
+    active: Option<Box<Active>>,
     warming: Option<Box<Warming>>,
     /// What DNS said last.
-    addresses: Option<HashMap<String, Vec<IpAddr>>>,
-    dns: Option<DnsTask>,
+    addresses: Option<Box<Addresses>>,
+    dns: Option<Box<DnsTask>>,
 }
+
+/// The addresses of names.
+type Addresses = HashMap<String, Vec<IpAddr>>;
 
 /// A cluster that serves.
 #[derive(Debug)]
@@ -59,8 +70,10 @@ pub struct Active {
     pub hosts: Arc<HostSet>,
     /// Where the main thread counts its endpoints.
     pub membership: Block<ClusterMembership>,
+    /// Without the endpoints that are in its configuration, if they never change.
     discovery: Discovery,
-    needs: Needs,
+    /// `None` where it needs nothing.
+    needs: Option<Box<Needs>>,
     /// Every host has been checked once, if they are checked at all.
     is_checked: bool,
     /// It has hosts that discovery has taken away.
@@ -75,6 +88,7 @@ pub struct Warming {
     config: ClusterConfig,
     discovery: Discovery,
     needs: Needs,
+    scope: Scope,
     membership: Block<ClusterMembership>,
     deadline: Option<Instant>,
 }
@@ -86,6 +100,22 @@ impl Active {
             Discovery::Eds(service, _) => Some(service),
             _ => None,
         }
+    }
+
+    /// Do its endpoints never change?
+    fn is_fixed(&self) -> bool {
+        matches!(self.discovery, Discovery::Static(_)) && self.cluster.config.health_check.is_none()
+    }
+
+    /// Would a cluster with these ask of discovery what this one asks?
+    fn wants_the_same(&self, discovery: &Discovery, needs: &Needs) -> bool {
+        let known = self.needs.as_deref().map(|needs| &needs.secrets);
+        known.unwrap_or(&BTreeMap::new()) == &needs.secrets
+            && match (&self.discovery, discovery) {
+                (Discovery::Eds(a, from), Discovery::Eds(b, other)) => a == b && from == other,
+                (Discovery::Eds(..), _) | (_, Discovery::Eds(..)) => false,
+                _ => true,
+            }
     }
 }
 
@@ -135,10 +165,11 @@ impl ClusterSet {
         needs: Needs,
         now: Instant,
     ) -> Result<(), Vec<Problem>> {
-        let name: Arc<str> = name.into();
-        let CompiledCluster { config, discovery, membership } = compiled;
+        let CompiledCluster { config, discovery, scope, membership } = compiled;
+        let is_its_own = *name == *config.name;
+        let name = if is_its_own { Arc::clone(&config.name) } else { name.into() };
         let timeouts = needs.secrets.values().chain(match &discovery {
-            Discovery::Eds(_, fetch) => Some(fetch),
+            Discovery::Eds(_, fetch) => Some(&**fetch),
             _ => None,
         });
         let deadline = deadline(timeouts, now);
@@ -146,30 +177,40 @@ impl ClusterSet {
             self.users.entry(Arc::clone(service)).or_default().insert(Arc::clone(&name));
         }
         let entry = self.entries.entry(Arc::clone(&name)).or_default();
-        let warming = Warming { version, config, discovery, needs, membership, deadline };
+        if entry.active.is_none() {
+            self.cold.insert(Arc::clone(&name));
+        }
+        self.wants_changed |= entry.active.as_ref().is_none_or(|active| {
+            entry.warming.is_some() || !active.wants_the_same(&discovery, &needs)
+        });
+        let warming = Warming { version, config, discovery, needs, scope, membership, deadline };
         entry.warming = Some(Box::new(warming));
+        self.waiting.insert(Arc::clone(&name));
         self.touched.insert(name);
         Ok(())
     }
 
     /// Takes endpoints that were discovered.
-    pub fn insert_assignment(&mut self, service: &str, version: Version, assignment: Assignment) {
-        if self
-            .assignments
-            .get(service)
-            .is_some_and(|(known, _)| known.fingerprint == version.fingerprint)
-        {
+    pub fn insert_assignment(
+        &mut self,
+        service: &str,
+        fingerprint: Fingerprint,
+        assignment: Assignment,
+    ) {
+        if self.assignments.get(service).is_some_and(|(known, _)| *known == fingerprint) {
             return;
         }
-        self.assignments.insert(service.into(), (version, Arc::new(assignment)));
-        self.touched.extend(self.users.get(service).into_iter().flatten().cloned());
+        let users = self.users.get_key_value(service);
+        let name = users.map_or_else(|| service.into(), |(name, _)| Arc::clone(name));
+        self.assignments.insert(name, (fingerprint, assignment));
+        self.touched.extend(users.into_iter().flat_map(|(_, users)| users).cloned());
     }
 
     /// The endpoints are gone.
     pub fn remove_assignment(&mut self, service: &str) {
-        if let Some((version, assignment)) = self.assignments.get_mut(service) {
-            *assignment = Arc::default();
-            version.fingerprint = super::fingerprint::of("removed");
+        if let Some((fingerprint, assignment)) = self.assignments.get_mut(service) {
+            *assignment = Assignment::default();
+            *fingerprint = super::fingerprint::of("removed");
             self.touched.extend(self.users.get(service).into_iter().flatten().cloned());
         }
     }
@@ -182,31 +223,35 @@ impl ClusterSet {
             self.entries.insert(name, entry);
             return;
         }
-        self.touched.remove(&name);
+        for set in [&mut self.touched, &mut self.waiting, &mut self.cold] {
+            set.remove(&name);
+        }
+        for service in entry.services() {
+            self.forget_user(service, &name);
+        }
+        self.wants_changed = true;
         self.removed.push(name);
-        self.forget_unused_assignments();
     }
 
-    fn forget_unused_assignments(&mut self) {
-        let mut used: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
-        for (name, entry) in &self.entries {
-            for service in entry.services() {
-                used.entry(Arc::clone(service)).or_default().insert(Arc::clone(name));
-            }
+    /// The cluster does not take the assignment any more; one that none takes is gone.
+    fn forget_user(&mut self, service: &Arc<str>, name: &Arc<str>) {
+        let Some(users) = self.users.get_mut(service) else { return };
+        users.remove(name);
+        if users.is_empty() {
+            self.users.remove(service);
+            self.assignments.remove(service);
         }
-        self.assignments.retain(|service, _| used.contains_key(service));
-        self.users = used;
     }
 
     /// What DNS says; is it new?
-    pub fn resolved(&mut self, name: &str, addresses: HashMap<String, Vec<IpAddr>>) -> bool {
+    pub fn resolved(&mut self, name: &str, addresses: Addresses) -> bool {
         let Some((name, _)) = self.entries.get_key_value(name) else { return false };
         let name = Arc::clone(name);
         let Some(entry) = self.entries.get_mut(&name) else { return false };
-        if entry.addresses.as_ref() == Some(&addresses) {
+        if entry.addresses.as_deref() == Some(&addresses) {
             return false;
         }
-        entry.addresses = Some(addresses);
+        entry.addresses = Some(Box::new(addresses));
         self.touched.insert(name);
         true
     }
@@ -215,13 +260,15 @@ impl ClusterSet {
     pub fn health_checked(&mut self, name: &str) {
         if let Some(active) = self.entries.get_mut(name).and_then(|entry| entry.active.as_mut()) {
             active.is_checked = true;
+            self.cold.remove(name);
         }
     }
 
     /// A host has failed its checks: if only those kept it, it goes with the next settling.
     pub fn host_failed(&mut self, name: &str) {
         let known = self.entries.get_key_value(name);
-        if let Some((name, Entry { active: Some(Active { keeps_hosts: true, .. }), .. })) = known {
+        let keeps_hosts = |entry: &Entry| entry.active.as_ref().is_some_and(|it| it.keeps_hosts);
+        if let Some((name, _)) = known.filter(|(_, entry)| keeps_hosts(entry)) {
             self.touched.insert(Arc::clone(name));
         }
     }
@@ -267,31 +314,45 @@ impl ClusterSet {
         }
         // What waits for a secret or a deadline is not touched by its coming, so it is looked at every time.
         let mut names = std::mem::take(&mut self.touched);
-        names.extend(
-            self.entries
-                .iter()
-                .filter(|(_, entry)| entry.warming.is_some())
-                .map(|(name, _)| Arc::clone(name)),
-        );
+        names.extend(self.waiting.iter().cloned());
         for name in names {
-            if let Some(entry) = self.entries.get_mut(&name) {
-                let settling =
-                    Settling { name: &name, assignments: &self.assignments, tls, env, now };
-                settling.settle(entry, slots, effects);
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            let services = |entry: &Entry| entry.services().cloned().collect::<SmallVec<[_; 2]>>();
+            let before = services(entry);
+            let newest = entry.active.as_ref().zip(entry.warming.as_ref());
+            let is_other = newest.is_some_and(|(active, warming)| {
+                !active.wants_the_same(&warming.discovery, &warming.needs)
+            });
+            let settling = Settling { name: &name, assignments: &self.assignments, tls, env, now };
+            settling.settle(entry, slots, effects);
+            if entry.warming.is_none() {
+                self.waiting.remove(&name);
+                self.wants_changed |= is_other;
             }
+            if entry.active.as_ref().is_some_and(|active| active.is_checked) {
+                self.cold.remove(&name);
+            }
+            let now = services(entry);
+            let left = before.iter().filter(|service| !now.contains(service));
+            left.for_each(|service| self.forget_user(service, &name));
         }
+    }
+
+    /// May what is asked of discovery be another than when this was last asked?
+    pub fn take_wants_changed(&mut self) -> bool {
+        std::mem::take(&mut self.wants_changed)
     }
 
     /// Does every cluster serve that ever was configured?
     pub fn are_warm(&self) -> bool {
-        self.entries.values().all(|entry| entry.active.as_ref().is_some_and(|it| it.is_checked))
+        self.cold.is_empty()
     }
 
     /// When something that waits goes on without. What waits for DNS has no such time: resolution tells even when it fails.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let may_go_on = |entry: &&Entry| entry.dns.is_none() || entry.addresses.is_some();
-        let entries = self.entries.values().filter(may_go_on);
-        entries.filter_map(|entry| entry.warming.as_ref()?.deadline).min()
+        let entries = self.waiting.iter().filter_map(|name| self.entries.get(name));
+        let may_go_on = entries.filter(|entry| entry.dns.is_none() || entry.addresses.is_some());
+        may_go_on.filter_map(|entry| entry.warming.as_ref()?.deadline).min()
     }
 
     /// Calls `each` with every assignment that is wanted.
@@ -308,7 +369,8 @@ impl ClusterSet {
     /// Calls `each` with what every cluster needs.
     pub fn each_need(&self, mut each: impl FnMut(&Needs)) {
         for entry in self.entries.values() {
-            entry.active.iter().for_each(|active| each(&active.needs));
+            let active = entry.active.as_ref().and_then(|active| active.needs.as_deref());
+            active.into_iter().for_each(&mut each);
             entry.warming.iter().for_each(|warming| each(&warming.needs));
         }
     }
@@ -327,12 +389,16 @@ impl ClusterSet {
 
     /// Every cluster that serves.
     pub fn active(&self) -> impl Iterator<Item = (&Arc<str>, &Active)> {
-        self.entries.iter().filter_map(|(name, entry)| Some((name, entry.active.as_ref()?)))
+        self.entries.iter().filter_map(|(name, entry)| Some((name, entry.active.as_deref()?)))
     }
 
     /// Every cluster that waits.
     pub fn warming(&self) -> impl Iterator<Item = (&Arc<str>, &Warming)> {
-        self.entries.iter().filter_map(|(name, entry)| Some((name, entry.warming.as_deref()?)))
+        let warming = |name| {
+            let (name, entry) = self.entries.get_key_value(name)?;
+            Some((name, entry.warming.as_deref()?))
+        };
+        self.waiting.iter().filter_map(warming)
     }
 }
 
@@ -362,7 +428,7 @@ impl Entry {
 /// One cluster's turn.
 struct Settling<'a> {
     name: &'a Arc<str>,
-    assignments: &'a BTreeMap<Arc<str>, (Version, Arc<Assignment>)>,
+    assignments: &'a BTreeMap<Arc<str>, (Fingerprint, Assignment)>,
     tls: &'a TlsStore,
     env: &'a Environment,
     now: Instant,
@@ -371,25 +437,36 @@ struct Settling<'a> {
 impl Settling<'_> {
     fn settle(&self, entry: &mut Entry, slots: &mut Slots, effects: &mut Effects) {
         self.resolve(entry, effects);
-        if let Some(warming) =
-            entry.warming.take_if(|warming| self.is_ready(warming, entry.addresses.is_some()))
+        let is_resolved = entry.addresses.is_some();
+        if let Some(warming) = entry.warming.take_if(|warming| self.is_ready(warming, is_resolved))
         {
             self.activate(entry, *warming, slots, effects);
-        } else if let Some(active) = &mut entry.active {
-            let config = &active.cluster.config;
-            let mut hosts =
-                hosts(self.assignments, &active.discovery, config, &entry.addresses, &active.hosts);
-            if config.health_check.is_some() && !config.ignore_health_on_host_removal {
-                active.keeps_hosts = endpoints::keep_healthy(&mut hosts, &active.hosts);
-            }
-            effects.memberships.extend(changed(&active.membership, &active.hosts, &hosts));
-            active.hosts = Arc::new(hosts);
-            effects
-                .changes
-                .push(Change::Hosts(slots.cluster(self.name), Arc::clone(&active.hosts)));
-            if active.cluster.config.health_check.is_some() {
-                effects.health.push(self.health_task(active));
-            }
+        } else if let Some(active) = &mut entry.active
+            && !active.is_fixed()
+        {
+            self.refresh(active, entry.addresses.as_deref(), slots, effects);
+        }
+    }
+
+    /// Endpoints may have changed.
+    fn refresh(
+        &self,
+        active: &mut Active,
+        addresses: Option<&Addresses>,
+        slots: &mut Slots,
+        effects: &mut Effects,
+    ) {
+        let config = &active.cluster.config;
+        let mut hosts =
+            hosts(self.assignments, &active.discovery, config, addresses, &active.hosts);
+        if config.health_check.is_some() && !config.ignore_health_on_host_removal {
+            active.keeps_hosts = endpoints::keep_healthy(&mut hosts, &active.hosts);
+        }
+        effects.memberships.extend(changed(&active.membership, &active.hosts, &hosts));
+        active.hosts = Arc::new(hosts);
+        effects.changes.push(Change::Hosts(slots.cluster(self.name), Arc::clone(&active.hosts)));
+        if active.cluster.config.health_check.is_some() {
+            effects.health.push(self.health_task(active));
         }
     }
 
@@ -412,14 +489,14 @@ impl Settling<'_> {
             _ => None,
         };
         let task = task.filter(|task| !task.names.is_empty());
-        if task == entry.dns {
+        if task.as_ref() == entry.dns.as_deref() {
             return;
         }
         if task.is_some() {
             entry.addresses = None;
         }
         effects.dns.push((Arc::clone(self.name), task.clone()));
-        entry.dns = task;
+        entry.dns = task.map(Box::new);
     }
 
     fn is_ready(&self, warming: &Warming, resolved: bool) -> bool {
@@ -448,18 +525,24 @@ impl Settling<'_> {
         let unanswered =
             warming.needs.secrets.keys().filter(|name| !self.tls.has(name)).map(Arc::clone);
         effects.unanswered.extend(unanswered.map(|name| (ResourceKind::Secret, name)));
-        let Warming { version, config, discovery, needs, membership, .. } = warming;
+        let Warming { version, config, mut discovery, needs, scope, membership, .. } = warming;
         let previous = entry.active.take();
         let empty = Arc::default();
         let old_hosts = previous.as_ref().map_or(&empty, |active| &active.hosts);
-        let hosts = hosts(self.assignments, &discovery, &config, &entry.addresses, old_hosts);
-        let mut stats = ClusterBlocks::new(&self.env.registry, &config.stat_name);
+        let addresses = entry.addresses.as_deref();
+        let hosts = hosts(self.assignments, &discovery, &config, addresses, old_hosts);
+        if config.health_check.is_none()
+            && let Discovery::Static(assignment) = &mut discovery
+        {
+            *assignment = Assignment::default();
+        }
+        let mut stats = ClusterBlocks::new(&self.env.registry, &scope);
         if config.tls.is_some() || config.transport_matches.iter().any(|found| found.tls.is_some())
         {
-            stats = stats.with_tls(&self.env.registry, &config.stat_name);
+            stats = stats.with_tls(&self.env.registry, &scope);
         }
         if config.http.protocol != UpstreamProtocol::Http1 {
-            stats = stats.with_http2(&self.env.registry, &config.stat_name);
+            stats = stats.with_http2(&self.env.registry, &scope);
         }
         effects.memberships.extend(changed(&membership, old_hosts, &hosts));
         let cluster = match &previous {
@@ -474,7 +557,7 @@ impl Settling<'_> {
         };
         let is_checked = previous.is_some()
             || cluster.config.health_check.is_none()
-            || hosts.hosts.iter().all(|host| host.check.disabled);
+            || hosts.hosts.iter().all(|host| host.is_unchecked());
         let was_checked =
             previous.is_some_and(|active| active.cluster.config.health_check.is_some());
         let active = Active {
@@ -483,7 +566,7 @@ impl Settling<'_> {
             hosts: Arc::new(hosts),
             membership,
             discovery,
-            needs,
+            needs: (needs != Needs::default()).then(|| Box::new(needs)),
             is_checked,
             keeps_hosts: false,
         };
@@ -493,7 +576,7 @@ impl Settling<'_> {
         let slot = slots.cluster(self.name);
         effects.changes.push(Change::Cluster(slot, Some(Arc::clone(&active.cluster))));
         effects.changes.push(Change::Hosts(slot, Arc::clone(&active.hosts)));
-        entry.active = Some(active);
+        entry.active = Some(Box::new(active));
     }
 }
 
@@ -509,14 +592,14 @@ fn changed(
 }
 
 fn hosts(
-    assignments: &BTreeMap<Arc<str>, (Version, Arc<Assignment>)>,
+    assignments: &BTreeMap<Arc<str>, (Fingerprint, Assignment)>,
     discovery: &Discovery,
     config: &ClusterConfig,
-    addresses: &Option<HashMap<String, Vec<IpAddr>>>,
+    addresses: Option<&Addresses>,
     previous: &HostSet,
 ) -> HostSet {
     let none = HashMap::new();
-    let addresses = addresses.as_ref().unwrap_or(&none);
+    let addresses = addresses.unwrap_or(&none);
     match discovery {
         Discovery::Static(assignment) | Discovery::StrictDns(assignment, _) => {
             assignment.host_set(config, addresses, previous)
@@ -533,10 +616,7 @@ fn hosts(
 
 /// Of every name one address: the one in use as long as DNS has it, else the first. (Envoy takes the first each time; a
 /// name server that turns its answers around would move every new connection.)
-fn one_address(
-    addresses: &HashMap<String, Vec<IpAddr>>,
-    previous: &HostSet,
-) -> HashMap<String, Vec<IpAddr>> {
+fn one_address(addresses: &Addresses, previous: &HostSet) -> Addresses {
     let in_use = |address: &IpAddr| {
         previous
             .hosts

@@ -8,6 +8,7 @@ use api::envoy::config::core::v3::{
     Http2ProtocolOptions, HttpProtocolOptions as CommonOptions, RoutingPriority,
     TcpKeepalive as ProtoKeepalive, TransportSocket,
 };
+use api::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use api::envoy::extensions::upstreams::http::v3 as upstreams;
 use api::google::protobuf::UInt32Value;
 use proto::cluster::common_lb_config::LocalityConfigSpecifier;
@@ -25,6 +26,7 @@ use super::endpoints::{self, Assignment};
 use super::source::{self, Fetch};
 use super::tls::TlsStore;
 use super::{health_checks, http2, values};
+use crate::http::config::Http2Options;
 use crate::network::tls::UpstreamTls;
 use crate::upstream::config::{
     BreakerThresholds, ClusterConfig, DiscoveryType, LbPolicy, OutlierConfig, TcpKeepalive,
@@ -43,6 +45,8 @@ pub struct CompiledCluster {
     pub config: ClusterConfig,
     /// Where its endpoints come from.
     pub discovery: Discovery,
+    /// Where its statistics are.
+    pub scope: Scope,
     /// Where its endpoints are counted.
     pub membership: Block<ClusterMembership>,
 }
@@ -57,7 +61,7 @@ pub enum Discovery {
     /// One endpoint by one name; only one of its addresses is used at a time.
     LogicalDns(Assignment, DnsOptions),
     /// From the endpoint discovery service, under this name.
-    Eds(Arc<str>, Fetch),
+    Eds(Arc<str>, Arc<Fetch>),
 }
 
 /// How names are resolved.
@@ -93,7 +97,7 @@ pub fn cluster(
     message: &proto::Cluster,
 ) -> Option<CompiledCluster> {
     let before = cx.problems.len();
-    let mut config = ClusterConfig::new(&message.name);
+    let mut config = ClusterConfig::named(cx.slots.cluster_name(&message.name));
     if !message.alt_stat_name.is_empty() {
         config.stat_name = message.alt_stat_name.as_str().into();
     }
@@ -113,8 +117,9 @@ pub fn cluster(
         );
     }
     config.breakers = breakers(message.circuit_breakers.as_ref());
-    config.outlier = message.outlier_detection.as_ref().map(outlier);
+    config.outlier = message.outlier_detection.as_ref().map(outlier).map(Box::new);
     let auto_sni = http_options(cx, message, &mut config.http);
+    config.http.http2 = cx.env.parts.http2.share(Http2Options::clone(&config.http.http2));
     config.tls =
         transport_socket(cx, tls, "transport_socket", message.transport_socket.as_ref(), auto_sni);
     config.transport_matches = transport_matches(cx, tls, message, auto_sni);
@@ -123,7 +128,7 @@ pub fn cluster(
         connection.and_then(|options| options.tcp_keepalive.as_ref()).map(tcp_keepalive);
     config.close_connections_on_host_health_failure =
         message.close_connections_on_host_health_failure;
-    config.metadata = values::metadata(message.metadata.as_ref());
+    config.metadata = values::metadata(cx, message.metadata.as_ref());
     let needs_tls = config.http.protocol == UpstreamProtocol::Auto;
     if needs_tls && config.tls.is_none() && config.transport_matches.is_empty() {
         let message = "`auto_config` needs a transport socket with ALPN: that decides the protocol";
@@ -132,15 +137,21 @@ pub fn cluster(
     config.health_check =
         health_checks::health_check(cx, &message.name, &message.health_checks).map(Arc::new);
     config.ignore_health_on_host_removal = message.ignore_health_on_host_removal;
-    let discovery = discovery(cx, message)?;
+    let discovery = discovery(cx, message, &config.name)?;
     config.discovery = match discovery {
         Discovery::Static(_) => DiscoveryType::Static,
         Discovery::StrictDns(..) => DiscoveryType::StrictDns,
         Discovery::LogicalDns(..) => DiscoveryType::LogicalDns,
         Discovery::Eds(..) => DiscoveryType::Eds,
     };
-    let membership = cx.env.registry.block(&Scope::cluster(&config.stat_name));
-    (cx.problems.len() == before).then_some(CompiledCluster { config, discovery, membership })
+    let scope = Scope::cluster(Arc::clone(&config.stat_name));
+    let membership = cx.env.registry.block(&scope);
+    (cx.problems.len() == before).then_some(CompiledCluster {
+        config,
+        discovery,
+        scope,
+        membership,
+    })
 }
 
 fn transport_matches(
@@ -267,7 +278,7 @@ fn http_options(
         }
         if let Some(http2) = &message.http2_protocol_options {
             options.protocol = UpstreamProtocol::Http2;
-            options.http2 = http2::options(cx, "http2_protocol_options", Some(http2));
+            options.http2 = Arc::new(http2::options(cx, "http2_protocol_options", Some(http2)));
         }
         if message.protocol_selection()
             == proto::cluster::ClusterProtocolSelection::UseDownstreamProtocol
@@ -340,7 +351,8 @@ fn http2_options(
     message: Option<&Http2ProtocolOptions>,
     options: &mut UpstreamHttpOptions,
 ) {
-    options.http2 = cx.at(under, |cx| http2::options(cx, "http2_protocol_options", message));
+    let http2 = cx.at(under, |cx| http2::options(cx, "http2_protocol_options", message));
+    options.http2 = Arc::new(http2);
 }
 
 fn common_options(message: &CommonOptions, options: &mut UpstreamHttpOptions) {
@@ -393,7 +405,7 @@ fn transport_socket(
     })
 }
 
-fn discovery(cx: &mut Compile<'_>, message: &proto::Cluster) -> Option<Discovery> {
+fn discovery(cx: &mut Compile<'_>, message: &proto::Cluster, name: &Arc<str>) -> Option<Discovery> {
     let found = match &message.cluster_discovery_type {
         None => ProtoType::Static,
         Some(ClusterDiscoveryType::Type(found)) => ProtoType::try_from(*found).unwrap_or_default(),
@@ -403,18 +415,21 @@ fn discovery(cx: &mut Compile<'_>, message: &proto::Cluster) -> Option<Discovery
         }
     };
     if found == ProtoType::Eds {
-        let eds = message.eds_cluster_config.clone().unwrap_or_default();
-        let source =
-            cx.at("eds_cluster_config.eds_config", |cx| source::fetch(cx, eds.eds_config.as_ref()));
+        let eds = message.eds_cluster_config.as_ref();
+        let config = eds.and_then(|eds| eds.eds_config.as_ref());
+        let source = cx.at("eds_cluster_config.eds_config", |cx| source::fetch(cx, config));
         let Some(source) = source else {
             cx.problem_at("eds_cluster_config", "an EDS cluster needs `eds_config`");
             return None;
         };
-        let name = if eds.service_name.is_empty() { &message.name } else { &eds.service_name };
-        return Some(Discovery::Eds(name.as_str().into(), source));
+        let service = eds.map_or("", |eds| &eds.service_name);
+        let is_another = !service.is_empty() && *service != **name;
+        let service = if is_another { service.into() } else { Arc::clone(name) };
+        return Some(Discovery::Eds(service, cx.env.parts.sources.share(source)));
     }
-    let assignment = message.load_assignment.clone().unwrap_or_default();
-    let assignment = cx.at("load_assignment", |cx| endpoints::assignment(cx, &assignment));
+    let empty = ClusterLoadAssignment::default();
+    let assignment = message.load_assignment.as_ref().unwrap_or(&empty);
+    let assignment = cx.at("load_assignment", |cx| endpoints::assignment(cx, assignment));
     if found == ProtoType::LogicalDns {
         if assignment.endpoints.len() != 1 {
             cx.problem_at("load_assignment", "a LOGICAL_DNS cluster has exactly one endpoint");

@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::fingerprint::Print;
 use super::node::NodeInfo;
+use super::parts::Parts;
 use super::registry::{CompileContext, Extensions};
 use super::slots::Slots;
 use super::source::Fetch;
@@ -37,6 +38,8 @@ pub struct Environment {
     pub listener_limits: BTreeMap<String, u64>,
     /// Looks an environment variable up.
     pub variable: fn(&str) -> Option<String>,
+    /// What configurations have in common.
+    pub parts: Parts,
 }
 
 impl fmt::Debug for Environment {

@@ -24,7 +24,7 @@ const OVERPROVISIONING_FACTOR: u32 = 140;
 #[derive(Debug, Clone, Default)]
 pub struct Assignment {
     /// In the order of the configuration.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Box<[Endpoint]>,
     /// In percent.
     pub overprovisioning_factor: u32,
 }
@@ -48,8 +48,8 @@ pub struct Endpoint {
     pub locality_weight: u32,
     /// As the configuration says.
     pub health: DiscoveredHealth,
-    /// Where it is checked.
-    pub check: CheckTarget,
+    /// How it is checked, if not as its cluster says.
+    pub check: Option<Arc<CheckTarget>>,
 }
 
 /// Compiles a load assignment.
@@ -61,15 +61,15 @@ pub fn assignment(cx: &mut Compile<'_>, assignment: &ClusterLoadAssignment) -> A
     let policy = assignment.policy.as_ref();
     let factor = policy.and_then(|policy| policy.overprovisioning_factor);
     let overprovisioning_factor = factor.map_or(OVERPROVISIONING_FACTOR, |factor| factor.value);
-    Assignment { endpoints, overprovisioning_factor }
+    Assignment { endpoints: endpoints.into(), overprovisioning_factor }
 }
 
 fn locality(cx: &mut Compile<'_>, group: &LocalityLbEndpoints, out: &mut Vec<Endpoint>) {
     let found = group.locality.clone().unwrap_or_default();
-    let locality = Arc::new(Locality {
-        region: found.region.as_str().into(),
-        zone: found.zone.as_str().into(),
-        sub_zone: found.sub_zone.as_str().into(),
+    let locality = cx.env.parts.localities.share(Locality {
+        region: values::text(&found.region),
+        zone: values::text(&found.zone),
+        sub_zone: values::text(&found.sub_zone),
     });
     let locality_weight = group.load_balancing_weight.map_or(0, |weight| weight.value);
     let endpoints = cx.each("lb_endpoints", &group.lb_endpoints, |cx, endpoint| {
@@ -96,9 +96,9 @@ fn endpoint(
         _ => inner.hostname.as_str(),
     };
     Some(Endpoint {
-        hostname: hostname.into(),
+        hostname: values::text(hostname),
         place,
-        metadata: values::metadata(endpoint.metadata.as_ref()),
+        metadata: values::metadata(cx, endpoint.metadata.as_ref()),
         locality: Arc::clone(locality),
         check: check_target(cx, inner.health_check_config.as_ref()),
         priority,
@@ -113,8 +113,11 @@ fn endpoint(
     })
 }
 
-fn check_target(cx: &mut Compile<'_>, message: Option<&HealthCheckConfig>) -> CheckTarget {
-    let Some(message) = message else { return CheckTarget::default() };
+fn check_target(
+    cx: &mut Compile<'_>,
+    message: Option<&HealthCheckConfig>,
+) -> Option<Arc<CheckTarget>> {
+    let message = message?;
     let port = u16::try_from(message.port_value).ok().filter(|port| *port > 0);
     let address = message.address.as_ref().and_then(|address| {
         cx.at("endpoint.health_check_config.address", |cx| {
@@ -127,13 +130,14 @@ fn check_target(cx: &mut Compile<'_>, message: Option<&HealthCheckConfig>) -> Ch
             }
         })
     });
-    CheckTarget {
+    let target = CheckTarget {
         port,
         address: address
             .map(|address| SocketAddr::new(address.ip(), port.unwrap_or(address.port()))),
-        hostname: message.hostname.as_str().into(),
+        hostname: values::text(&message.hostname),
         disabled: message.disable_active_health_check,
-    }
+    };
+    (target != CheckTarget::default()).then(|| Arc::new(target))
 }
 
 impl Assignment {
@@ -175,7 +179,7 @@ impl Assignment {
                 let old = known
                     .get(&(&address, endpoint.priority))
                     .filter(|host| endpoint.is_same(host, &tls));
-                let is_checked = config.health_check.is_some() && !endpoint.check.disabled;
+                let is_checked = config.health_check.is_some() && !endpoint.is_unchecked();
                 hosts.push(match old {
                     Some(host) => {
                         host.set_weight(endpoint.weight);
@@ -209,7 +213,7 @@ pub fn keep_healthy(set: &mut HostSet, previous: &HostSet) -> bool {
     };
     let stays = |host: &&Arc<Host>| {
         !is_there(host)
-            && !host.check.disabled
+            && !host.is_unchecked()
             && !host.active_check_failed()
             && host.discovered_health() != DiscoveredHealth::Unhealthy
     };
@@ -220,6 +224,10 @@ pub fn keep_healthy(set: &mut HostSet, previous: &HostSet) -> bool {
 }
 
 impl Endpoint {
+    fn is_unchecked(&self) -> bool {
+        self.check.as_ref().is_some_and(|check| check.disabled)
+    }
+
     fn addresses(&self, resolved: &HashMap<String, Vec<std::net::IpAddr>>) -> Vec<HostAddress> {
         match &self.place {
             Place::Tcp(address) => vec![HostAddress::Tcp(*address)],

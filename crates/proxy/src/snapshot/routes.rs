@@ -193,7 +193,7 @@ fn route(
         name: message.name.as_str().into(),
         request_headers,
         response_headers,
-        metadata: values::metadata(message.metadata.as_ref()),
+        metadata: values::metadata(cx, message.metadata.as_ref()),
         filter_overrides,
         ..RouteConfig::new(criteria?, action?)
     })

@@ -39,6 +39,15 @@ struct Place {
 }
 
 impl Slots {
+    /// A cluster's name, as everyone has it who keeps it.
+    pub fn cluster_name(&mut self, name: &str) -> Arc<str> {
+        self.clusters.place(name);
+        self.clusters
+            .by_name
+            .get_key_value(name)
+            .map_or_else(|| name.into(), |(name, _)| Arc::clone(name))
+    }
+
     /// The slot of a cluster, possibly empty until it comes.
     pub fn cluster(&mut self, name: &str) -> ClusterRef {
         let Place { slot, generation } = self.clusters.place(name);

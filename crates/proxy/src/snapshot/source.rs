@@ -15,7 +15,7 @@ use crate::config_sync::sink::{FileSource, GrpcSource, Source};
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A source, with how long to wait for the first answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fetch {
     /// Who is asked.
     pub source: Source,

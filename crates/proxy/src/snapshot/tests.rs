@@ -18,6 +18,7 @@ pub fn environment() -> Environment {
         formats: Default::default(),
         listener_limits: BTreeMap::new(),
         variable: |_| None,
+        parts: Default::default(),
     }
 }
 

@@ -130,15 +130,20 @@ pub fn denominator(percent: &api::envoy::r#type::v3::FractionalPercent) -> u32 {
     }
 }
 
+/// A text that is kept. Many are empty: those take nothing.
+pub fn text(text: &str) -> Arc<str> {
+    if text.is_empty() { Arc::default() } else { text.into() }
+}
+
 /// Compiles `Metadata` for whoever asks for it later.
-pub fn metadata(metadata: Option<&core::Metadata>) -> Metadata {
+pub fn metadata(cx: &Compile<'_>, metadata: Option<&core::Metadata>) -> Metadata {
     let fields = &metadata?.filter_metadata;
     let mut names: Vec<_> = fields.iter().collect();
     names.sort_by_key(|(name, _)| *name);
     let members =
         names.into_iter().map(|(name, object)| (name.clone(), Value::Object(json_object(object))));
     let members: Map<String, Value> = members.collect();
-    (!members.is_empty()).then(|| Arc::new(members))
+    (!members.is_empty()).then(|| cx.env.parts.metadata.share(members))
 }
 
 /// A `Struct` as JSON, its keys sorted.

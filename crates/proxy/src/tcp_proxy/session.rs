@@ -228,7 +228,8 @@ impl Worker {
     pub(super) fn connect_tcp(&mut self, key: Key<Downstream>) {
         let Some(session) = self.tcp_session(key) else { return };
         let (at, state) = (session.cluster, Rc::clone(&session.state));
-        let Some(cluster) = self.upstreams.get_mut(at) else {
+        let (recorder, random) = (&self.cx.recorder, &mut self.random);
+        let Some(cluster) = self.upstreams.take_up(at, recorder, random) else {
             state.cells.inc(Stat::DOWNSTREAM_CX_NO_ROUTE);
             return self.fail_tcp(key, ResponseFlags::NO_CLUSTER_FOUND, "");
         };

@@ -80,7 +80,7 @@ pub struct ClusterConfig {
     /// Limits per priority: `[default, high]`.
     pub breakers: [BreakerThresholds; 2],
     /// Ejection, if configured.
-    pub outlier: Option<OutlierConfig>,
+    pub outlier: Option<Box<OutlierConfig>>,
     /// Active checks, if configured.
     pub health_check: Option<Arc<HealthCheck>>,
     /// A host that discovery takes away goes at once; otherwise it stays as long as it passes its checks.
@@ -102,9 +102,14 @@ pub struct ClusterConfig {
 impl ClusterConfig {
     /// A cluster with Envoy's defaults.
     pub fn new(name: &str) -> Self {
+        Self::named(name.into())
+    }
+
+    /// The same, its name shared.
+    pub fn named(name: Arc<str>) -> Self {
         Self {
-            name: name.into(),
-            stat_name: name.into(),
+            stat_name: Arc::clone(&name),
+            name,
             discovery: DiscoveryType::Static,
             connect_timeout: Duration::from_secs(5),
             per_connection_buffer_limit: 1 << 20,
@@ -246,8 +251,8 @@ pub struct UpstreamHttpOptions {
     pub enable_trailers: bool,
     /// HTTP/1: `header_key_format: proper_case_words`.
     pub proper_case_words: bool,
-    /// HTTP/2 particulars.
-    pub http2: Http2Options,
+    /// HTTP/2 particulars; mostly the same for many clusters.
+    pub http2: Arc<Http2Options>,
 }
 
 impl Default for UpstreamHttpOptions {
@@ -261,7 +266,7 @@ impl Default for UpstreamHttpOptions {
             max_response_headers_count: 100,
             enable_trailers: false,
             proper_case_words: false,
-            http2: Http2Options::default(),
+            http2: Arc::default(),
         }
     }
 }

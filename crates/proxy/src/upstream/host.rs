@@ -70,8 +70,8 @@ pub struct Host {
     pub locality: Arc<Locality>,
     /// Its priority: 0 is best.
     pub priority: u32,
-    /// Where it is checked, if not where it is.
-    pub check: CheckTarget,
+    /// How it is checked, if not as its cluster says.
+    pub check: Option<Arc<CheckTarget>>,
     /// TLS as chosen by `transport_socket_matches` for its metadata; `None` is plaintext.
     pub tls: Option<Arc<UpstreamTls>>,
     weight: AtomicU32,
@@ -127,8 +127,8 @@ pub struct HostOptions {
     pub priority: u32,
     /// TLS towards it.
     pub tls: Option<Arc<UpstreamTls>>,
-    /// Where it is checked.
-    pub check: CheckTarget,
+    /// How it is checked, if not as its cluster says.
+    pub check: Option<Arc<CheckTarget>>,
     /// Load-balancing weight (at least 1).
     pub weight: u32,
     /// Its locality's weight, where localities have some.
@@ -156,6 +156,11 @@ impl Host {
             counters: HostCounters::default(),
             outlier: crate::upstream::outlier::HostOutlier::default(),
         }
+    }
+
+    /// Is it left out of its cluster's checks?
+    pub fn is_unchecked(&self) -> bool {
+        self.check.as_ref().is_some_and(|check| check.disabled)
     }
 
     /// Load-balancing weight, at least 1.

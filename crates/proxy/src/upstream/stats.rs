@@ -25,28 +25,27 @@ pub struct ClusterBlocks {
 }
 
 impl ClusterBlocks {
-    /// The blocks of a cluster; the same ones as long as anyone holds them.
-    pub fn new(registry: &Registry, stat_name: &str) -> Self {
-        let scope = Scope::cluster(stat_name);
+    /// The blocks of a cluster in its scope; the same ones as long as anyone holds them.
+    pub fn new(registry: &Registry, scope: &Scope) -> Self {
         Self {
-            counters: registry.block(&scope),
-            times: registry.block(&scope),
-            codes: registry.block(&scope),
-            rare_codes: registry.block(&scope),
-            outliers: registry.block(&scope),
+            counters: registry.block(scope),
+            times: registry.block(scope),
+            codes: registry.block(scope),
+            rare_codes: registry.block(scope),
+            outliers: registry.block(scope),
             tls: None,
             http2: None,
         }
     }
 
     /// The same, and those of HTTP/2.
-    pub fn with_http2(self, registry: &Registry, stat_name: &str) -> Self {
-        Self { http2: Some(registry.block(&Scope::cluster(stat_name))), ..self }
+    pub fn with_http2(self, registry: &Registry, scope: &Scope) -> Self {
+        Self { http2: Some(registry.block(scope)), ..self }
     }
 
     /// The same, and those of TLS.
-    pub fn with_tls(self, registry: &Registry, stat_name: &str) -> Self {
-        Self { tls: Some(registry.block(&Scope::cluster(stat_name))), ..self }
+    pub fn with_tls(self, registry: &Registry, scope: &Scope) -> Self {
+        Self { tls: Some(registry.block(scope)), ..self }
     }
 }
 

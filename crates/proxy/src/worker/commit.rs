@@ -128,13 +128,12 @@ impl Worker {
         crate::timer_wheel::TimerWheel::fired(&mut self.chores);
         let now_ms = self.clock.now_ns() / 1_000_000;
         let mut again = false;
-        for cluster in self.upstreams.iter() {
-            let Some(config) = &cluster.cluster.config.outlier else { continue };
+        for (cluster, set) in self.upstreams.iter() {
+            let Some(config) = &cluster.config.outlier else { continue };
             again = true;
-            let set = cluster.balancer.host_set();
             for host in &set.hosts {
                 if host.outlier.is_ejected() && host.outlier.tick(config, now_ms) {
-                    let stats = self.cx.recorder.local(&cluster.cluster.stats.outliers);
+                    let stats = self.cx.recorder.local(&cluster.stats.outliers);
                     stats.gauge_add(telemetry::stats::sets::Outliers::EJECTIONS_ACTIVE, -1);
                     set.health_changed();
                 }

@@ -75,9 +75,10 @@ impl Engine {
     ) -> ClusterRef {
         let slot = self.slots.fetch_add(1, Ordering::Relaxed);
         let at = ClusterRef { slot, generation: 0 };
-        let mut stats = ClusterBlocks::new(&self.registry, &config.stat_name);
+        let scope = Scope::cluster(Arc::clone(&config.stat_name));
+        let mut stats = ClusterBlocks::new(&self.registry, &scope);
         if config.http.protocol != UpstreamProtocol::Http1 {
-            stats = stats.with_http2(&self.registry, &config.stat_name);
+            stats = stats.with_http2(&self.registry, &scope);
         }
         let cluster = Cluster::new(config, stats);
         let hosts = hosts

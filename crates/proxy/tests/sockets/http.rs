@@ -200,7 +200,8 @@ fn failing_hosts_are_ejected_and_tried_hosts_avoided() {
     let engine = Engine::start();
     let (bad, good) = (Backend::new(|_, _| Some(status(500))), Backend::echo());
     let mut config = ClusterConfig::new("c0");
-    config.outlier = Some(OutlierConfig { max_ejection_percent: 50, ..OutlierConfig::default() });
+    let outlier = OutlierConfig { max_ejection_percent: 50, ..OutlierConfig::default() };
+    config.outlier = Some(Box::new(outlier));
     config.healthy_panic_threshold = 0.0;
     let cluster = engine.cluster_of(config, &[bad.address, good.address], None);
     let address = engine.serve_http(route(cluster, RoutePolicy::default()), |_| {});

@@ -320,7 +320,7 @@ fn a_host_that_does_not_answer_pings_is_given_up() {
         idle_interval: None,
     };
     let cluster = cluster_of(&engine, address, |config| {
-        config.http.http2.keepalive = Some(keepalive);
+        Arc::make_mut(&mut config.http.http2).keepalive = Some(keepalive);
     });
     let listener = engine.serve_http(route(cluster, RoutePolicy::default()), |_| {});
     let mut client = Client::connect(listener);

@@ -19,14 +19,13 @@ use super::template::{Counter, Family, Gauge, Histogram};
 /// writer. Statistics touched often are better bound once with [`Recorder::local`].
 #[derive(Default)]
 pub struct Recorder {
-    /// By slot of the block.
-    entries: RefCell<Vec<Entry>>,
+    /// By slot of the block: those that this thread has touched.
+    entries: RefCell<ahash::HashMap<u32, Entry>>,
 }
 
-#[derive(Default, Clone)]
 struct Entry {
     generation: u32,
-    cells: Option<Arc<[AtomicU64]>>,
+    cells: Arc<[AtomicU64]>,
 }
 
 impl Recorder {
@@ -67,19 +66,15 @@ impl Recorder {
 
     fn with<S, R>(&self, block: &Block<S>, then: impl FnOnce(&Arc<[AtomicU64]>) -> R) -> R {
         let data = &block.data;
-        if let Some(Entry { generation, cells: Some(cells) }) =
-            self.entries.borrow().get(data.slot as usize)
-            && *generation == data.generation
+        if let Some(entry) = self.entries.borrow().get(&data.slot)
+            && entry.generation == data.generation
         {
-            return then(cells);
+            return then(&entry.cells);
         }
         let cells = data.new_cells();
         let result = then(&cells);
-        let mut entries = self.entries.borrow_mut();
-        if entries.len() <= data.slot as usize {
-            entries.resize(data.slot as usize + 1, Entry::default());
-        }
-        entries[data.slot as usize] = Entry { generation: data.generation, cells: Some(cells) };
+        let entry = Entry { generation: data.generation, cells };
+        self.entries.borrow_mut().insert(data.slot, entry);
         result
     }
 }

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use hashbrown::HashTable;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -28,15 +29,59 @@ pub(super) struct Inner {
     texts: Mutex<BTreeMap<String, String>>,
 }
 
+/// Every block, and their numbers. There are thousands (several a cluster), so that nothing is kept twice.
 #[derive(Default)]
 struct Tables {
-    /// Blocks by slot; a dead one's slot is free for another.
-    slots: Vec<Weak<BlockData>>,
+    /// By the hash of scope and template.
+    blocks: HashTable<Entry>,
+    hasher: ahash::RandomState,
+    /// Slots of dead blocks, free for others.
     free: Vec<u32>,
-    /// Slot by scope and template (by address: a template is a static).
-    index: ahash::HashMap<(Scope, usize), u32>,
+    /// How many slots there are, used or free.
+    made: u32,
     /// Grows with every block made, so that a recorder sees when a slot has a new owner.
     generation: u32,
+}
+
+/// A block with its hash: what is dying cannot be asked for it any more.
+struct Entry {
+    hash: u64,
+    block: Weak<BlockData>,
+}
+
+impl Tables {
+    fn hash(&self, scope: &Scope, template: &'static Template) -> u64 {
+        // A template is a static: its address tells which it is.
+        self.hasher.hash_one((scope, std::ptr::from_ref(template) as usize))
+    }
+
+    fn find(
+        &self,
+        hash: u64,
+        scope: &Scope,
+        template: &'static Template,
+    ) -> Option<Arc<BlockData>> {
+        let mut found = None;
+        self.blocks.find(hash, |entry| {
+            let same = |data: &Arc<BlockData>| {
+                data.scope == *scope && std::ptr::eq(data.template, template)
+            };
+            // What is not asked for is left alone: to hold it last here would be to free it under the lock.
+            found = (entry.hash == hash).then(|| entry.block.upgrade()).flatten().filter(same);
+            found.is_some()
+        });
+        found
+    }
+
+    /// A slot that no block has, and the generation of its next owner.
+    fn place(&mut self) -> (u32, u32) {
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.made += 1;
+            self.made - 1
+        });
+        (slot, self.generation)
+    }
 }
 
 /// Blocks that outlive their users, and how many of them make it worth looking for those that can go.
@@ -82,7 +127,8 @@ pub(super) struct BlockData {
     pub(super) template: &'static Template,
     pub(super) slot: u32,
     pub(super) generation: u32,
-    shards: Mutex<Shards>,
+    /// `None` until a thread touches it.
+    shards: Mutex<Option<Box<Shards>>>,
     registry: Weak<Inner>,
 }
 
@@ -97,9 +143,10 @@ impl Drop for BlockData {
     fn drop(&mut self) {
         let Some(inner) = self.registry.upgrade() else { return };
         let mut tables = inner.tables.lock();
-        let key = (self.scope.clone(), std::ptr::from_ref(self.template) as usize);
-        if tables.index.get(&key) == Some(&self.slot) {
-            tables.index.remove(&key);
+        let hash = tables.hash(&self.scope, self.template);
+        let is_this = |entry: &Entry| std::ptr::eq(entry.block.as_ptr(), self);
+        if let Ok(entry) = tables.blocks.find_entry(hash, is_this) {
+            entry.remove();
         }
         tables.free.push(self.slot);
     }
@@ -110,7 +157,7 @@ impl BlockData {
     pub(super) fn new_cells(&self) -> Arc<[AtomicU64]> {
         let cells: Arc<[AtomicU64]> =
             (0..self.template.cells()).map(|_| AtomicU64::new(0)).collect();
-        self.shards.lock().cells.push(Arc::clone(&cells));
+        self.shards.lock().get_or_insert_default().cells.push(Arc::clone(&cells));
         cells
     }
 
@@ -120,6 +167,7 @@ impl BlockData {
         out.clear();
         out.resize(self.template.cells(), 0);
         let shards = self.shards.lock();
+        let Some(shards) = &*shards else { return false };
         let mut at = 0;
         for field in self.template.fields {
             let range = at..at + field.cells();
@@ -146,7 +194,10 @@ impl BlockData {
 
     fn reset_counters(&self) {
         let mut now = Vec::new();
-        self.shards.lock().baseline = None;
+        match &mut *self.shards.lock() {
+            Some(shards) => shards.baseline = None,
+            None => return,
+        }
         self.read(&mut now);
         let mut at = 0;
         for field in self.template.fields {
@@ -159,7 +210,7 @@ impl BlockData {
                 now[range].fill(0);
             }
         }
-        self.shards.lock().baseline = Some(now.into());
+        self.shards.lock().get_or_insert_default().baseline = Some(now.into());
     }
 }
 
@@ -194,31 +245,21 @@ impl Registry {
 
     fn block_data(&self, scope: &Scope, template: &'static Template) -> Arc<BlockData> {
         let mut tables = self.inner.tables.lock();
-        let key = (scope.clone(), std::ptr::from_ref(template) as usize);
-        let known = tables
-            .index
-            .get(&key)
-            .and_then(|slot| tables.slots.get(*slot as usize))
-            .and_then(Weak::upgrade);
-        if let Some(data) = known {
+        let hash = tables.hash(scope, template);
+        if let Some(data) = tables.find(hash, scope, template) {
             return data;
         }
-        tables.generation = tables.generation.wrapping_add(1);
-        let generation = tables.generation;
-        let slot = tables.free.pop().unwrap_or_else(|| {
-            tables.slots.push(Weak::new());
-            (tables.slots.len() - 1) as u32
-        });
+        let (slot, generation) = tables.place();
         let data = Arc::new(BlockData {
-            scope: key.0.clone(),
+            scope: scope.clone(),
             template,
             slot,
             generation,
             shards: Mutex::default(),
             registry: Arc::downgrade(&self.inner),
         });
-        tables.slots[slot as usize] = Arc::downgrade(&data);
-        tables.index.insert(key, slot);
+        let entry = Entry { hash, block: Arc::downgrade(&data) };
+        tables.blocks.insert_unique(hash, entry, |entry| entry.hash);
         data
     }
 
@@ -266,7 +307,7 @@ impl Registry {
 
     /// Every block alive now.
     pub(super) fn blocks(&self) -> Vec<Arc<BlockData>> {
-        self.inner.tables.lock().slots.iter().filter_map(Weak::upgrade).collect()
+        self.inner.tables.lock().blocks.iter().filter_map(|entry| entry.block.upgrade()).collect()
     }
 
     /// Every text statistic.

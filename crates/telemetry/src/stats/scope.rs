@@ -2,24 +2,28 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 /// The prefix of a set of statistics, for example `cluster.reviews`, of which `reviews` is the tag `envoy.cluster_name`.
 ///
 /// Envoy finds tags by regular expressions over the finished name; here whoever makes the scope says which part is a
 /// value, so a name with dots in it stays whole. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Scope {
-    parts: Arc<[Part]>,
-    /// `istio_requests_total` and its like carry no `envoy_` prefix in Prometheus output.
-    unprefixed: bool,
+pub struct Scope(Arc<Parts>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Parts {
+    parts: SmallVec<[Part; 2]>,
+    /// `istio_requests_total` and its like: their parts are labels, which show as `.name.value` in the dotted name and not
+    /// at all in the metric's name, and carry no `envoy_` prefix in Prometheus output.
+    is_custom: bool,
 }
 
+/// A fixed word; or a tag's name, with its value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Part {
-    Text(&'static str),
-    /// Tag name, value.
-    Tag(&'static str, Box<str>),
-    /// A label that shows as `.name.value` in the dotted name and not at all in the metric's name.
-    Label(&'static str, Box<str>),
+struct Part {
+    word: &'static str,
+    value: Option<Arc<str>>,
 }
 
 impl Scope {
@@ -31,25 +35,28 @@ impl Scope {
     /// A metric family outside Envoy's namespace: no `envoy_` before its name in Prometheus output, and `name.value`
     /// pairs of its labels in the dotted name, as Envoy shows statistics made with explicit tags.
     pub fn custom(labels: impl IntoIterator<Item = (&'static str, Box<str>)>) -> Self {
-        Self {
-            parts: labels.into_iter().map(|(name, value)| Part::Label(name, value)).collect(),
-            unprefixed: true,
-        }
+        let label = |(word, value): (_, Box<str>)| Part { word, value: Some(value.into()) };
+        let parts = labels.into_iter().map(label).collect();
+        Self(Arc::new(Parts { parts, is_custom: true }))
     }
 
     /// This scope and a fixed word below it.
     pub fn text(&self, word: &'static str) -> Self {
-        self.with(Part::Text(word))
+        self.with(Part { word, value: None })
     }
 
     /// This scope and a value below it, which Prometheus output shows as the label `tag` (Envoy's dotted name, such as
-    /// `envoy.cluster_name`). `:` becomes `_`, as in Envoy's statistics.
-    pub fn tag(&self, tag: &'static str, value: &str) -> Self {
-        self.with(Part::Tag(tag, value.replace(':', "_").into()))
+    /// `envoy.cluster_name`). `:` becomes `_`, as in Envoy's statistics. A value that is an `Arc` already is shared.
+    pub fn tag(&self, tag: &'static str, value: impl Into<Arc<str>>) -> Self {
+        let mut value = value.into();
+        if value.contains(':') {
+            value = value.replace(':', "_").into();
+        }
+        self.with(Part { word: tag, value: Some(value) })
     }
 
     /// `cluster.<name>`.
-    pub fn cluster(name: &str) -> Self {
+    pub fn cluster(name: impl Into<Arc<str>>) -> Self {
         Self::new().text("cluster").tag("envoy.cluster_name", name)
     }
 
@@ -74,34 +81,34 @@ impl Scope {
     }
 
     fn with(&self, part: Part) -> Self {
-        Self {
-            parts: self.parts.iter().cloned().chain([part]).collect(),
-            unprefixed: self.unprefixed,
-        }
+        let mut parts = SmallVec::with_capacity(self.0.parts.len() + 1);
+        parts.extend(self.0.parts.iter().cloned());
+        parts.push(part);
+        Self(Arc::new(Parts { parts, is_custom: self.0.is_custom }))
     }
 
     /// Appends the dotted name of `leaf` below this scope.
     pub(super) fn write_name(&self, leaf: &str, out: &mut String) {
-        let labelled = self.unprefixed;
+        let labelled = self.0.is_custom;
         if labelled {
             out.push_str(leaf);
         }
-        for part in self.parts.iter() {
+        for part in &self.0.parts {
             if !out.is_empty() && !out.ends_with('.') {
                 out.push('.');
             }
-            match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Tag(_, value) => out.push_str(value),
-                Part::Label(name, value) => {
-                    out.push_str(name);
+            match &part.value {
+                Some(value) if labelled => {
+                    out.push_str(part.word);
                     out.push('.');
                     out.push_str(value);
                 }
+                Some(value) => out.push_str(value),
+                None => out.push_str(part.word),
             }
         }
         if !labelled {
-            if !self.parts.is_empty() {
+            if !self.0.parts.is_empty() {
                 out.push('.');
             }
             out.push_str(leaf);
@@ -110,30 +117,22 @@ impl Scope {
 
     /// Appends the name of `leaf` with tags and their values taken out, still dotted.
     pub(super) fn write_extracted(&self, leaf: &str, out: &mut String) {
-        for part in self.parts.iter() {
-            if let Part::Text(text) = part {
-                out.push_str(text);
-                out.push('.');
-            }
+        for part in self.0.parts.iter().filter(|part| part.value.is_none()) {
+            out.push_str(part.word);
+            out.push('.');
         }
         out.push_str(leaf);
     }
 
     /// Tags in the order Envoy shows them: the innermost first; labels in the order given.
     pub(super) fn tags(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let labels = self.parts.iter().filter_map(|part| match part {
-            Part::Label(name, value) => Some((*name, &**value)),
-            _ => None,
-        });
-        let tags = self.parts.iter().rev().filter_map(|part| match part {
-            Part::Tag(name, value) => Some((*name, &**value)),
-            _ => None,
-        });
-        tags.chain(labels)
+        let (tags, labels): (&[Part], &[Part]) =
+            if self.0.is_custom { (&[], &self.0.parts) } else { (&self.0.parts, &[]) };
+        tags.iter().rev().chain(labels).filter_map(|part| Some((part.word, part.value.as_deref()?)))
     }
 
     /// Whether Prometheus output goes without the `envoy_` prefix.
     pub(super) fn is_custom(&self) -> bool {
-        self.unprefixed
+        self.0.is_custom
     }
 }

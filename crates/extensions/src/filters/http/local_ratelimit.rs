@@ -144,7 +144,7 @@ fn settings(bytes: &[u8], cx: &CompileContext<'_>) -> Result<Settings, Vec<Probl
     let config =
         LocalRateLimit::decode(bytes).map_err(|error| one(Problem::new("", error.to_string())))?;
     let rate = config.token_bucket.as_ref().map(rate).transpose().map_err(one)?;
-    let scope = Scope::new().tag("envoy.local_http_ratelimit_prefix", &config.stat_prefix);
+    let scope = Scope::new().tag("envoy.local_http_ratelimit_prefix", config.stat_prefix.as_str());
     let status = config.status.map_or(429, |status| status.code as u16);
     let list = |field: &str, options: &[HeaderValueOption]| {
         headers(options).map_err(|problem| one(problem.under(field)))

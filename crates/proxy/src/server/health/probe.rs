@@ -93,7 +93,7 @@ async fn ask_http(
     probe: &HttpProbe,
     kept: &mut Option<Connection>,
 ) -> Result<Answer, NoAnswer> {
-    let name = if host.check.hostname.is_empty() { &probe.host } else { &host.check.hostname };
+    let name = name_of(host).unwrap_or(&probe.host);
     let response = if probe.http2 {
         let uri = uri(host, name, &probe.path)?;
         let request = request(&probe.method, uri, &probe.headers, probe.send.clone())?;
@@ -130,7 +130,7 @@ async fn ask_grpc(
     probe: &GrpcProbe,
     kept: &mut Option<Connection>,
 ) -> Result<Outcome, NoAnswer> {
-    let name = if host.check.hostname.is_empty() { &probe.authority } else { &host.check.hostname };
+    let name = name_of(host).unwrap_or(&probe.authority);
     let uri = uri(host, name, CHECK)?;
     let mut request = request(&Method::POST, uri, &probe.headers, probe.message.clone())?;
     let headers = request.headers_mut();
@@ -251,10 +251,18 @@ async fn read_body(
     Ok(read)
 }
 
+/// The name to ask the host for, if it has one of its own.
+fn name_of(host: &Host) -> Option<&Arc<str>> {
+    let check = host.check.as_deref()?;
+    Some(&check.hostname).filter(|name| !name.is_empty())
+}
+
 /// A connection to where the host is checked; under TLS `protocols` are offered, or else what the cluster offers.
 async fn dial(host: &Host, protocols: &[&[u8]]) -> io::Result<Stream> {
-    let address = match (&host.check.address, host.check.port, &host.address) {
-        (Some(address), _, _) => HostAddress::Tcp(*address),
+    let elsewhere = host.check.as_deref();
+    let (address, port) = elsewhere.map(|check| (check.address, check.port)).unwrap_or_default();
+    let address = match (address, port, &host.address) {
+        (Some(address), _, _) => HostAddress::Tcp(address),
         (None, Some(port), HostAddress::Tcp(address)) => {
             HostAddress::Tcp((address.ip(), port).into())
         }

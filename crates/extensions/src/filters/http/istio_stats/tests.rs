@@ -81,7 +81,7 @@ impl Mesh {
     fn cluster(&self, metadata: proxy::stream_info::Metadata) -> Arc<Cluster> {
         let mut config = ClusterConfig::new("outbound|9080||reviews.bookinfo.svc.cluster.local");
         config.metadata = metadata;
-        Arc::new(Cluster::new(config, ClusterBlocks::new(&self.registry, "c")))
+        Arc::new(Cluster::new(config, ClusterBlocks::new(&self.registry, &Scope::cluster("c"))))
     }
 }
 
