@@ -4,7 +4,11 @@ use resources::field::{FieldPath, Finding, Reason};
 use resources::kinds::networking::destination_rule::DestinationRule;
 use resources::kinds::networking::gateway::Gateway;
 use resources::kinds::networking::sidecar::{CaptureMode, Sidecar};
-use resources::kinds::networking::virtual_service::{HttpMatch, HttpRoute, VirtualService};
+use resources::kinds::networking::virtual_service::{
+    HttpMatch, HttpRoute, L4Match, VirtualService,
+};
+use resources::kinds::networking::workload_entry::WorkloadEntry;
+use resources::kinds::networking::workload_group::{Probe, ProbeAction, WorkloadGroup};
 use resources::kinds::security::peer_authentication::PeerAuthentication;
 use resources::kinds::{Kind, KindInfo};
 use resources::object::Object;
@@ -26,6 +30,8 @@ pub fn not_translated(object: &Object) -> Vec<Finding> {
         .or_else(|| of::<DestinationRule>(object))
         .or_else(|| of::<Gateway>(object))
         .or_else(|| of::<Sidecar>(object))
+        .or_else(|| of::<WorkloadEntry>(object))
+        .or_else(|| of::<WorkloadGroup>(object))
         .unwrap_or_default()
 }
 
@@ -51,7 +57,9 @@ covered!(
     VirtualService by virtual_service,
     DestinationRule by destination_rule,
     Gateway by gateway,
-    Sidecar by sidecar
+    Sidecar by sidecar,
+    WorkloadEntry by workload_entry,
+    WorkloadGroup by workload_group
 );
 
 impl Coverage for PeerAuthentication {
@@ -93,13 +101,21 @@ fn virtual_service(view: &VirtualService, spec: &FieldPath, found: &mut Findings
     }
     for (index, tls) in view.tls.iter().enumerate() {
         let path = spec.clone().field("tls").index(index);
-        let subnets = tls.matches.iter().any(|matched| !matched.l4.destination_subnets.is_empty());
-        found.add_if(subnets, &path.field("match"), "destinationSubnets");
+        l4_matches(tls.matches.iter().map(|matched| &matched.l4), &path, found);
     }
     for (index, tcp) in view.tcp.iter().enumerate() {
-        let path = spec.clone().field("tcp").index(index);
-        let subnets = tcp.matches.iter().any(|matched| !matched.destination_subnets.is_empty());
-        found.add_if(subnets, &path.field("match"), "destinationSubnets");
+        l4_matches(tcp.matches.iter(), &spec.clone().field("tcp").index(index), found);
+    }
+}
+
+fn l4_matches<'a>(
+    matches: impl Iterator<Item = &'a L4Match>,
+    route: &FieldPath,
+    found: &mut Findings,
+) {
+    for (index, matched) in matches.enumerate() {
+        let path = route.clone().field("match").index(index);
+        found.add_if(!matched.destination_subnets.is_empty(), &path, "destinationSubnets");
     }
 }
 
@@ -235,7 +251,42 @@ fn sidecar(view: &Sidecar, spec: &FieldPath, found: &mut Findings) {
         let path = spec.clone().field("egress").index(index);
         found.add_if(egress.capture_mode == CaptureMode::Iptables, &path, "captureMode");
         let unix = egress.bind.as_deref().is_some_and(|bind| bind.starts_with("unix:"));
-        found.add_if(unix, &path, "bind");
+        let portless = egress.bind.is_some() && egress.port.is_none();
+        found.add_if(unix || portless, &path, "bind");
+    }
+}
+
+fn workload_entry(view: &WorkloadEntry, spec: &FieldPath, found: &mut Findings) {
+    found.add_if(!view.network.is_empty(), spec, "network");
+}
+
+fn workload_group(view: &WorkloadGroup, spec: &FieldPath, found: &mut Findings) {
+    workload_entry(&view.template, &spec.clone().field("template"), found);
+    if let Some(written) = &view.probe {
+        probe(written, &spec.clone().field("probe"), found);
+    }
+}
+
+/// Agents connect to the application's port, all alike.
+fn probe(written: &Probe, path: &FieldPath, found: &mut Findings) {
+    let effect = "health is found by connecting to the application's port";
+    match &written.action {
+        ProbeAction::TcpSocket { host: None, .. } => {}
+        ProbeAction::TcpSocket { .. } => {
+            found.add(&path.clone().field("tcpSocket"), "host", effect)
+        }
+        ProbeAction::HttpGet { .. } => found.add(path, "httpGet", effect),
+        ProbeAction::Exec(_) => found.add(path, "exec", effect),
+        ProbeAction::Grpc { .. } => found.add(path, "grpc", effect),
+    }
+    for (field, value, default) in [
+        ("initialDelaySeconds", written.initial_delay_seconds, 0),
+        ("timeoutSeconds", written.timeout_seconds, 1),
+        ("periodSeconds", written.period_seconds, 10),
+        ("successThreshold", written.success_threshold, 1),
+        ("failureThreshold", written.failure_threshold, 3),
+    ] {
+        found.add_if(value != default, path, field);
     }
 }
 

@@ -82,7 +82,7 @@ impl Agent {
                 ..Default::default()
             })
         };
-        let r#type = if name == "ROOTCA" {
+        let r#type = if name == "ROOTCA" || name.starts_with("file-root:") {
             Type::ValidationContext(CertificateValidationContext {
                 trusted_ca: inline(&self.root),
                 ..Default::default()
@@ -256,7 +256,7 @@ async fn envoy_accepts_a_sidecars_and_a_gateways_configuration() {
     let _sidecar = spawn(
         &binary,
         "sidecar~127.64.7.1~productpage-1.default~default.svc.cluster.local",
-        r#"{INTERCEPTION_MODE: NONE, LABELS: {app: productpage}, OUTRIGGER_UPSTREAMS: "mysqldb:3306", OUTRIGGER_PROXY_CREDENTIAL: "u:{SHA}2kuSN7rMzfGcB2DKt67EqDWQELA="}"#,
+        r#"{INTERCEPTION_MODE: NONE, LABELS: {app: productpage}, OUTRIGGER_UPSTREAMS: "mysqldb:3306, many:82, many:83, many:84", OUTRIGGER_PROXY_CREDENTIAL: "u:{SHA}2kuSN7rMzfGcB2DKt67EqDWQELA="}"#,
         (port, sds),
         base,
     );

@@ -364,3 +364,22 @@ fn relayed_connections_last_as_long_as_the_rule_lets_them() {
     assert_eq!(relay(&client)["idle_timeout"], "90s");
     assert_eq!(relay(&client)["max_downstream_connection_duration"], "3600s");
 }
+
+#[test]
+fn tls_of_an_application_is_led_by_the_name_that_it_asks_for() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: sec, namespace: default}, spec: {ports: [{port: 443, name: https}], selector: {app: web}}}\n---\n";
+    let spec = "{hosts: [sec], tls: [{match: [{sniHosts: [sec]}], route: [{destination: {host: web}, weight: 1}, {destination: {host: db}, weight: 3}]}]}";
+    let mut mesh = mesh_with(&(service.to_owned() + &istio("VirtualService", "sec", spec)));
+    let node = NodeBuilder::sidecar("127.64.0.4", "c-1", "default")
+        .ours()
+        .with("OUTRIGGER_UPSTREAMS", "sec:443");
+    let client = mesh.0.connect(node.proxy("c", &[("app", "c")]));
+    let listener = json(&client, Listener, "127.64.0.4_443");
+    let chain = &listener["filter_chains"][0];
+    assert_eq!(chain["filter_chain_match"]["server_names"], value!(["sec"]));
+    assert_eq!(listener["listener_filters"][0]["name"], "envoy.filters.listener.tls_inspector");
+    let filters = chain["filters"].as_array().expect("filters");
+    let relay = &filters.last().expect("a relay")["typed_config"];
+    assert_eq!(relay["stat_prefix"], "sec.default");
+    assert_eq!(relay["weighted_clusters"]["clusters"][1]["weight"], 3);
+}

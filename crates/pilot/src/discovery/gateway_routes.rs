@@ -21,8 +21,9 @@ use crate::model::virtual_service::VirtualServiceRule;
 use crate::naming;
 use crate::networking::destination::Destinations;
 use crate::networking::gateway::{
-    GatewayListenerKey, RelayChain, ServerAction, ServerKey, server_names, terminating_tls,
+    GatewayListenerKey, ServerAction, ServerKey, server_names, terminating_tls,
 };
+use crate::networking::relay::RelayChain;
 use crate::networking::route::RoutesKey;
 use crate::networking::virtual_host::VirtualHostKey;
 use crate::proxy::{Proxy, ProxyKind};
@@ -312,7 +313,7 @@ fn relay_chains(context: &PushContext, proxy: &Proxy, bound: &Bound) -> Vec<Rela
                         && !chains.iter().any(|chain| chain.server_names == server_names)
                     {
                         let clusters = clusters(&tls.route);
-                        let (limits, virtual_service) = (limits(&tls.route), rule.clone());
+                        let (limits, virtual_service) = (limits(&tls.route), Some(rule.clone()));
                         chains.push(RelayChain { server_names, clusters, limits, virtual_service });
                     }
                 }
@@ -333,7 +334,7 @@ fn relay_chains(context: &PushContext, proxy: &Proxy, bound: &Bound) -> Vec<Rela
                     server_names: names,
                     clusters: clusters(&route.route),
                     limits: limits(&route.route),
-                    virtual_service: rule.clone(),
+                    virtual_service: Some(rule.clone()),
                 });
             }
         }

@@ -95,7 +95,8 @@ impl Origined for proxyless::RoutesKey {
 
 impl Origined for TcpKey {
     fn origins(&self) -> Vec<Origin> {
-        self.virtual_service.iter().flat_map(|rule| rule_origins(rule)).collect()
+        let rules = self.chains.iter().filter_map(|chain| chain.virtual_service.as_ref());
+        rules.flat_map(|rule| rule_origins(rule)).collect()
     }
 }
 
@@ -108,7 +109,8 @@ impl Origined for GatewayListenerKey {
             ServerAction::Http { .. } => &[],
             ServerAction::Relay { chains } => chains.as_slice(),
         });
-        let rules = relayed.flat_map(|chain| rule_origins(&chain.virtual_service));
+        let rules = relayed.filter_map(|chain| chain.virtual_service.as_ref());
+        let rules = rules.flat_map(|rule| rule_origins(rule));
         gateways.chain(rules).collect()
     }
 }

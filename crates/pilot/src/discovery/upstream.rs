@@ -1,19 +1,21 @@
 //! What a workload calls by a port of its own (`--upstream reviews:9080`): a listener for each, whose shape is what the
 //! service's port says that it speaks. HTTP is routed, anything else relayed; where nothing is said, what comes decides.
 
-use resources::kinds::networking::virtual_service::L4Match;
+use resources::kinds::networking::virtual_service::{L4Match, RouteDestination, TcpRoute};
 use resources::terms::gateway_ref::GatewayRef;
 
 use super::view::ViewKey;
 use super::virtual_host::{destination_services, mesh_routes};
 use crate::model::PushContext;
 use crate::model::hostname;
+use crate::model::interned::Interned;
 use crate::model::registry::Row;
 use crate::model::service::{Protocol, Service, ServicePort};
+use crate::model::virtual_service::VirtualServiceRule;
 use crate::naming;
 use crate::networking::destination::Destinations;
 use crate::networking::outbound::{HttpKey, TcpKey};
-use crate::networking::relay::Limits;
+use crate::networking::relay::{Limits, RelayChain};
 use crate::networking::virtual_host::VirtualHostKey;
 use crate::proxy::{Proxy, ProxyKind, Upstream};
 
@@ -120,7 +122,8 @@ pub fn relay_limits(context: &PushContext, namespace: &str, host: &str) -> Limit
     })
 }
 
-/// A VirtualService's TCP routes for the port decide, else the service itself is meant.
+/// A VirtualService's routes for the port decide, by server name where the port says TLS, else the service itself is
+/// meant.
 pub fn tcp_key(
     context: &PushContext,
     view: &ViewKey,
@@ -129,41 +132,67 @@ pub fn tcp_key(
     port: u16,
 ) -> TcpKey {
     let rule = context.virtual_services.for_mesh_host(&service.host, &view.namespace);
-    let mut first = service.host.to_string();
-    let routed = rule.and_then(|rule| {
-        let client = rule.client(&view.namespace, &view.labels);
-        let services = destination_services(context, rule);
-        let destinations = Destinations {
-            namespace: &rule.namespace,
-            domain_suffix: &context.mesh.domain_suffix,
-            services: &services,
-            listener_port: port,
-        };
-        let holds = |matched: &L4Match| {
-            matched.port.is_none_or(|wanted| wanted == port)
-                && (matched.gateways.is_empty() || matched.gateways.contains(&GatewayRef::Mesh))
-                && client.is(matched.source_namespace.as_deref(), &matched.source_labels)
-        };
-        let route = rule
-            .view
-            .tcp
-            .iter()
-            .find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(holds))?;
-        if let Some(to) = route.route.first() {
-            first = destinations.host_and_port(&to.destination).0;
-        }
-        let clusters =
-            route.route.iter().map(|to| (destinations.cluster(&to.destination), to.weight));
-        Some(clusters.collect::<Vec<_>>())
-    });
-    let whole = || vec![(naming::outbound_cluster(port, "", &service.host), 1)];
-    TcpKey {
-        bind,
-        port,
-        virtual_service: rule.filter(|_| routed.is_some()).cloned(),
-        limits: relay_limits(context, &view.namespace, &first),
-        clusters: routed.unwrap_or_else(whole),
-        capabilities: view.capabilities,
-        mesh: context.mesh.clone(),
+    let is_tls = service.port(port).is_some_and(|port| port.protocol.is_tls());
+    let mut chains = match rule {
+        Some(rule) => routed_chains(context, view, rule, port, is_tls),
+        None => Vec::new(),
+    };
+    if chains.is_empty() {
+        chains.push(RelayChain {
+            server_names: Vec::new(),
+            clusters: vec![(naming::outbound_cluster(port, "", &service.host), 1)],
+            limits: relay_limits(context, &view.namespace, &service.host),
+            virtual_service: None,
+        });
     }
+    TcpKey { bind, port, chains, capabilities: view.capabilities, mesh: context.mesh.clone() }
+}
+
+/// Where a rule leads connections to a port: one place, or by server name; nothing if it says nothing of the port.
+fn routed_chains(
+    context: &PushContext,
+    view: &ViewKey,
+    rule: &Interned<VirtualServiceRule>,
+    port: u16,
+    is_tls: bool,
+) -> Vec<RelayChain> {
+    let client = rule.client(&view.namespace, &view.labels);
+    let services = destination_services(context, rule);
+    let destinations = Destinations {
+        namespace: &rule.namespace,
+        domain_suffix: &context.mesh.domain_suffix,
+        services: &services,
+        listener_port: port,
+    };
+    let holds = |matched: &L4Match| {
+        matched.port.is_none_or(|wanted| wanted == port)
+            && (matched.gateways.is_empty() || matched.gateways.contains(&GatewayRef::Mesh))
+            && client.is(matched.source_namespace.as_deref(), &matched.source_labels)
+    };
+    let chain = |server_names: Vec<String>, route: &[RouteDestination]| {
+        let first = route.first().map(|to| destinations.host_and_port(&to.destination).0);
+        let clusters = route.iter().map(|to| (destinations.cluster(&to.destination), to.weight));
+        RelayChain {
+            server_names,
+            clusters: clusters.collect(),
+            limits: relay_limits(context, &view.namespace, &first.unwrap_or_default()),
+            virtual_service: Some(rule.clone()),
+        }
+    };
+    if !is_tls {
+        let matched = |tcp: &&TcpRoute| tcp.matches.is_empty() || tcp.matches.iter().any(holds);
+        let route = rule.view.tcp.iter().find(matched);
+        return route.map(|tcp| chain(Vec::new(), &tcp.route)).into_iter().collect();
+    }
+    let mut chains: Vec<RelayChain> = Vec::new();
+    for tls in &rule.view.tls {
+        for matched in tls.matches.iter().filter(|matched| holds(&matched.l4)) {
+            let any = matched.sni_hosts.iter().any(|name| name == "*");
+            let names = if any { Vec::new() } else { matched.sni_hosts.clone() };
+            if !chains.iter().any(|known| known.server_names == names) {
+                chains.push(chain(names, &tls.route));
+            }
+        }
+    }
+    chains
 }

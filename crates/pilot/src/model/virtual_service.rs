@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use resources::field::Finding;
 use resources::kinds::Parsed;
-use resources::kinds::networking::virtual_service::{HttpAction, VirtualService};
+use resources::kinds::networking::virtual_service::{HttpAction, L4Match, VirtualService};
 use resources::terms::gateway_ref::GatewayRef;
 
 use super::delegate;
@@ -88,31 +88,21 @@ impl VirtualServiceRule {
 
     /// Every label by which it tells callers apart.
     fn source_label_keys(&self) -> impl Iterator<Item = &String> {
-        let http = self
-            .view
-            .http
-            .iter()
-            .flat_map(|http| &http.matches)
-            .flat_map(|m| m.source_labels.keys());
-        let tcp =
-            self.view.tcp.iter().flat_map(|tcp| &tcp.matches).flat_map(|m| m.source_labels.keys());
-        http.chain(tcp)
+        let http = self.view.http.iter().flat_map(|http| &http.matches);
+        let http = http.flat_map(|matched| matched.source_labels.keys());
+        http.chain(self.l4_matches().flat_map(|matched| matched.source_labels.keys()))
     }
 
     /// Whether it tells callers apart by namespace.
     fn asks_namespace(&self) -> bool {
-        let http = self
-            .view
-            .http
-            .iter()
-            .flat_map(|http| &http.matches)
-            .any(|m| m.source_namespace.is_some());
-        http || self
-            .view
-            .tcp
-            .iter()
-            .flat_map(|tcp| &tcp.matches)
-            .any(|m| m.source_namespace.is_some())
+        let mut http = self.view.http.iter().flat_map(|http| &http.matches);
+        http.any(|matched| matched.source_namespace.is_some())
+            || self.l4_matches().any(|matched| matched.source_namespace.is_some())
+    }
+
+    fn l4_matches(&self) -> impl Iterator<Item = &L4Match> {
+        let tls = self.view.tls.iter().flat_map(|tls| &tls.matches).map(|matched| &matched.l4);
+        self.view.tcp.iter().flat_map(|tcp| &tcp.matches).chain(tls)
     }
 
     /// The part of a caller that it asks for.

@@ -12,15 +12,13 @@ use super::access_log::listener_access_logs;
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
 use super::inbound::tls_inspector;
-use super::outbound::cluster_specifier;
-use super::relay::{Limits, relay};
+use super::relay::{RelayChain, relay};
 use super::tls::{self, GatewayTls};
 use super::values::socket_address;
 use crate::model::gateway::GatewayRule;
 use crate::model::interned::Interned;
 use crate::model::mesh::MeshConfig;
 use crate::model::service::Protocol;
-use crate::model::virtual_service::VirtualServiceRule;
 use crate::naming;
 use crate::proxy::Capabilities;
 
@@ -70,19 +68,6 @@ pub enum ServerAction {
     },
 }
 
-/// Connections of some server names, and where they go.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RelayChain {
-    /// Server names, wildcards allowed; empty matches every connection.
-    pub server_names: Vec<String>,
-    /// Clusters with their weights.
-    pub clusters: Vec<(String, u32)>,
-    /// How long they may last.
-    pub limits: Limits,
-    /// The VirtualService that says so.
-    pub virtual_service: Interned<VirtualServiceRule>,
-}
-
 impl ServerKey {
     /// The server; `None` if the Gateway lost it, which no key that is made from it has.
     pub fn server(&self) -> Option<&Server> {
@@ -111,11 +96,7 @@ pub fn listener(key: &GatewayListenerKey) -> Listener {
             ServerAction::Relay { chains } => {
                 for relayed in chains {
                     let socket = terminating.map(|tls| server_socket(tls, &SERVER_ALPN));
-                    let first = relayed.clusters.first();
-                    let stat_prefix = first.map_or(naming::BLACK_HOLE_CLUSTER, |(name, _)| name);
-                    let to = cluster_specifier(&relayed.clusters);
-                    let filters =
-                        relay(stat_prefix, to, relayed.limits, key.capabilities, &key.mesh);
+                    let filters = relay(relayed, key.capabilities, &key.mesh);
                     let chain_name = format!("{name}_{}", relayed.server_names.join(","));
                     let names = relayed.server_names.clone();
                     filter_chains.push(chain(names, filters, socket, chain_name));

@@ -8,14 +8,13 @@ use api::envoy::config::listener::v3::{
 };
 use api::envoy::config::route::v3::{RetryPolicy, RouteConfiguration};
 use api::envoy::extensions::filters::listener::{http_inspector, tls_inspector};
-use api::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use prost::{Message, Name};
 
 use super::access_log::listener_access_logs;
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::encoding::pack;
 use super::filters::Direction;
-use super::relay::{Limits, relay};
+use super::relay::{Limits, RelayChain, relay};
 use super::retry;
 use super::tls;
 use super::values::{boolean, duration, socket_address};
@@ -199,9 +198,13 @@ fn retries(key: &InboundKey) -> Option<RetryPolicy> {
 }
 
 fn tcp(key: &InboundKey) -> Vec<Filter> {
-    let cluster = naming::inbound_cluster(key.port);
-    let to = ClusterSpecifier::Cluster(cluster.clone());
-    relay(&cluster, to, Limits::default(), key.capabilities, &key.mesh)
+    let application = RelayChain {
+        server_names: Vec::new(),
+        clusters: vec![(naming::inbound_cluster(key.port), 1)],
+        limits: Limits::default(),
+        virtual_service: None,
+    };
+    relay(&application, key.capabilities, &key.mesh)
 }
 
 #[cfg(test)]

@@ -4,20 +4,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use api::envoy::config::core::v3::TrafficDirection;
-use api::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
-use api::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
-    ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
-};
+use api::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 
 use super::access_log::listener_access_logs;
 use super::connection_manager::{ConnectionManager, Routes, network_filter};
 use super::filters::Direction;
 use super::inbound::{PLAIN_HTTP, RAW, http_inspector, tls_inspector};
-use super::relay::{Limits, relay};
+use super::relay::{RelayChain, relay};
 use super::values::{duration, socket_address};
 use crate::model::interned::Interned;
 use crate::model::mesh::MeshConfig;
-use crate::model::virtual_service::VirtualServiceRule;
 use crate::naming;
 use crate::proxy::Capabilities;
 
@@ -63,8 +59,10 @@ pub fn http_listener(key: &HttpKey) -> Listener {
     });
     let http = FilterChain { filters: vec![manager], ..Default::default() };
     match &key.otherwise {
-        None => listener(name, key.bind, key.port, http, &key.mesh),
-        Some(relayed) => detecting(listener(name, key.bind, key.port, http, &key.mesh), relayed),
+        None => listener(name, key.bind, key.port, vec![http], &key.mesh),
+        Some(relayed) => {
+            detecting(listener(name, key.bind, key.port, vec![http], &key.mesh), relayed)
+        }
     }
 }
 
@@ -82,7 +80,11 @@ fn detecting(mut listener: Listener, relayed: &TcpKey) -> Listener {
     let timeout = relayed.mesh.protocol_detection_timeout;
     listener.listener_filters_timeout = Some(duration(timeout));
     listener.default_filter_chain = Some(FilterChain {
-        filters: relay_filters(relayed, &listener.name),
+        filters: relayed
+            .chains
+            .first()
+            .map(|chain| relay(chain, relayed.capabilities, &relayed.mesh))
+            .unwrap_or_default(),
         name: PASSTHROUGH_CHAIN.to_owned(),
         ..Default::default()
     });
@@ -96,50 +98,31 @@ pub struct TcpKey {
     pub bind: IpAddr,
     /// The port it listens on.
     pub port: u16,
-    /// Clusters with their weights; the first alone if there is one only.
-    pub clusters: Vec<(String, u32)>,
-    /// How long its connections may last.
-    pub limits: Limits,
-    /// The VirtualService that says so, if one does.
-    pub virtual_service: Option<Interned<VirtualServiceRule>>,
+    /// Where connections go: by server name, or all to one place.
+    pub chains: Vec<RelayChain>,
     /// What the node can load.
     pub capabilities: Capabilities,
     /// The mesh's settings.
     pub mesh: Interned<MeshConfig>,
 }
 
-/// A listener whose connections go to one of some clusters.
+/// A listener whose connections are relayed. Those whose server name no chain has are closed.
 pub fn tcp_listener(key: &TcpKey) -> Listener {
     let name = naming::listener(&key.bind.to_string(), key.port);
-    let filters = relay_filters(key, &name);
-    let chain = FilterChain { filters, ..Default::default() };
-    listener(name, key.bind, key.port, chain, &key.mesh)
-}
-
-fn relay_filters(key: &TcpKey, listener: &str) -> Vec<Filter> {
-    let stat_prefix = match key.clusters.as_slice() {
-        [(only, _)] => only.as_str(),
-        _ => listener,
+    let chain = |relayed: &RelayChain| {
+        let server_names = relayed.server_names.clone();
+        let wants = FilterChainMatch { server_names, ..Default::default() };
+        FilterChain {
+            filter_chain_match: (wants != FilterChainMatch::default()).then_some(wants),
+            filters: relay(relayed, key.capabilities, &key.mesh),
+            ..Default::default()
+        }
     };
-    relay(stat_prefix, cluster_specifier(&key.clusters), key.limits, key.capabilities, &key.mesh)
-}
-
-/// One cluster, or several by weight. None at all is the cluster without endpoints.
-pub fn cluster_specifier(clusters: &[(String, u32)]) -> ClusterSpecifier {
-    match clusters {
-        [] => ClusterSpecifier::Cluster(naming::BLACK_HOLE_CLUSTER.to_owned()),
-        [(only, _)] => ClusterSpecifier::Cluster(only.clone()),
-        several => ClusterSpecifier::WeightedClusters(WeightedCluster {
-            clusters: several
-                .iter()
-                .filter(|(_, weight)| *weight > 0)
-                .map(|(name, weight)| ClusterWeight {
-                    name: name.clone(),
-                    weight: *weight,
-                    ..Default::default()
-                })
-                .collect(),
-        }),
+    let by_name = key.chains.iter().any(|relayed| !relayed.server_names.is_empty());
+    let chains = key.chains.iter().map(chain).collect();
+    Listener {
+        listener_filters: if by_name { vec![tls_inspector()] } else { Vec::new() },
+        ..listener(name, key.bind, key.port, chains, &key.mesh)
     }
 }
 
@@ -147,13 +130,13 @@ fn listener(
     name: String,
     bind: IpAddr,
     port: u16,
-    chain: FilterChain,
+    filter_chains: Vec<FilterChain>,
     mesh: &MeshConfig,
 ) -> Listener {
     Listener {
         name,
         address: Some(socket_address(&bind.to_string(), port)),
-        filter_chains: vec![chain],
+        filter_chains,
         listener_filters_timeout: Some(duration(Duration::ZERO)),
         continue_on_listener_filters_timeout: true,
         access_log: listener_access_logs(mesh),

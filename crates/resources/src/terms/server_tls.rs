@@ -114,6 +114,12 @@ impl ServerTls {
             (text("credentialName"), text("caCertCredentialName"));
         let mut certificates = fields.list("tlsCertificates", |fields| {
             fields.kept(&["caCertificates"]);
+            if fields.has("caCertificates") {
+                fields.warn_in(
+                    "caCertificates",
+                    "has no effect, as in Istio: use the one beside tlsCertificates",
+                );
+            }
             CertificateFiles {
                 server_certificate: fields.required_text("serverCertificate"),
                 private_key: fields.required_text("privateKey"),
