@@ -106,37 +106,6 @@ impl Bootstrap {
         }
     }
 
-    /// Takes a bootstrap that a program made; it is checked like any other.
-    ///
-    /// # Errors
-    /// Everything that is wrong by the schema.
-    pub fn from_message(
-        schema: &Schema,
-        extensions: &Extensions,
-        message: Message,
-    ) -> Result<Self, ConfigError> {
-        let sources = Sources::default();
-        let knows = |name: &str| extensions.knows(name);
-        let report = schema
-            .message(BOOTSTRAP)
-            .map(|descriptor| {
-                Checker::new(schema, &knows).check(descriptor, &message.encode_to_vec())
-            })
-            .unwrap_or_default();
-        if report.problems.is_empty() {
-            Ok(Self {
-                message,
-                spans: Spans::default(),
-                sources,
-                problems: Vec::new(),
-                unknown: Vec::new(),
-                encoded: None,
-            })
-        } else {
-            Err(ConfigError::new(report.problems, sources))
-        }
-    }
-
     /// Who this proxy is; what the command line gives wins where the bootstrap says nothing.
     pub fn node(&self) -> NodeInfo {
         let node = self.message.node.clone().unwrap_or_default();
@@ -282,7 +251,7 @@ impl Bootstrap {
         now: Instant,
         problems: &mut Vec<Problem>,
     ) {
-        let resources = self.message.static_resources.clone().unwrap_or_default();
+        let Some(resources) = &self.message.static_resources else { return };
         snapshot.expect_clusters(resources.clusters.iter().map(|cluster| cluster.name.clone()));
         let mut take = |kind, list: &str, index: usize, name: &str, bytes: Vec<u8>| {
             let path = format!("static_resources.{list}[{index}]");

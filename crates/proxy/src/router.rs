@@ -117,6 +117,16 @@ pub enum ResetReason {
     Overflow,
 }
 
+impl From<codec::event::ResetReason> for ResetReason {
+    fn from(reason: codec::event::ResetReason) -> Self {
+        match reason {
+            codec::event::ResetReason::ConnectionClosed => Self::ConnectionTermination,
+            codec::event::ResetReason::Refused => Self::Refused,
+            codec::event::ResetReason::Remote | codec::event::ResetReason::Local => Self::Remote,
+        }
+    }
+}
+
 /// What did not come in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overdue {
@@ -353,9 +363,13 @@ impl Worker {
             Attempt::Active(on, _) => Some(on),
             _ => None,
         };
-        let limit = match stream.router.keeps_body || on.is_none() {
-            true => down.buffer_limit,
-            false => down.buffer_limit.min(flow::PAUSE_ABOVE),
+        let route = stream.info.route.as_ref().and_then(|route| route.route_action());
+        let limit = match (stream.router.keeps_body, on) {
+            (true, _) => route.map_or(down.buffer_limit, |action| {
+                action.policy.most_kept_of_body(down.buffer_limit)
+            }),
+            (false, None) => down.buffer_limit,
+            (false, Some(_)) => down.buffer_limit.min(flow::PAUSE_ABOVE),
         };
         if stream.body.len() <= limit {
             return;
@@ -363,6 +377,9 @@ impl Worker {
         if stream.router.keeps_body {
             stream.router.keeps_body = false;
             stream.router.retry = None;
+            if let Some(cluster) = stream.router.cluster.and_then(|at| self.upstreams.get(at)) {
+                cluster.cells.counters.inc(ClusterStat::RETRY_OR_SHADOW_ABANDONED);
+            }
             if on.is_some() && stream.router.body_sent == stream.body.len() {
                 stream.body.clear(&mut self.buffers);
                 stream.router.body_sent = 0;
@@ -391,8 +408,7 @@ impl Worker {
         }
         if stream.response_started {
             stream.info.flags.insert(reply::flags_of(reason));
-            stream.info.response_code_details =
-                "upstream_reset_after_response_started{connection_termination}";
+            stream.info.response_code_details = reply::cut_short(reason);
             if let Some(http) = &stream.http {
                 http.cells.counters.inc(Stat::RQ_RESET_AFTER_DOWNSTREAM_RESPONSE_STARTED);
             }
@@ -495,6 +511,12 @@ impl Worker {
             && until <= now
         {
             router.attempt = Attempt::None;
+            let left = router.timeout.map(|_| router.timeout_at_ns.saturating_sub(now));
+            timeouts::tell_again(
+                &mut stream.request,
+                router.per_try_timeout,
+                left.map(Duration::from_nanos),
+            );
             self.begin_attempt(key);
         }
     }

@@ -33,9 +33,32 @@ pub struct Progress {
     is_holding: bool,
     /// Trailers wait behind them.
     trailers_wait: bool,
+    /// When they are too many their sender rests; otherwise that ends the stream.
+    pushes_back: bool,
+    /// A head has met the first filter.
+    has_begun: bool,
+    /// Filters have seen another message already: they are not asked again.
+    is_bypassed: bool,
 }
 
 impl Progress {
+    /// Bytes that wait while their sender rests, or will rest once they are too many.
+    pub fn pushed_back(&self) -> usize {
+        if self.pushes_back { self.held.len() } else { 0 }
+    }
+
+    /// Starts over with another message. Filters that have seen some of the one before do not see this one.
+    pub fn replace(&mut self, pool: &mut crate::buffer::BufferPool) {
+        let is_bypassed = self.has_begun || self.is_bypassed;
+        self.clear(pool);
+        self.is_bypassed = is_bypassed;
+    }
+
+    /// Whether the message is none for the filters.
+    pub fn is_bypassed(&self) -> bool {
+        self.is_bypassed
+    }
+
     /// Gives the memory back and starts over.
     pub fn clear(&mut self, pool: &mut crate::buffer::BufferPool) {
         self.held.clear(pool);
@@ -73,6 +96,7 @@ impl Worker {
         if let Some(stream) = self.streams.get_mut(key) {
             let progress = stream.progress(way);
             (progress.head_ends, progress.head_stopped_at) = (end, None);
+            progress.has_begun = true;
         }
         for position in from..count {
             let Some(Answer::Head(status)) =
@@ -88,6 +112,7 @@ impl Worker {
             // The filter may have asked to go on while it was being called.
             progress.head_stopped_at = Some(position);
             progress.holds_all = status != HeadersStatus::StopIteration;
+            progress.pushes_back = status == HeadersStatus::StopAllAndWatermark;
             return self.run_commands(key, way, position);
         }
         let Some(stream) = self.streams.get_mut(key) else { return };
@@ -140,6 +165,10 @@ impl Worker {
                     return self.replace_data(key, way, position, end);
                 }
                 DataStatus::StopAndBuffer | DataStatus::StopAndWatermark => {
+                    if let Some(stream) = self.streams.get_mut(key) {
+                        let pushes_back = status == DataStatus::StopAndWatermark;
+                        stream.progress(way).pushes_back = pushes_back;
+                    }
                     self.hold(key, way, position + 1, data, end);
                     return self.run_commands(key, way, position);
                 }
@@ -235,7 +264,8 @@ impl Worker {
         })
     }
 
-    /// Keeps bytes that `position` has not seen. Beyond the limit a request is answered 413 and a response 500.
+    /// Keeps bytes that `position` has not seen. Beyond the limit their sender rests, if the filter that stopped wants
+    /// that; otherwise a request is answered 413 and a response 500.
     fn hold(
         &mut self,
         key: Key<Box<Stream>>,
@@ -257,6 +287,12 @@ impl Worker {
         }
         if progress.held.len() <= limit {
             return;
+        }
+        if progress.pushes_back {
+            return match way {
+                Direction::Decode => self.pause_request(key),
+                Direction::Encode => self.pause_response(key),
+            };
         }
         let reply = match way {
             Direction::Decode => LocalReply {
@@ -291,12 +327,16 @@ impl Worker {
         }
         if progress.is_holding {
             progress.is_holding = false;
+            let rested = std::mem::take(&mut progress.pushes_back);
             let (from, end) = (progress.held_for, std::mem::take(&mut progress.held_end));
             let mut held = std::mem::take(&mut progress.held);
             if !held.is_empty() || end {
                 self.filter_data(key, way, from, held.as_slice(), end);
             }
             held.clear(&mut self.buffers);
+            if rested {
+                self.let_sender_go_on(key, way);
+            }
         }
         let Some(stream) = self.streams.get_mut(key) else { return };
         let progress = stream.progress(way);
@@ -304,6 +344,20 @@ impl Worker {
             progress.trailers_wait = false;
             let from = progress.held_for.max(position + 1);
             self.filter_trailers(key, way, from);
+        }
+    }
+
+    /// A filter has let go of bytes whose sender may have rested for them.
+    fn let_sender_go_on(&mut self, key: Key<Box<Stream>>, way: Direction) {
+        match way {
+            Direction::Decode => {
+                self.settle_request(key);
+                self.resume_request(key);
+            }
+            Direction::Encode => {
+                self.settle_response(key);
+                self.resume_response(key);
+            }
         }
     }
 

@@ -266,11 +266,12 @@ impl Worker {
         }
     }
 
-    /// What came of a request and neither waits nor has been sent on was kept or dropped by filters, which have limits
-    /// of their own: its sender may go on.
+    /// What came of a request and neither waits nor has been sent on was kept or dropped by filters: its sender may go
+    /// on, unless the filter that keeps it wants it to rest.
     pub(crate) fn settle_request(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let waits = stream.body.len() - stream.router.body_sent.min(stream.body.len());
+        let waits = waits + stream.decode.pushed_back();
         let more = stream.request_owed.len.saturating_sub(waits);
         if let Some((from, id, len)) = stream.request_owed.take(more) {
             self.request_passed_on(from, id, len);
@@ -280,7 +281,8 @@ impl Worker {
     /// As `settle_request`, for a response.
     pub(crate) fn settle_response(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
-        let more = stream.response_owed.len.saturating_sub(stream.unsent.len());
+        let waits = stream.unsent.len() + stream.encode.pushed_back();
+        let more = stream.response_owed.len.saturating_sub(waits);
         if let Some((from, id, len)) = stream.response_owed.take(more) {
             self.response_passed_on(from, id, len);
         }

@@ -38,7 +38,7 @@ impl Worker {
                 &mut self.mutation_scratch,
             );
         }
-        if stream.chain.is_some() {
+        if meets_filters(stream) {
             self.filter_head(key, Direction::Encode, 0, end_stream);
         } else {
             self.send_response_head(key, end_stream);
@@ -47,7 +47,7 @@ impl Worker {
 
     /// Body bytes of a response pass the filters to the client.
     pub(crate) fn respond_data(&mut self, key: Key<Box<Stream>>, data: &[u8], end_stream: bool) {
-        if self.streams.get(key).is_some_and(|stream| stream.chain.is_some()) {
+        if self.streams.get(key).is_some_and(|stream| meets_filters(stream)) {
             self.filter_data(key, Direction::Encode, 0, data, end_stream);
         } else {
             self.send_response_data(key, data, end_stream);
@@ -56,7 +56,7 @@ impl Worker {
 
     /// A response's trailers pass the filters to the client.
     pub(crate) fn respond_trailers(&mut self, key: Key<Box<Stream>>) {
-        if self.streams.get(key).is_some_and(|stream| stream.chain.is_some()) {
+        if self.streams.get(key).is_some_and(|stream| meets_filters(stream)) {
             self.filter_trailers(key, Direction::Encode, 0);
         } else {
             self.send_response_trailers(key);
@@ -190,9 +190,12 @@ impl Worker {
         self.end_stream(key);
     }
 
-    /// Passes a 1xx on.
+    /// Passes a 1xx on; not a 100 that nobody waits for (any more).
     pub(crate) fn send_informational(&mut self, key: Key<Box<Stream>>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
+        if self.spare_response.status == 100 && !stream.request.fields.contains(names::EXPECT) {
+            return;
+        }
         let Some(down_key) = stream.downstream else { return };
         let Some(Downstream { kind: Kind::Http(http), io, .. }) = self.downs.get_mut(down_key)
         else {
@@ -216,7 +219,7 @@ impl Worker {
             return self.cut_off(key);
         }
         stream.replies += 1;
-        stream.encode.clear(&mut self.buffers);
+        stream.encode.replace(&mut self.buffers);
         let has_body = if grpc::is_grpc(&stream.request) {
             grpc::write_reply_head(&mut stream.response, &reply, &stream.request);
             false
@@ -251,6 +254,11 @@ impl Worker {
         }
         self.end_stream(key);
     }
+}
+
+/// As in Envoy, an answer that takes the place of one that filters were looking at already goes past them.
+fn meets_filters(stream: &Stream) -> bool {
+    stream.chain.is_some() && !stream.encode.is_bypassed()
 }
 
 fn write_reply_head(response: &mut ResponseHead, reply: &LocalReply) {

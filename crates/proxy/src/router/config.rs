@@ -61,6 +61,25 @@ pub struct RoutePolicy {
     pub mirrors: Arc<[Mirror]>,
 }
 
+impl RoutePolicy {
+    /// It has a `max_stream_duration`, which stands in the place of its `timeout`.
+    pub fn limits_streams(&self) -> bool {
+        self.max_stream_duration.is_some()
+            || self.grpc_timeout.is_some_and(|rule| !rule.of_response)
+    }
+}
+
+impl RoutePolicy {
+    /// The most bytes of a request's body that are kept for another attempt, or for copies, where its connection may
+    /// keep `connection_limit`.
+    pub fn most_kept_of_body(&self, connection_limit: usize) -> usize {
+        let own = self.request_body_buffer_limit;
+        own.map_or(connection_limit, |own| {
+            usize::try_from(own).unwrap_or(usize::MAX).min(connection_limit)
+        })
+    }
+}
+
 impl Default for RoutePolicy {
     fn default() -> Self {
         Self {

@@ -43,11 +43,8 @@ impl Worker {
             return;
         }
         let by_connection = stream.downstream.and_then(|down| self.downs.get(down));
-        let by_route = policy.request_body_buffer_limit;
-        mirroring.limit = by_route
-            .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
-            .or(by_connection.map(|down| down.buffer_limit))
-            .unwrap_or(usize::MAX);
+        let limit = by_connection.map_or(usize::MAX, |down| down.buffer_limit);
+        mirroring.limit = policy.most_kept_of_body(limit);
         stream.router.mirroring = Some(Box::new(mirroring));
         if stream.request_ready {
             self.send_mirrors(key);

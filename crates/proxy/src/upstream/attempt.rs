@@ -150,8 +150,14 @@ impl Worker {
         connection.above_high_watermark |= rests;
         self.mark_upstream(key);
         self.owe_client(stream_key, data.len());
-        if rests
-            && let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream)
+        if rests {
+            self.pause_request(stream_key);
+        }
+    }
+
+    /// More of a request has come than goes on: reading from its client rests.
+    pub(crate) fn pause_request(&mut self, stream_key: Key<Box<Stream>>) {
+        if let Some(down) = self.streams.get(stream_key).and_then(|stream| stream.downstream)
             && let Some(http) = self.http_of(down)
         {
             http.pause_reading();
@@ -533,23 +539,27 @@ impl Worker {
         outcome: Outcome,
     ) {
         let Some(config) = &shared.config.outlier else { return };
-        if host.outlier.record(config, outcome).is_none() {
-            return;
-        }
         let Some(cluster) = self.upstreams.get(at) else { return };
-        let stats = self.cx.recorder.local(&shared.stats.outliers);
-        stats.inc(Outliers::EJECTIONS_DETECTED_CONSECUTIVE_5XX);
-        let set = cluster.balancer.host_set();
-        let ejected = set.hosts.iter().filter(|host| host.outlier.is_ejected()).count();
-        if !may_eject(config, ejected, set.hosts.len()) {
-            stats.inc(Outliers::EJECTIONS_OVERFLOW);
-            return;
-        }
-        if host.outlier.eject(self.clock.now_ns() / 1_000_000) {
-            stats.inc(Outliers::EJECTIONS_ENFORCED_TOTAL);
-            stats.inc(Outliers::EJECTIONS_ENFORCED_CONSECUTIVE_5XX);
-            stats.gauge_add(Outliers::EJECTIONS_ACTIVE, 1);
-            set.health_changed();
+        for kind in host.outlier.record(config, outcome).kinds() {
+            if host.outlier.is_ejected() {
+                return;
+            }
+            let stats = self.cx.recorder.local(&shared.stats.outliers);
+            let (detected, enforced) = kind.counters();
+            stats.inc(detected);
+            let set = cluster.balancer.host_set();
+            let ejected = set.hosts.iter().filter(|host| host.outlier.is_ejected()).count();
+            if !may_eject(config, ejected, set.hosts.len()) {
+                stats.inc(Outliers::EJECTIONS_OVERFLOW);
+                continue;
+            }
+            let is_enforced = self.random.below(100) < u64::from(kind.enforcing(config));
+            if is_enforced && host.outlier.eject(self.clock.now_ns() / 1_000_000) {
+                stats.inc(Outliers::EJECTIONS_ENFORCED_TOTAL);
+                stats.inc(enforced);
+                stats.gauge_add(Outliers::EJECTIONS_ACTIVE, 1);
+                set.health_changed();
+            }
         }
     }
 }

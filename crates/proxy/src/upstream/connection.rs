@@ -385,15 +385,8 @@ impl Worker {
                 }
             }
             CodecEvent::Reset { stream, reason } => {
-                let reason = match reason {
-                    codec::event::ResetReason::ConnectionClosed => {
-                        ResetReason::ConnectionTermination
-                    }
-                    codec::event::ResetReason::Refused => ResetReason::Refused,
-                    _ => ResetReason::Remote,
-                };
                 if let Some(stream) = streams.get(stream) {
-                    self.upstream_reset(stream, key, reason);
+                    self.upstream_reset(stream, key, reason.into());
                 }
             }
             CodecEvent::Room { stream: Some(stream) } => self.host_has_room_for(key, stream),
@@ -411,17 +404,21 @@ impl Worker {
                     self.upstream_reset(stream, key, ResetReason::Protocol);
                 }
             }
-            CodecEvent::Error(error) => {
-                tracing::debug!(host = %connection.host.address_text, reason = error.reason, "upstream broke the protocol");
-                if connection.codec.has_control() {
-                    // Best effort: the host is told what it did.
-                    connection.codec.write_control(connection.io.output.writer(&mut self.buffers));
-                    let _: FlushResult = connection.io.flush(&mut self.buffers);
-                }
-                self.count_upstream(key, ClusterStat::UPSTREAM_CX_PROTOCOL_ERROR);
-                self.close_upstream(key, ResetReason::Protocol, true);
-            }
+            CodecEvent::Error(error) => self.host_broke_protocol(key, error.reason),
         }
+    }
+
+    /// What the host says cannot be read on: the connection ends, and with it everything on it.
+    fn host_broke_protocol(&mut self, key: Key<UpstreamConnection>, reason: &'static str) {
+        let Some(connection) = self.ups.get_mut(key) else { return };
+        tracing::debug!(host = %connection.host.address_text, reason, "upstream broke the protocol");
+        if connection.codec.has_control() {
+            // Best effort: the host is told what it did.
+            connection.codec.write_control(connection.io.output.writer(&mut self.buffers));
+            let _: FlushResult = connection.io.flush(&mut self.buffers);
+        }
+        self.count_upstream(key, ClusterStat::UPSTREAM_CX_PROTOCOL_ERROR);
+        self.close_upstream(key, ResetReason::Protocol, true);
     }
 
     /// The connection broke: while it was being opened that is a failure to connect.

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use identity::chain::TrustRoots;
 use identity::tls::{Certificate, Parameters, Validation};
@@ -16,6 +16,7 @@ use proxy::listener::filter_chain::FilterChainIndex;
 use proxy::network::tls::{
     DownstreamTls, DownstreamTlsSettings, Secrets, UpstreamTls, UpstreamTlsSettings,
 };
+use proxy::stream_info::AccessLoggers;
 use proxy::tcp_proxy::{Config, Destination};
 use proxy::upstream::cluster::Cluster;
 use proxy::upstream::config::{ClusterConfig, ClusterRef, UpstreamProtocol};
@@ -40,11 +41,18 @@ pub struct Chain {
     pub tls: Option<Arc<DownstreamTls>>,
     pub cluster: ClusterRef,
     pub idle_timeout: Option<Duration>,
+    pub access_loggers: AccessLoggers,
 }
 
 impl Chain {
     pub fn to(cluster: ClusterRef) -> Self {
-        Self { criteria: FilterChainMatch::default(), tls: None, cluster, idle_timeout: None }
+        Self {
+            criteria: FilterChainMatch::default(),
+            tls: None,
+            cluster,
+            idle_timeout: None,
+            access_loggers: Vec::new(),
+        }
     }
 }
 
@@ -110,7 +118,7 @@ impl Engine {
     }
 
     /// Waits until the worker has read its mail.
-    fn settle(&self) {
+    pub fn settle(&self) {
         let (ack, done) = acknowledgement();
         self.send(Message::Commit { changes: Arc::new([]), ack: Some(ack) });
         done.recv_timeout(PATIENCE).unwrap();
@@ -165,7 +173,7 @@ impl Engine {
             idle_timeout: chain.idle_timeout,
             max_connect_attempts: 1,
             max_downstream_connection_duration: None,
-            access_loggers: Vec::new(),
+            access_loggers: chain.access_loggers,
         };
         filter_chain(chain.criteria, chain.tls, TerminalFilter::Tcp(Arc::new(config)))
     }
@@ -203,6 +211,15 @@ fn acknowledgement() -> (Arc<Ack>, std::sync::mpsc::Receiver<()>) {
         let _ = sender.lock().unwrap().send(());
     });
     (ack, receiver)
+}
+
+/// Waits until something is so.
+pub fn wait_until(is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "it never came to that");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Connects with patience for reads.

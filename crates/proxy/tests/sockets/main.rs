@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod allocations;
+mod endings;
 mod engine;
+mod filters;
 mod http;
 mod http2;
 mod inputs;

@@ -2,8 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
+
+use proxy::stream_info::{AccessLogger, AccessLoggers, LogRecord};
 
 use crate::engine::{Chain, Engine, PATIENCE, backend, connect, nobody, read_all};
 
@@ -111,4 +113,63 @@ fn silence_ends_a_session() {
     let chain = Chain { idle_timeout, ..Chain::to(engine.cluster(&[silent], None)) };
     let address = engine.listen(Vec::new(), vec![chain]);
     assert_eq!(read_all(connect(address)), b"");
+}
+
+/// Tells the response flags of every session.
+#[derive(Debug)]
+struct Flags(Mutex<mpsc::Sender<String>>);
+
+impl AccessLogger for Flags {
+    fn log(&self, record: &LogRecord<'_>) {
+        let _ = self.0.lock().unwrap().send(record.info.flags.to_string());
+    }
+}
+
+#[test]
+fn flags_say_who_ended_a_session_as_in_envoy() {
+    let engine = Engine::start();
+    let reset_on_close = |stream: &std::net::TcpStream| {
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+    };
+    let serve = |hosts: &[std::net::SocketAddr], idle_timeout| {
+        let (told, tells) = mpsc::channel();
+        let access_loggers: AccessLoggers = vec![Arc::new(Flags(Mutex::new(told)))];
+        let cluster = engine.cluster(hosts, None);
+        let chain = Chain { access_loggers, idle_timeout, ..Chain::to(cluster) };
+        (engine.listen(Vec::new(), vec![chain]), tells)
+    };
+    let flags = |tells: &mpsc::Receiver<String>| tells.recv_timeout(PATIENCE).unwrap();
+
+    let (address, tells) = serve(&[nobody()], None);
+    let _ = read_all(connect(address));
+    assert_eq!(flags(&tells), "UF,URX");
+
+    let (address, tells) = serve(&[], None);
+    let _ = read_all(connect(address));
+    assert_eq!(flags(&tells), "UH");
+
+    let resets = backend(move |mut stream| {
+        stream.read_exact(&mut [0; 4]).unwrap();
+        reset_on_close(&stream);
+    });
+    let (address, tells) = serve(&[resets], None);
+    let mut client = connect(address);
+    client.write_all(b"ping").unwrap();
+    let _ = client.read(&mut [0; 16]);
+    assert_eq!(flags(&tells), "UR");
+
+    let listens = backend(|mut stream| {
+        stream.write_all(b"hi").unwrap();
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let (address, tells) = serve(&[listens], None);
+    let mut client = connect(address);
+    client.read_exact(&mut [0; 2]).unwrap();
+    reset_on_close(&client);
+    drop(client);
+    assert_eq!(flags(&tells), "-");
+
+    let (address, tells) = serve(&[listens], Some(Duration::from_millis(50)));
+    let _ = read_all(connect(address));
+    assert_eq!(flags(&tells), "-", "silence is told by the connection's termination details");
 }

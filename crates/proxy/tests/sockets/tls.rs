@@ -7,9 +7,11 @@ use std::sync::Arc;
 use identity::tls::{ClientOptions, Validation};
 use proxy::listener::config::{FilterChainMatch, ListenerFilter};
 use proxy::network::tls::Secrets;
+use proxy::router::config::RoutePolicy;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::engine::{Authority, Chain, Engine, backend, connect, read_all};
+use crate::web::{Backend, route};
 
 const INSPECT_TLS: ListenerFilter =
     ListenerFilter::TlsInspector { max_client_hello_size: 16 * 1024 };
@@ -172,4 +174,18 @@ fn a_new_certificate_serves_new_handshakes_and_closes_nothing() {
         ask(&mut client(address, "a.example", old.validation())).is_err(),
         "the old root is not enough"
     );
+}
+
+#[test]
+fn the_last_answer_is_followed_by_a_goodbye() {
+    let engine = Engine::start();
+    let authority = Authority::new();
+    let cluster = engine.cluster(&[Backend::echo().address], None);
+    let tls = Some(authority.server(&["a.example"]));
+    let address = engine.serve_https(tls, route(cluster, RoutePolicy::default()), |_| {});
+    let mut client = client(address, "a.example", by_name(&authority));
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    // Without close_notify this would be an error: whoever reads to the end could not tell it from a truncation.
+    let all = String::from_utf8(read_all(&mut client)).unwrap();
+    assert!(all.starts_with("HTTP/1.1 200 OK\r\n"), "{all}");
 }
