@@ -114,6 +114,8 @@ pub struct Worker {
     pub(crate) scratch: ReadScratch,
     pub(crate) cx: WorkerContext,
 
+    /// Answers are the last of their connections: this proxy wants no more of them.
+    pub(crate) fails_health_checks: bool,
     pub(crate) listeners: Arena<ActiveListener>,
     pub(crate) downs: Arena<Downstream>,
     pub(crate) ups: Arena<UpstreamConnection>,
@@ -173,6 +175,7 @@ impl Worker {
             buffers: BufferPool::default(),
             scratch: ReadScratch::new(READ_SIZE),
             cx: WorkerContext { index: options.index, recorder: options.registry.recorder() },
+            fails_health_checks: false,
             listeners: Arena::default(),
             downs: Arena::default(),
             ups: Arena::default(),

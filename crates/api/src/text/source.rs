@@ -41,9 +41,8 @@ impl Sources {
         let Some(source) = self.0.get(usize::from(place.source)) else { return out };
         let line =
             source.text.lines().nth(place.line.saturating_sub(1) as usize).unwrap_or_default();
-        let line: String = line.chars().take(160).collect();
+        let (line, caret) = excerpt(line, place.column.saturating_sub(1) as usize);
         let margin = place.line.to_string().len();
-        let caret = place.column.saturating_sub(1) as usize;
         let width =
             (place.width.max(1) as usize).min(line.chars().count().saturating_sub(caret).max(1));
         let _ = write!(
@@ -62,6 +61,25 @@ impl Sources {
         );
         out
     }
+}
+
+/// As much of a line as is shown, and where `caret` is in it: a long one is cut around it.
+fn excerpt(line: &str, caret: usize) -> (String, usize) {
+    const SHOWN: usize = 160;
+    const BEFORE_CARET: usize = 100;
+
+    let len = line.chars().count();
+    if len <= SHOWN {
+        return (line.to_owned(), caret);
+    }
+    let from = if caret < SHOWN - 10 { 0 } else { caret - BEFORE_CARET };
+    let mut shown = if from > 0 { "…".to_owned() } else { String::new() };
+    let caret = caret - from + shown.chars().count();
+    shown.extend(line.chars().skip(from).take(SHOWN));
+    if from + SHOWN < len {
+        shown.push('…');
+    }
+    (shown, caret)
 }
 
 /// A place in a text.
@@ -142,6 +160,21 @@ impl Spans {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_line_is_shown_around_the_problem() {
+        let line = format!("{}WRONG{}", "a".repeat(300), "b".repeat(300));
+        let sources = Sources::one("--config-yaml", &line);
+        let place = Place { source: 0, line: 1, column: 301, width: 5 };
+        let shown = sources.render(&Problem { place: Some(place), ..Problem::new("x", "is bad") });
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[1].ends_with("--> --config-yaml:1:301"), "{shown}");
+        let caret = lines[4].find('^').expect("a caret");
+        // The line begins with an ellipsis, which is one character of three bytes.
+        let under: String = lines[3].chars().skip(caret).take(5).collect();
+        assert_eq!((under.as_str(), lines[4].matches('^').count()), ("WRONG", 5), "{shown}");
+        assert!(lines[3].chars().count() < 180 && lines[3].ends_with('…'), "{shown}");
+    }
 
     #[test]
     fn a_problem_is_shown_with_its_line() {

@@ -230,14 +230,19 @@ impl ClientCodec {
         Decoded { consumed, event: Event::Error(error) }
     }
 
-    /// The server will send nothing more: the end of a body that is delimited by it, or of a message cut off.
+    /// The server will send nothing more: the end of a body that is delimited by it, of a connection that has not answered,
+    /// or, in the middle of a message, a breach of the protocol.
     pub fn end_of_input(&mut self) -> Event {
         let stream = self.stream;
         let event = match self.input {
             Input::Idle | Input::Closed => Event::NeedInput,
             Input::Body(BodyDecoder::UntilClose) | Input::Tunnel => Event::End { stream },
-            Input::Head(_) | Input::Body(_) => {
+            Input::Head(seen) if !seen.has_begun() => {
                 Event::Reset { stream, reason: ResetReason::ConnectionClosed }
+            }
+            Input::Head(_) | Input::Body(_) => {
+                let cut_off = Refusal::codec_error("the connection ended within a message");
+                self.fail(cut_off, matches!(self.input, Input::Body(_)), 0).event
             }
         };
         self.must_close = true;

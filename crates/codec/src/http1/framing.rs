@@ -52,6 +52,9 @@ impl Framing {
         request: Method,
     ) -> Result<Framing, Refusal> {
         let declared = Declared::read(fields, version)?;
+        if status == 204 && !matches!(declared, Declared::Nothing | Declared::Length(0)) {
+            return Err(Refusal::codec_error("204 with a body"));
+        }
         if request == Method::Head || matches!(status, 100..=199 | 204 | 304) {
             return Ok(Framing::None);
         }

@@ -27,6 +27,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Some of the head has come.
+    pub(super) fn has_begun(self) -> bool {
+        self.searched > 0
+    }
+
     /// Whether the input may say more than the last time: it has more complete lines.
     fn is_worth_parsing(&mut self, input: &[u8]) -> bool {
         let from = std::mem::replace(&mut self.searched, input.len()).min(input.len());

@@ -196,9 +196,9 @@ impl ServerCodec {
         let opens_tunnel = matches!(self.input, Input::TunnelAsked)
             && (head.status == 101
                 || self.method == Method::Connect && matches!(head.status, 200..=299));
-        let cuts_request_short =
-            end_stream && !matches!(self.input, Input::Done | Input::TunnelAsked);
-        if self.is_draining || cuts_request_short || encode::needs_close(head, asked, &plan) {
+        // As Envoy: what is left of the request is not waited for.
+        let precedes_request_end = !matches!(self.input, Input::Done | Input::TunnelAsked);
+        if self.is_draining || precedes_request_end || encode::needs_close(head, asked, &plan) {
             self.keeps_alive = false;
         }
         let connection = match (opens_tunnel, self.keeps_alive, self.version) {

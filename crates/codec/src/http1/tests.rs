@@ -348,20 +348,22 @@ fn responses() {
 
 #[test]
 fn what_the_end_of_a_connection_means() {
+    let cut_off = |after_head| {
+        let (details, reason) = ("http1.codec_error", "the connection ended within a message");
+        let stream = StreamId(1);
+        Event::Error(CodecError { stream, after_head, status: 502, details, reason, close: true })
+    };
     let table: &[(&str, Event)] = &[
+        ("", Event::Reset { stream: StreamId(1), reason: ResetReason::ConnectionClosed }),
+        (
+            "HTTP/1.1 103 Early Hints\r\n\r\n",
+            Event::Reset { stream: StreamId(1), reason: ResetReason::ConnectionClosed },
+        ),
         ("HTTP/1.1 200 OK\r\n\r\nsome", Event::End { stream: StreamId(1) }),
-        (
-            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome",
-            Event::Reset { stream: StreamId(1), reason: ResetReason::ConnectionClosed },
-        ),
-        (
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n",
-            Event::Reset { stream: StreamId(1), reason: ResetReason::ConnectionClosed },
-        ),
-        (
-            "HTTP/1.1 200 OK\r\n",
-            Event::Reset { stream: StreamId(1), reason: ResetReason::ConnectionClosed },
-        ),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome", cut_off(true)),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nsome\r\n", cut_off(true)),
+        ("HTTP/1.1 200 OK\r\n", cut_off(false)),
+        ("HTTP/1", cut_off(false)),
         ("HTTP/1.1 204 No Content\r\n\r\n", Event::NeedInput),
     ];
     for (input, expected) in table {
@@ -696,6 +698,21 @@ fn draining_says_close_with_the_next_response() {
     let mut idle = ServerCodec::new(Options::default());
     idle.start_drain(&mut out);
     assert!(idle.must_close());
+}
+
+#[test]
+fn an_answer_before_the_requests_end_is_the_last() {
+    let (mut codec, _) = served("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+    let mut out = Vec::new();
+    codec.encode_head(
+        StreamId(0),
+        &response_head(200, &[("content-length", "2")]),
+        false,
+        &mut out,
+    );
+    assert_eq!(out, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n");
+    codec.encode_data(StreamId(0), b"ok", true, &mut out);
+    assert!(codec.must_close());
 }
 
 #[test]

@@ -35,7 +35,6 @@ const NOT_COUNTED: &[&str] = &[
     "remaining_cx_pools",
     "total_match_count",
     "original_dst_",
-    "retry_or_shadow_abandoned",
     "internal_redirect",
     "preconnect",
     "queue_overloaded",

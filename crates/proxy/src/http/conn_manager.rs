@@ -303,6 +303,9 @@ impl Worker {
                 self.say_goodbye(key);
             }
         }
+        if self.fails_health_checks {
+            self.drain_connection(key);
+        }
         self.start_stream(stream_key, end_stream);
     }
 

@@ -84,16 +84,20 @@ pub fn http2_of(config: &Http2Options, max_head_kb: u32, max_fields: u32) -> htt
 /// HTTP/1 towards hosts.
 pub fn http1_to(config: &UpstreamHttpOptions) -> http1::Options {
     http1::Options {
-        max_head_bytes: config.max_response_headers_kb as usize * 1024,
+        max_head_bytes: MAX_HTTP1_RESPONSE_HEAD_KB * 1024,
         max_fields: config.max_response_headers_count as usize,
         enable_trailers: config.enable_trailers,
         ..http1::Options::default()
     }
 }
 
+/// The largest head of a response that a host may send, by HTTP version, in KiB: Envoy's.
+const MAX_HTTP1_RESPONSE_HEAD_KB: usize = 80;
+const MAX_HTTP2_RESPONSE_HEAD_KB: u32 = 60;
+
 /// HTTP/2 towards hosts.
 pub fn http2_to(config: &UpstreamHttpOptions) -> http2::Options {
-    http2_of(&config.http2, config.max_response_headers_kb, config.max_response_headers_count)
+    http2_of(&config.http2, MAX_HTTP2_RESPONSE_HEAD_KB, config.max_response_headers_count)
 }
 
 #[cfg(test)]

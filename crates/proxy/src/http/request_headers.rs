@@ -24,7 +24,7 @@ use super::config::{
     PathNormalization, RequestIdOptions, UnderscoreAction, UserAgent,
 };
 use crate::route_table::port_start;
-use crate::stream_info::ConnectionInfo;
+use crate::stream_info::{ConnectionInfo, ResponseFlags};
 use crate::worker::random::Random;
 
 pub use request_id::write_uuid;
@@ -113,6 +113,16 @@ impl Rejection {
             }
             "absolute_path_rejected" => Some(HttpConnManager::DOWNSTREAM_RQ_NON_RELATIVE_PATH),
             _ => None,
+        }
+    }
+
+    /// What Envoy's codec refuses, and not its connection manager, is a breach of the protocol.
+    pub fn flags(&self) -> ResponseFlags {
+        match self.details {
+            "low_version" | "http1.unexpected_underscore" => {
+                ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR
+            }
+            _ => ResponseFlags::default(),
         }
     }
 

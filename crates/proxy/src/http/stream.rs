@@ -224,7 +224,7 @@ impl Worker {
     }
 
     fn reject(&mut self, key: Key<Box<Stream>>, rejection: Rejection) {
-        let statistic = rejection.statistic();
+        let (statistic, flags) = (rejection.statistic(), rejection.flags());
         let headers = match rejection.location {
             Some(location) => vec![("location".into(), String::from_utf8_lossy(&location).into())],
             None => Vec::new(),
@@ -239,6 +239,7 @@ impl Worker {
         }
         let reply = LocalReply {
             status: rejection.status,
+            flags,
             body: rejection.body.into(),
             headers,
             details: rejection.details,
@@ -265,10 +266,12 @@ impl Worker {
         if passes_on || !expected.eq_ignore_ascii_case(b"100-continue") {
             return;
         }
-        stream.request.fields.remove(names::EXPECT);
         self.spare_response.clear();
         self.spare_response.status = 100;
         self.send_informational(key);
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.request.fields.remove(names::EXPECT);
+        }
     }
 
     /// Step 9: looks the route up and pins it.
@@ -338,7 +341,8 @@ impl Worker {
         };
         let body = match error.status {
             400 => "Bad Request",
-            408 => "Request Timeout",
+            408 if error.details == "request_header_timeout" => "request header timeout",
+            408 => "request timeout",
             426 => "Upgrade Required",
             431 => "Request Header Fields Too Large",
             501 => "Not Implemented",
@@ -484,7 +488,8 @@ impl Worker {
             );
         }
         if stream.router.stream_ends_ns() <= now {
-            return self.local_reply(key, crate::router::reply::stream_too_long());
+            let reply = crate::router::reply::stream_too_long(stream.request_done);
+            return self.local_reply(key, reply);
         }
         if stream
             .idle_timeout_ns()

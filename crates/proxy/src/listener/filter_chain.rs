@@ -51,15 +51,10 @@ impl FilterChainIndex {
     /// Compiles the match over `chains`.
     ///
     /// # Errors
-    /// When two chains have the same criteria.
+    /// When two chains have a combination of criteria in common: one connection would match both equally well.
     pub fn build(chains: &[Arc<FilterChain>]) -> Result<Self, AmbiguousMatch> {
-        let mut seen = std::collections::HashMap::new();
-        for (second, chain) in chains.iter().enumerate() {
-            if let Some(first) = seen.insert(&chain.criteria, second) {
-                return Err(AmbiguousMatch { first, second });
-            }
-        }
         let criteria: Vec<_> = chains.iter().map(|chain| chain.criteria.clone()).collect();
+        refuse_ambiguous(&criteria)?;
         let only_catch_all = criteria.len() == 1 && criteria[0] == FilterChainMatch::default();
         Ok(Self { criteria, only_catch_all })
     }
@@ -93,6 +88,48 @@ impl FilterChainIndex {
         let best = left.iter().filter_map(|index| rank(&self.criteria[*index as usize])).max();
         left.retain(|index| best.is_some() && rank(&self.criteria[*index as usize]) == best);
     }
+}
+
+fn refuse_ambiguous(criteria: &[FilterChainMatch]) -> Result<(), AmbiguousMatch> {
+    let mut seen = std::collections::HashMap::new();
+    for (second, criteria) in criteria.iter().enumerate() {
+        for combination in combinations(criteria) {
+            match seen.insert(combination, second) {
+                Some(first) if first != second => return Err(AmbiguousMatch { first, second }),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A match with one value for each criterion that has several, for every combination of them.
+fn combinations(criteria: &FilterChainMatch) -> Vec<FilterChainMatch> {
+    fn spread<T: Clone>(
+        of: Vec<FilterChainMatch>,
+        values: impl Fn(&mut FilterChainMatch) -> &mut Vec<T>,
+    ) -> Vec<FilterChainMatch> {
+        let mut spread = Vec::with_capacity(of.len());
+        for mut combination in of {
+            let several = std::mem::take(values(&mut combination));
+            if several.is_empty() {
+                spread.push(combination);
+                continue;
+            }
+            for value in several {
+                *values(&mut combination) = vec![value];
+                spread.push(combination.clone());
+            }
+        }
+        spread
+    }
+    let mut all = vec![criteria.clone()];
+    all = spread(all, |it| &mut it.prefix_ranges);
+    all = spread(all, |it| &mut it.server_names);
+    all = spread(all, |it| &mut it.application_protocols);
+    all = spread(all, |it| &mut it.direct_source_prefix_ranges);
+    all = spread(all, |it| &mut it.source_prefix_ranges);
+    spread(all, |it| &mut it.source_ports)
 }
 
 /// 0 for "any", 1 for a match.

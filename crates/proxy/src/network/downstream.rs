@@ -346,8 +346,11 @@ impl Worker {
             self.close_downstream(key, CloseReason::Local);
             return;
         }
-        down.io.socket.shutdown_write();
-        down.io.write_shut = true;
+        // A TLS peer is told first: without that it would take the end for a truncation.
+        down.io.shutdown_after_flush = true;
+        if let FlushResult::Failed(_) = down.io.flush(&mut self.buffers) {
+            return self.close_downstream(key, CloseReason::Remote);
+        }
         down.close_after_flush = false;
         down.close_deadline_ns = self.clock.after(Some(delay));
         self.leave_kind(key, CloseReason::Local);

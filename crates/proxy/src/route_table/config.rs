@@ -169,8 +169,17 @@ pub enum ValueMatch {
 pub struct QueryMatcher {
     /// Which parameter.
     pub name: Box<str>,
-    /// What it must be; `None`: anything, as long as it is there.
-    pub value: Option<StringMatcher>,
+    /// What of it must be so.
+    pub value: QueryValue,
+}
+
+/// The value part of a [`QueryMatcher`].
+#[derive(Clone, Debug)]
+pub enum QueryValue {
+    /// It is there, or it is not.
+    Present(bool),
+    /// It is there and as the pattern says.
+    String(StringMatcher),
 }
 
 /// `FractionalPercent`.

@@ -2,7 +2,7 @@
 
 use codec::headers::RequestHead;
 
-use super::config::{Criteria, HeaderMatcher, QueryMatcher, TlsCriteria, ValueMatch};
+use super::config::{Criteria, HeaderMatcher, QueryMatcher, QueryValue, TlsCriteria, ValueMatch};
 use crate::http::grpc;
 use crate::stream_info::TlsInfo;
 
@@ -77,10 +77,9 @@ impl QueryMatcher {
                 };
                 (name == self.name.as_bytes()).then_some(value)
             });
-        match (value, &self.value) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(value), Some(matcher)) => matcher.matches(value),
+        match &self.value {
+            QueryValue::Present(wanted) => value.is_some() == *wanted,
+            QueryValue::String(matcher) => value.is_some_and(|value| matcher.matches(value)),
         }
     }
 }

@@ -29,6 +29,11 @@ impl RouteMatch {
     fn append_path(&self, redirect: &Redirect, original: &[u8], location: &mut Vec<u8>) {
         let query_start = memchr::memchr(b'?', original).unwrap_or(original.len());
         let query = if redirect.strip_query { &b""[..] } else { &original[query_start..] };
+        if let Some(RedirectPath::Full(path)) = &redirect.path
+            && !path.starts_with('/')
+        {
+            location.push(b'/');
+        }
         match &redirect.path {
             // A query of its own replaces the request's, and stays whatever is stripped.
             Some(RedirectPath::Full(path)) if path.contains('?') => {

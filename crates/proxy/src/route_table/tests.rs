@@ -200,13 +200,24 @@ fn query_matchers() {
         ("a", Some("1"), "/#?a=1", false),
     ];
     for (name, value, path, expected) in rows {
-        let value = value.map(StringMatcher::exact);
+        let value = match value {
+            None => QueryValue::Present(true),
+            Some(value) => QueryValue::String(StringMatcher::exact(value)),
+        };
         let criteria = Criteria {
             query: vec![QueryMatcher { name: (*name).into(), value }],
             ..Criteria::path(prefix("/"))
         };
         let table = one_host(vec![route(criteria)]);
         assert_eq!(found_index(&table, &get(path)).is_some(), *expected, "{name} in {path}");
+    }
+    let absent = Criteria {
+        query: vec![QueryMatcher { name: "a".into(), value: QueryValue::Present(false) }],
+        ..Criteria::path(prefix("/"))
+    };
+    let table = one_host(vec![route(absent)]);
+    for (path, expected) in [("/", true), ("/?b=1&aa", true), ("/?a", false), ("/?b&a=1", false)] {
+        assert_eq!(found_index(&table, &get(path)).is_some(), expected, "no a in {path}");
     }
 }
 

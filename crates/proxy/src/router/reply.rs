@@ -82,13 +82,12 @@ pub fn timeout(overdue: Overdue) -> LocalReply {
     }
 }
 
-/// The stream has taken longer than any may.
-pub fn stream_too_long() -> LocalReply {
+/// The stream has taken longer than any may; `request_done` says whether the client is the one who is waited for.
+pub fn stream_too_long(request_done: bool) -> LocalReply {
     LocalReply {
-        status: 408,
+        status: if request_done { 504 } else { 408 },
         body: "downstream duration timeout".into(),
         details: "max_duration_timeout",
-        flags: ResponseFlags::DURATION_TIMEOUT,
         grpc_status: Some(grpc::DEADLINE_EXCEEDED),
         ..LocalReply::default()
     }
@@ -104,6 +103,21 @@ pub fn flags_of(reason: ResetReason) -> ResponseFlags {
         ResetReason::Remote | ResetReason::Refused => ResponseFlags::UPSTREAM_REMOTE_RESET,
         ResetReason::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
         ResetReason::Overflow => ResponseFlags::UPSTREAM_OVERFLOW,
+    }
+}
+
+/// `%RESPONSE_CODE_DETAILS%` of a response that its host did not finish.
+pub fn cut_short(reason: ResetReason) -> &'static str {
+    match reason {
+        ResetReason::Remote => "upstream_reset_after_response_started{remote_reset}",
+        ResetReason::Refused => {
+            "upstream_reset_after_response_started{remote_refused_stream_reset}"
+        }
+        ResetReason::Protocol => "upstream_reset_after_response_started{protocol_error}",
+        ResetReason::ConnectionFailure
+        | ResetReason::ConnectionTimeout
+        | ResetReason::ConnectionTermination
+        | ResetReason::Overflow => "upstream_reset_after_response_started{connection_termination}",
     }
 }
 

@@ -137,9 +137,6 @@ impl RetryState {
 
     fn wants_response(&self, response: &ResponseHead) -> bool {
         let on = |conditions| self.on.intersects(conditions);
-        if response.get(names::X_ENVOY_OVERLOADED).is_some() {
-            return false;
-        }
         if response.get(names::X_ENVOY_RATELIMITED).is_some() {
             return on(RetryOn::ENVOY_RATELIMITED);
         }
@@ -236,7 +233,7 @@ mod tests {
             ("unavailable", 200, &[("grpc-status", "13")], false),
             ("cancelled,internal", 200, &[("grpc-status", "13")], true),
             ("connect-failure,reset", 503, &[], false),
-            ("5xx", 503, &[("x-envoy-overloaded", "true")], false),
+            ("5xx", 503, &[("x-envoy-overloaded", "true")], true),
             ("5xx", 503, &[("x-envoy-ratelimited", "true")], false),
             ("envoy-ratelimited", 429, &[("x-envoy-ratelimited", "true")], true),
         ];

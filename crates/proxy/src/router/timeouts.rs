@@ -29,6 +29,8 @@ impl Timeouts {
         let mut timeouts = Self {
             request: match by_client {
                 Some(rule) => grpc_response_timeout(rule, request),
+                // As Envoy: who limits streams means that instead.
+                None if policy.limits_streams() => None,
                 None => policy.timeout,
             },
             per_try: retry.and_then(|retry| retry.per_try_timeout),
@@ -59,6 +61,17 @@ impl Timeouts {
         }
         timeouts
     }
+}
+
+/// Tells the upstream of a further attempt how long it is waited for, if it was told for the first: `per_try`, but no
+/// longer than the `left` of the whole. Without any time left 1 ms, because 0 would be for ever.
+pub fn tell_again(request: &mut RequestHead, per_try: Option<Duration>, left: Option<Duration>) {
+    if !request.fields.contains(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS) {
+        return;
+    }
+    let Some(expected) = per_try.into_iter().chain(left).min() else { return };
+    let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX).max(1);
+    request.fields.set_number(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, millis);
 }
 
 /// How long a stream may take in all, from its first byte: by its route (where zero is for ever), by what a gRPC client
@@ -224,6 +237,39 @@ mod tests {
         assert_eq!(resolve(ms(500), 100, "50m"), (ms(50), Some("50m".to_owned())));
         assert_eq!(resolve(None, 0, "0m"), (None, Some("0m".to_owned())));
         assert_eq!(resolve(ms(500), 0, "0m").0, ms(500));
+    }
+
+    #[test]
+    fn another_attempt_is_told_what_is_left() {
+        let told = |first: Option<&str>, per_try, left| {
+            let mut request = RequestHead::new();
+            if let Some(first) = first {
+                request.fields.set(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, first.as_bytes());
+            }
+            tell_again(&mut request, per_try, left);
+            let header = request.fields.get_str(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS);
+            header.map(str::to_owned)
+        };
+        assert_eq!(told(Some("15000"), None, ms(14_970)).as_deref(), Some("14970"));
+        assert_eq!(told(Some("300"), ms(300), ms(14_970)).as_deref(), Some("300"));
+        assert_eq!(told(Some("300"), ms(300), ms(120)).as_deref(), Some("120"));
+        assert_eq!(told(Some("300"), ms(300), None).as_deref(), Some("300"));
+        assert_eq!(told(Some("300"), None, ms(0)).as_deref(), Some("1"), "0 would be for ever");
+        assert_eq!(told(None, None, ms(10)), None, "the first was not told either");
+    }
+
+    #[test]
+    fn a_limit_of_streams_replaces_the_timeout() {
+        let policy = RoutePolicy {
+            timeout: ms(1_000),
+            max_stream_duration: Some(ms(500)),
+            ..RoutePolicy::default()
+        };
+        let mut request = RequestHead::new();
+        assert_eq!(Timeouts::resolve(&policy, &mut request, true), Timeouts::default());
+        assert!(!request.fields.contains(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS));
+        request.fields.set(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS, b"70");
+        assert_eq!(Timeouts::resolve(&policy, &mut request, true).request, ms(70));
     }
 
     #[test]

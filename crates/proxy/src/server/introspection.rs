@@ -10,6 +10,7 @@ use crate::admin::state::ListenerStatus;
 use crate::admin::{
     AdminState, CertificateStatus, ClusterStatus, ConfigDump, DrainRequest, ServerState,
 };
+use crate::worker::mailbox::Message;
 
 impl AdminState for Control {
     fn state(&self) -> ServerState {
@@ -88,6 +89,7 @@ impl AdminState for Control {
 
     fn fail_health_checks(&self, fail: bool) {
         self.draining.store(fail, Ordering::Relaxed);
+        self.broadcast(|| Message::FailHealthChecks(fail));
     }
 
     fn quit(&self) {

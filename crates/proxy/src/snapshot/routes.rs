@@ -24,8 +24,9 @@ use super::{filter_overrides, values};
 use crate::http::header_mutation::{AppendAction, HeaderMutations};
 use crate::route_table::config::{
     Action, Criteria, DirectResponse, FilterOverrides, Fraction, HeaderMatcher, HostRewrite,
-    PathMatch, PathRewrite, QueryMatcher, Redirect, RedirectPath, RequireTls, RouteAction,
-    RouteConfig, Substitution, TableConfig, ValueMatch, VirtualHostConfig, WeightedEntry,
+    PathMatch, PathRewrite, QueryMatcher, QueryValue, Redirect, RedirectPath, RequireTls,
+    RouteAction, RouteConfig, Substitution, TableConfig, ValueMatch, VirtualHostConfig,
+    WeightedEntry,
 };
 use crate::router::config::{
     ClusterChoice, ConnectConfig, GrpcTimeout, Mirror, RetryOn, RetryPolicy, RoutePolicy,
@@ -282,13 +283,10 @@ fn query_matcher(
     message: &proto::QueryParameterMatcher,
 ) -> Option<QueryMatcher> {
     let value = match &message.query_parameter_match_specifier {
-        None | Some(QueryParameterMatchSpecifier::PresentMatch(true)) => None,
-        Some(QueryParameterMatchSpecifier::PresentMatch(false)) => {
-            cx.problem_at("present_match", "`present_match: false` is not supported yet");
-            return None;
-        }
+        None => QueryValue::Present(true),
+        Some(QueryParameterMatchSpecifier::PresentMatch(wanted)) => QueryValue::Present(*wanted),
         Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => {
-            Some(cx.at("string_match", |cx| values::string_matcher(cx, matcher))?)
+            QueryValue::String(cx.at("string_match", |cx| values::string_matcher(cx, matcher))?)
         }
     };
     Some(QueryMatcher { name: message.name.as_str().into(), value })

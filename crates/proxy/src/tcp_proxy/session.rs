@@ -190,9 +190,6 @@ impl Worker {
         if let Some(upstream) = session.upstream.take() {
             self.close_tcp_upstream(upstream, was_reset);
         }
-        if was_reset {
-            session.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-        }
         session.info.timings.end_ns = now;
         let record = LogRecord {
             worker: self.cx.index,
@@ -220,7 +217,7 @@ impl Worker {
         }
         if session.deadline() <= now {
             session.state.cells.inc(Stat::IDLE_TIMEOUT);
-            self.fail_tcp(key, ResponseFlags::STREAM_IDLE_TIMEOUT, "tcp_session_idle_timeout");
+            self.fail_tcp(key, ResponseFlags::default(), "tcp_session_idle_timeout");
         }
     }
 
@@ -234,6 +231,11 @@ impl Worker {
             return self.fail_tcp(key, ResponseFlags::NO_CLUSTER_FOUND, "");
         };
         let shared = Arc::clone(&cluster.cluster);
+        if let Some(session) = self.tcp_session(key) {
+            session.info.cluster = Some(Arc::clone(&shared));
+        }
+        let (recorder, random) = (&self.cx.recorder, &mut self.random);
+        let Some(cluster) = self.upstreams.take_up(at, recorder, random) else { return };
         let (thresholds, breakers) = shared.priority(0);
         if breakers.connections.is_exhausted(thresholds.max_connections) {
             cluster.cells.counters.inc(ClusterStat::UPSTREAM_CX_OVERFLOW);
@@ -248,7 +250,6 @@ impl Worker {
         let Some(session) = self.tcp_session(key) else { return };
         session.connect_attempts += 1;
         session.info.attempt_count = session.connect_attempts;
-        session.info.cluster = Some(Arc::clone(&shared));
         session.info.upstream_host = Some(Arc::clone(&host));
         let attempts_left = attempts_left(session);
         if let Err(error) = self.open_tcp_upstream(key, at, shared, host) {
@@ -271,11 +272,7 @@ impl Worker {
         if attempts_left {
             return self.connect_tcp(key);
         }
-        let mut flags = ResponseFlags::default();
-        if session.state.config.max_connect_attempts > 1 {
-            flags = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
-        }
-        self.fail_tcp(key, flags, "");
+        self.fail_tcp(key, ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED, "");
     }
 }
 

@@ -238,7 +238,11 @@ impl Worker {
         if let Some(down) = self.downs.get_mut(downstream) {
             down.io.socket.reset_on_close();
         }
-        self.fail_tcp(downstream, ResponseFlags::UPSTREAM_CONNECTION_TERMINATION, "");
+        let flags = match error.kind() {
+            io::ErrorKind::ConnectionReset => ResponseFlags::UPSTREAM_REMOTE_RESET,
+            _ => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+        };
+        self.fail_tcp(downstream, flags, "");
     }
 
     /// Sends a client's bytes on, or keeps them until the connection is open and has room.

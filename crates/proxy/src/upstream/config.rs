@@ -243,8 +243,6 @@ pub struct UpstreamHttpOptions {
     pub max_connection_duration: Option<Duration>,
     /// Requests per connection.
     pub max_requests_per_connection: Option<u32>,
-    /// Largest response head, in KiB (60).
-    pub max_response_headers_kb: u32,
     /// Most response header fields (100).
     pub max_response_headers_count: u32,
     /// HTTP/1: pass trailers on.
@@ -262,7 +260,6 @@ impl Default for UpstreamHttpOptions {
             idle_timeout: Some(Duration::from_secs(3600)),
             max_connection_duration: None,
             max_requests_per_connection: None,
-            max_response_headers_kb: 60,
             max_response_headers_count: 100,
             enable_trailers: false,
             proper_case_words: false,

@@ -129,31 +129,36 @@ impl Balancer {
     }
 
     /// Divides the load over priorities as Envoy: a priority takes its health times the overprovisioning factor, what it
-    /// cannot take goes to the next; if all together cannot take everything, shares grow in proportion.
+    /// cannot take goes to the next, and what none can take to their degraded hosts in the same way; if all together cannot
+    /// take everything, shares grow in proportion.
     fn rebuild(&mut self, rng: &mut impl Rng) {
         let groups = group_by_priority(&self.set);
         let factor = match self.set.overprovisioning_factor {
             0 => 140,
             factor => u64::from(factor),
         };
-        let health: Vec<u64> = groups
-            .iter()
-            .map(|group| {
-                (group.healthy.len() as u64 * factor / group.all.len().max(1) as u64).min(100)
-            })
-            .collect();
+        let available = |hosts: &[u32], group: &Group| {
+            (hosts.len() as u64 * factor / group.all.len().max(1) as u64).min(100)
+        };
+        let healthy = groups.iter().map(|group| available(&group.healthy, group));
+        let degraded = groups.iter().map(|group| available(&group.degraded, group));
+        let health: Vec<u64> = healthy.chain(degraded).collect();
         let total: u64 = health.iter().sum::<u64>().min(100);
         self.panicking = false;
         self.priorities.clear();
         let shares =
             if total == 0 { shares_of_size(&groups) } else { shares_of_health(&health, total) };
         let mut until = 0;
-        for (group, share) in groups.into_iter().zip(shares) {
+        let healthy_then_degraded = groups
+            .iter()
+            .map(|group| (group, &group.healthy))
+            .chain(groups.iter().map(|group| (group, &group.degraded)));
+        for ((group, hosts), share) in healthy_then_degraded.zip(shares) {
             if share == 0 {
                 continue;
             }
             until += share;
-            let localities = self.localities_of(group, total, factor);
+            let localities = self.localities_of(group, hosts, total, factor);
             if !localities.is_empty() {
                 let candidates = |hosts| Candidates::new(hosts, &self.policy, &self.set.hosts, rng);
                 let (untils, hosts): (Vec<_>, Vec<_>) = localities.into_iter().unzip();
@@ -171,12 +176,12 @@ impl Balancer {
     /// a locality's weight shrinks with its healthy hosts, once those are fewer than the overprovisioning makes up for.
     fn localities_of(
         &mut self,
-        group: Group,
+        group: &Group,
+        hosts: &[u32],
         total_health: u64,
         factor: u64,
     ) -> Vec<(u64, Vec<u32>)> {
-        let all = group.all.clone();
-        let candidates = self.candidates_of(group, total_health);
+        let candidates = self.candidates_of(group, hosts, total_health);
         if candidates.is_empty() {
             return Vec::new();
         }
@@ -197,7 +202,7 @@ impl Balancer {
         let mut sum = 0;
         localities.retain_mut(|(until, hosts)| {
             let first = of(&hosts[0]);
-            let size = all.iter().filter(|host| of(host).locality == first.locality).count();
+            let size = group.all.iter().filter(|host| of(host).locality == first.locality).count();
             let available = (hosts.len() as u64 * factor / size.max(1) as u64).min(100);
             let weight = u64::from(first.locality_weight()) * available;
             sum += weight;
@@ -208,15 +213,16 @@ impl Balancer {
         if localities.is_empty() { vec![(1, candidates)] } else { localities }
     }
 
-    fn candidates_of(&mut self, group: Group, total_health: u64) -> Vec<u32> {
-        let healthy_percent = 100.0 * group.healthy.len() as f64 / group.all.len().max(1) as f64;
-        // A priority panics only when the load cannot be moved to healthy hosts elsewhere.
-        let panic = total_health < 100 && healthy_percent < self.panic_threshold;
+    fn candidates_of(&mut self, group: &Group, hosts: &[u32], total_health: u64) -> Vec<u32> {
+        let available = group.healthy.len() + group.degraded.len();
+        let available_percent = 100.0 * available as f64 / group.all.len().max(1) as f64;
+        // A priority panics only when the load cannot be moved to hosts elsewhere.
+        let panic = total_health < 100 && available_percent < self.panic_threshold;
         if panic {
             self.panicking = true;
-            return group.all;
+            return group.all.clone();
         }
-        if !group.healthy.is_empty() { group.healthy } else { group.degraded }
+        hosts.to_vec()
     }
 }
 

@@ -5,6 +5,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use telemetry::stats::Counter;
+use telemetry::stats::sets::Outliers;
+
 use crate::upstream::config::OutlierConfig;
 
 /// A host's errors and its ejection.
@@ -31,15 +34,67 @@ pub enum Outcome {
     LocalSuccess,
 }
 
-/// Why a host was ejected.
+/// Why a host may be ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ejection {
+    /// 502, 503, 504 in a row.
+    ConsecutiveGatewayFailure,
     /// 5xx in a row.
     Consecutive5xx,
-    /// Gateway failures in a row.
-    ConsecutiveGatewayFailure,
     /// Local failures in a row.
     ConsecutiveLocalOriginFailure,
+}
+
+impl Ejection {
+    /// How many percent of such detections eject.
+    pub fn enforcing(self, config: &OutlierConfig) -> u32 {
+        match self {
+            Self::ConsecutiveGatewayFailure => config.enforcing_consecutive_gateway_failure,
+            Self::Consecutive5xx => config.enforcing_consecutive_5xx,
+            Self::ConsecutiveLocalOriginFailure => {
+                config.enforcing_consecutive_local_origin_failure
+            }
+        }
+    }
+
+    /// What counts its detections, and its ejections.
+    pub fn counters(self) -> (Counter<Outliers>, Counter<Outliers>) {
+        match self {
+            Self::ConsecutiveGatewayFailure => (
+                Outliers::EJECTIONS_DETECTED_CONSECUTIVE_GATEWAY_FAILURE,
+                Outliers::EJECTIONS_ENFORCED_CONSECUTIVE_GATEWAY_FAILURE,
+            ),
+            Self::Consecutive5xx => (
+                Outliers::EJECTIONS_DETECTED_CONSECUTIVE_5XX,
+                Outliers::EJECTIONS_ENFORCED_CONSECUTIVE_5XX,
+            ),
+            Self::ConsecutiveLocalOriginFailure => (
+                Outliers::EJECTIONS_DETECTED_CONSECUTIVE_LOCAL_ORIGIN_FAILURE,
+                Outliers::EJECTIONS_ENFORCED_CONSECUTIVE_LOCAL_ORIGIN_FAILURE,
+            ),
+        }
+    }
+}
+
+/// What one outcome was the last straw of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Detected {
+    gateway_failure: bool,
+    five_xx: bool,
+    local_origin_failure: bool,
+}
+
+impl Detected {
+    /// In the order in which Envoy looks at them.
+    pub fn kinds(self) -> impl Iterator<Item = Ejection> {
+        [
+            (self.gateway_failure, Ejection::ConsecutiveGatewayFailure),
+            (self.five_xx, Ejection::Consecutive5xx),
+            (self.local_origin_failure, Ejection::ConsecutiveLocalOriginFailure),
+        ]
+        .into_iter()
+        .filter_map(|(is_detected, kind)| is_detected.then_some(kind))
+    }
 }
 
 impl HostOutlier {
@@ -53,40 +108,39 @@ impl HostOutlier {
         self.ejections.load(Ordering::Relaxed)
     }
 
-    /// Counts an outcome; says whether it is the one that calls for ejection. The common case, a good answer from a
-    /// host without errors, writes nothing.
-    pub fn record(&self, config: &OutlierConfig, outcome: Outcome) -> Option<Ejection> {
+    /// Counts an outcome; says what has been detected with it. The common case, a good answer from a host without errors,
+    /// writes nothing.
+    pub fn record(&self, config: &OutlierConfig, outcome: Outcome) -> Detected {
         match outcome {
             Outcome::Status(status) if status >= 500 => {
-                let gateway = matches!(status, 502..=504);
-                if gateway {
-                    if reached(&self.consecutive_gateway, config.consecutive_gateway_failure)
-                        && config.enforcing_consecutive_gateway_failure > 0
-                    {
-                        return Some(Ejection::ConsecutiveGatewayFailure);
-                    }
-                } else {
+                let is_gateway = matches!(status, 502..=504);
+                if !is_gateway {
                     clear(&self.consecutive_gateway);
                 }
-                reached(&self.consecutive_5xx, config.consecutive_5xx)
-                    .then_some(Ejection::Consecutive5xx)
-                    .filter(|_| config.enforcing_consecutive_5xx > 0)
+                Detected {
+                    gateway_failure: is_gateway
+                        && reached(&self.consecutive_gateway, config.consecutive_gateway_failure),
+                    five_xx: reached(&self.consecutive_5xx, config.consecutive_5xx),
+                    local_origin_failure: false,
+                }
             }
             Outcome::Status(_) => {
                 clear(&self.consecutive_5xx);
                 clear(&self.consecutive_gateway);
-                None
+                Detected::default()
             }
-            Outcome::LocalFailure if config.split_local_origin => {
-                reached(&self.consecutive_local, config.consecutive_local_origin_failure)
-                    .then_some(Ejection::ConsecutiveLocalOriginFailure)
-                    .filter(|_| config.enforcing_consecutive_local_origin_failure > 0)
-            }
+            Outcome::LocalFailure if config.split_local_origin => Detected {
+                local_origin_failure: reached(
+                    &self.consecutive_local,
+                    config.consecutive_local_origin_failure,
+                ),
+                ..Detected::default()
+            },
             // Not told apart: as Envoy, a local failure counts as a 503.
             Outcome::LocalFailure => self.record(config, Outcome::Status(503)),
             Outcome::LocalSuccess => {
                 clear(&self.consecutive_local);
-                None
+                Detected::default()
             }
         }
     }
@@ -130,8 +184,8 @@ pub fn may_eject(config: &OutlierConfig, ejected: usize, total: usize) -> bool {
     if ejected == 0 && config.always_eject_one_host {
         return true;
     }
-    // As Envoy: the percentage is of what is out already, so that one host of a few may always go when it is not 0.
-    total > 0 && (ejected * 100) as f64 / (total as f64) < f64::from(config.max_ejection_percent)
+    // As Envoy: with this one the percentage must not be passed, so that 10 % of two hosts is none.
+    total > 0 && (ejected + 1) * 100 <= total * config.max_ejection_percent as usize
 }
 
 fn reached(counter: &AtomicU32, threshold: Option<u32>) -> bool {
@@ -155,18 +209,24 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    fn detected(host: &HostOutlier, config: &OutlierConfig, outcome: Outcome) -> Vec<Ejection> {
+        host.record(config, outcome).kinds().collect()
+    }
+
     #[test]
     fn five_in_a_row_eject_and_time_takes_back() {
         let config = OutlierConfig::default();
         let host = HostOutlier::default();
+        let record = |outcome| detected(&host, &config, outcome);
         for _ in 0..4 {
-            assert_eq!(host.record(&config, Outcome::Status(500)), None);
+            assert_eq!(record(Outcome::Status(500)), []);
         }
-        assert_eq!(host.record(&config, Outcome::Status(200)), None);
-        for _ in 0..4 {
-            assert_eq!(host.record(&config, Outcome::LocalFailure), None);
+        assert_eq!(record(Outcome::Status(200)), []);
+        assert_eq!(record(Outcome::Status(500)), []);
+        for _ in 0..3 {
+            assert_eq!(record(Outcome::LocalFailure), []);
         }
-        assert_eq!(host.record(&config, Outcome::Status(503)), Some(Ejection::Consecutive5xx));
+        assert_eq!(record(Outcome::Status(503)), [Ejection::Consecutive5xx]);
         assert!(host.eject(1_000));
         assert!(!host.eject(1_000));
         assert!(!host.tick(&config, 30_999));
@@ -179,6 +239,26 @@ mod tests {
     }
 
     #[test]
+    fn gateway_failures_are_told_apart_from_other_5xx() {
+        let config = OutlierConfig {
+            consecutive_gateway_failure: Some(2),
+            consecutive_5xx: Some(4),
+            ..OutlierConfig::default()
+        };
+        let host = HostOutlier::default();
+        let record = |status| detected(&host, &config, Outcome::Status(status));
+        assert_eq!(record(502), []);
+        assert_eq!(record(500), [], "not a gateway's failure: they begin anew");
+        assert_eq!(record(503), []);
+        assert_eq!(
+            record(504),
+            [Ejection::ConsecutiveGatewayFailure, Ejection::Consecutive5xx],
+            "the second of the one and the fourth of the other"
+        );
+        assert_eq!(Ejection::ConsecutiveGatewayFailure.enforcing(&config), 0, "unless asked for");
+    }
+
+    #[test]
     fn split_local_failures_count_apart() {
         let config = OutlierConfig {
             split_local_origin: true,
@@ -187,23 +267,41 @@ mod tests {
             ..OutlierConfig::default()
         };
         let host = HostOutlier::default();
-        assert_eq!(host.record(&config, Outcome::LocalFailure), None);
-        assert_eq!(host.record(&config, Outcome::LocalSuccess), None);
-        assert_eq!(host.record(&config, Outcome::LocalFailure), None);
-        assert_eq!(
-            host.record(&config, Outcome::LocalFailure),
-            Some(Ejection::ConsecutiveLocalOriginFailure)
-        );
+        let record = |outcome| detected(&host, &config, outcome);
+        assert_eq!(record(Outcome::LocalFailure), []);
+        assert_eq!(record(Outcome::LocalSuccess), []);
+        assert_eq!(record(Outcome::LocalFailure), []);
+        assert_eq!(record(Outcome::LocalFailure), [Ejection::ConsecutiveLocalOriginFailure]);
     }
 
     #[test]
     fn percentage_limits_ejection() {
-        let config = OutlierConfig::default();
-        assert!(may_eject(&config, 0, 2));
-        assert!(!may_eject(&config, 1, 2));
-        assert!(may_eject(&config, 1, 20));
-        let none = OutlierConfig { max_ejection_percent: 0, ..OutlierConfig::default() };
-        assert!(!may_eject(&none, 0, 2));
-        assert!(may_eject(&OutlierConfig { always_eject_one_host: true, ..none }, 0, 2));
+        let of = |max_ejection_percent| OutlierConfig {
+            max_ejection_percent,
+            ..OutlierConfig::default()
+        };
+        // (percent, ejected, hosts, one more?), as Envoy 1.40 decides.
+        let table = [
+            (10, 0, 1, false),
+            (10, 0, 2, false),
+            (49, 0, 2, false),
+            (50, 0, 2, true),
+            (50, 1, 2, false),
+            (25, 0, 4, true),
+            (10, 1, 20, true),
+            (10, 2, 20, false),
+            (100, 1, 2, true),
+            (0, 0, 1000, false),
+        ];
+        for (percent, ejected, hosts, expected) in table {
+            assert_eq!(
+                may_eject(&of(percent), ejected, hosts),
+                expected,
+                "{percent} {ejected} {hosts}"
+            );
+        }
+        let always = OutlierConfig { always_eject_one_host: true, ..of(0) };
+        assert!(may_eject(&always, 0, 2));
+        assert!(!may_eject(&always, 1, 2));
     }
 }

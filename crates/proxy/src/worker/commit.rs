@@ -57,6 +57,7 @@ impl Worker {
                 }
             }
             Message::CloseHost(host) => self.close_host(&host),
+            Message::FailHealthChecks(fail) => self.fails_health_checks = fail,
             Message::Adopt { listener, socket } => self.adopt(listener, socket),
             Message::StartDrain { listeners } => {
                 for key in self.listeners_of(listeners.as_deref()) {

@@ -65,6 +65,8 @@ pub enum Message {
     },
     /// Close every connection to a host: it has failed its checks.
     CloseHost(Arc<Host>),
+    /// Whether this proxy says to health checkers that it fails: while it does, every answer is its connection's last.
+    FailHealthChecks(bool),
     /// Serve a connection that was accepted elsewhere.
     Adopt {
         /// The listener it belongs to.

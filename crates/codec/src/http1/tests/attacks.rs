@@ -169,6 +169,8 @@ fn responses_that_smuggle() {
         "HTTP/2 200 OK\r\n\r\n",
         "\r\nHTTP/1.1 200 OK\r\n\r\n",
         "ICY 200 OK\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n",
     ];
     for input in table {
         let (said, codec) = receive("GET", &[input.as_bytes()], Options::default());

@@ -99,3 +99,23 @@ fn sources() {
     other.remote = Some(([8, 8, 8, 8], 1).into());
     assert_eq!(index.find(&other), None);
 }
+
+#[test]
+fn chains_that_one_connection_matches_equally_well_are_refused() {
+    let ambiguous = |matches: Vec<FilterChainMatch>| refuse_ambiguous(&matches).err();
+    let on =
+        |port: u16, list: &[&str]| FilterChainMatch { destination_port: Some(port), ..names(list) };
+    let first_and_last = Some(AmbiguousMatch { first: 0, second: 1 });
+    assert_eq!(ambiguous(vec![names(&["a.com", "b.com"]), names(&["b.com"])]), first_and_last);
+    assert_eq!(ambiguous(vec![names(&[]), names(&[])]), first_and_last);
+    assert_eq!(ambiguous(vec![names(&["a.com", "b.com"]), names(&["c.com"])]), None);
+    assert_eq!(ambiguous(vec![names(&["a.com", "a.com"])]), None, "alone");
+    assert_eq!(ambiguous(vec![names(&["a.com"]), names(&["*.com"]), names(&[])]), None);
+    assert_eq!(ambiguous(vec![on(1, &["a.com"]), on(2, &["a.com"])]), None);
+    let alpn = |protocols: &[&str]| FilterChainMatch {
+        application_protocols: protocols.iter().map(|name| (*name).to_owned()).collect(),
+        ..names(&["a.com", "b.com"])
+    };
+    assert_eq!(ambiguous(vec![alpn(&["h2", "http/1.1"]), alpn(&["http/1.1"])]), first_and_last);
+    assert_eq!(ambiguous(vec![alpn(&["h2"]), alpn(&["http/1.1"])]), None);
+}

@@ -39,7 +39,7 @@ fn criteria(random: &mut StdRng) -> Criteria {
         });
     }
     if random.random_bool(0.2) {
-        criteria.query.push(QueryMatcher { name: "q".into(), value: None });
+        criteria.query.push(QueryMatcher { name: "q".into(), value: QueryValue::Present(true) });
     }
     if random.random_bool(0.1) {
         criteria.fraction =

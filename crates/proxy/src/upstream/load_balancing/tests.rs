@@ -178,3 +178,30 @@ fn localities_share_by_weight_and_lose_it_with_their_hosts() {
     assert_eq!((counted[1], counted[3]), (0, 0));
     assert!((counted[2] as f64 - expected).abs() < 100.0, "{counted:?}");
 }
+
+#[test]
+fn degraded_hosts_take_what_healthy_ones_cannot() {
+    let of = |health: &[DiscoveredHealth]| {
+        let hosts = health.iter().enumerate().map(|(i, health)| {
+            host(i as u16 + 1, HostOptions { health: *health, ..HostOptions::default() })
+        });
+        Arc::new(HostSet::new(hosts.collect()))
+    };
+    use DiscoveredHealth::{Degraded, Healthy, Unhealthy};
+    // (hosts, share of each in percent): a half that is healthy can take 70 %, two thirds 93 %, three quarters everything.
+    let table: &[(&[DiscoveredHealth], &[usize])] = &[
+        (&[Healthy, Degraded], &[70, 30]),
+        (&[Healthy, Healthy, Degraded], &[47, 46, 7]),
+        (&[Healthy, Healthy, Healthy, Degraded], &[34, 33, 33, 0]),
+        (&[Degraded, Unhealthy], &[100, 0]),
+        (&[Degraded, Degraded], &[50, 50]),
+    ];
+    for (health, shares) in table {
+        let mut rng = SmallRng::seed_from_u64(3);
+        let mut balancer = Balancer::new(&cluster(LbPolicy::RoundRobin), of(health), &mut rng);
+        let counted = counts(&mut balancer, &mut rng, 4000);
+        for (count, share) in counted.iter().zip(*shares) {
+            assert!(count.abs_diff(share * 40) <= 120, "{health:?}: {counted:?}");
+        }
+    }
+}

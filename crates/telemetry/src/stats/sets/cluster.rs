@@ -45,6 +45,7 @@ crate::stat_set! {
         UPSTREAM_RQ_RETRY_SUCCESS = counter "upstream_rq_retry_success",
         UPSTREAM_RQ_RETRY_OVERFLOW = counter "upstream_rq_retry_overflow",
         UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED = counter "upstream_rq_retry_limit_exceeded",
+        RETRY_OR_SHADOW_ABANDONED = counter "retry_or_shadow_abandoned",
         UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL = counter "upstream_rq_retry_backoff_exponential",
         LB_HEALTHY_PANIC = counter "lb_healthy_panic",
         UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL = counter "upstream_flow_control_paused_reading_total",
@@ -123,6 +124,10 @@ crate::stat_set! {
         EJECTIONS_OVERFLOW = counter "outlier_detection.ejections_overflow",
         EJECTIONS_ENFORCED_CONSECUTIVE_5XX = counter "outlier_detection.ejections_enforced_consecutive_5xx",
         EJECTIONS_DETECTED_CONSECUTIVE_5XX = counter "outlier_detection.ejections_detected_consecutive_5xx",
+        EJECTIONS_ENFORCED_CONSECUTIVE_GATEWAY_FAILURE = counter "outlier_detection.ejections_enforced_consecutive_gateway_failure",
+        EJECTIONS_DETECTED_CONSECUTIVE_GATEWAY_FAILURE = counter "outlier_detection.ejections_detected_consecutive_gateway_failure",
+        EJECTIONS_ENFORCED_CONSECUTIVE_LOCAL_ORIGIN_FAILURE = counter "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
+        EJECTIONS_DETECTED_CONSECUTIVE_LOCAL_ORIGIN_FAILURE = counter "outlier_detection.ejections_detected_consecutive_local_origin_failure",
     }
 }
 
