@@ -69,13 +69,11 @@ pub async fn register(
     });
     let group = find_or_make_group(store, wish, &group_name).await?;
     let labels = labels_of(&group);
-    let (mut services, mut ports) = selecting(store, &wish.namespace, &labels, &group).await?;
     let mut service_made = None;
-    if services.is_empty() && wish.group.is_none() && !wish.ports.is_empty() {
-        make_service(store, wish).await?;
-        service_made = Some(wish.name.clone());
-        services.push(wish.name.clone());
+    if wish.group.is_none() && !wish.ports.is_empty() {
+        service_made = make_service(store, wish, &labels).await?;
     }
+    let (services, mut ports) = selecting(store, &wish.namespace, &labels, &group).await?;
     ports.extend(group.template.ports.values());
     ports.extend(wish.ports.iter().map(|wished| wished.port));
     let ports: Vec<u16> = ports.into_iter().collect();
@@ -225,7 +223,25 @@ async fn selecting(
     Ok((names, ports))
 }
 
-async fn make_service(store: &dyn Store, wish: &Registration) -> Result<(), RegistrationError> {
+/// Makes a Service with the ports that are wished, unless there is one that somebody else wrote; one that was made like
+/// this before follows. Answers its name if anything was done.
+async fn make_service(
+    store: &dyn Store,
+    wish: &Registration,
+    labels: &BTreeMap<String, String>,
+) -> Result<Option<String>, RegistrationError> {
+    let filter = Filter { namespace: Some(wish.namespace.clone()), ..Filter::default() };
+    let mut before = None;
+    for object in store.list(&Service::INFO.collection, &filter).await?.items {
+        let Ok(Service { selector, .. }) = Service::parse(&object).map(|parsed| parsed.view) else {
+            continue;
+        };
+        if object.name() == wish.name && object.label(MADE_BY_LABEL) == Some(MADE_BY_RUN) {
+            before = Some(object.resource_version().to_owned());
+        } else if !selector.is_empty() && has_all(labels, &selector) {
+            return Ok(None);
+        }
+    }
     let ports = wish.ports.iter().map(
         |wished| json!({"name": wished.name(), "port": wished.port, "targetPort": wished.port}),
     );
@@ -235,8 +251,8 @@ async fn make_service(store: &dyn Store, wish: &Registration) -> Result<(), Regi
     service.set_label(MADE_BY_LABEL, MADE_BY_RUN);
     let key = ObjectKey::new(Service::INFO.collection.clone(), &*wish.namespace, &*wish.name);
     let patch = Patch::Apply { object: service, force: true };
-    store.patch(key, patch, WriteOptions::by(MANAGER)).await?;
-    Ok(())
+    let after = store.patch(key, patch, WriteOptions::by(MANAGER)).await?;
+    Ok((before.as_deref() != Some(after.resource_version())).then(|| wish.name.clone()))
 }
 
 #[cfg(test)]
@@ -287,6 +303,19 @@ mod tests {
             let findings = (resources::kinds::kind_of(&object).unwrap().check)(&object);
             assert_eq!(findings.errors, [], "{key}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_was_made_follows_its_workload() {
+        let (store, tokens, mesh) = world().await;
+        register(&store, &tokens, &mesh, &wish("db", None)).await.unwrap();
+        let ports = vec![WishedPort { port: 5432, protocol: "tcp".to_owned() }];
+        let moved = Registration { ports, ..wish("db", None) };
+        let got = register(&store, &tokens, &mesh, &moved).await.unwrap();
+        assert_eq!((got.service_made.as_deref(), got.ports), (Some("db"), vec![5432]));
+        let key = ObjectKey::new(Service::INFO.collection.clone(), "default", "db");
+        let ports = store.get(&key).await.unwrap().spec().unwrap()["ports"].clone();
+        assert_eq!(ports, json!([{"name": "tcp-5432", "port": 5432, "targetPort": 5432}]));
     }
 
     #[tokio::test]

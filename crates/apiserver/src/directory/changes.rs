@@ -12,6 +12,8 @@ use super::files::{Fingerprint, fingerprint};
 
 /// Time without an event after which the files are at rest: editors write a file in several steps.
 const QUIET: Duration = Duration::from_millis(60);
+/// Time in which a file that was emptied, or taken away, may come back: whoever writes it anew may be slow.
+const SUSPECT: Duration = Duration::from_millis(500);
 /// Time after which files that never rest are read as they are.
 const LONGEST: Duration = Duration::from_secs(1);
 /// Time between looks without an event: links' targets and network file systems tell of nothing.
@@ -30,7 +32,7 @@ pub struct Changes {
     path: PathBuf,
     events: mpsc::UnboundedReceiver<()>,
     seen: Fingerprint,
-    /// Since something stirred, by an event or by the clock: when quiet will have lasted, and when to look at the latest.
+    /// Since something stirred, by an event or by the clock.
     stirred: Option<Stir>,
     /// When the clock wants the next look.
     next_look: Instant,
@@ -39,7 +41,11 @@ pub struct Changes {
 
 #[derive(Clone, Copy)]
 struct Stir {
+    /// When quiet will have lasted.
     quiet: Instant,
+    /// Until when a file that was emptied is thought to be one that is being written.
+    suspect: Instant,
+    /// When to look at the latest.
     latest: Instant,
 }
 
@@ -75,7 +81,11 @@ impl Changes {
             let Some(stir) = self.stirred else {
                 let _ = timeout_at(self.next_look, self.events.recv()).await;
                 let now = Instant::now();
-                self.stirred = Some(Stir { quiet: now + QUIET, latest: now + LONGEST });
+                self.stirred = Some(Stir {
+                    quiet: now + QUIET,
+                    suspect: now + SUSPECT,
+                    latest: now + LONGEST,
+                });
                 continue;
             };
             if let Ok(Some(())) = timeout_at(stir.quiet.min(stir.latest), self.events.recv()).await
@@ -83,9 +93,13 @@ impl Changes {
                 self.stirred = Some(Stir { quiet: Instant::now() + QUIET, ..stir });
                 continue;
             }
+            let now = fingerprint(&self.path).unwrap_or_default();
+            if Instant::now() < stir.suspect && is_being_written(&self.seen, &now) {
+                self.stirred = Some(Stir { quiet: Instant::now() + QUIET, ..stir });
+                continue;
+            }
             self.stirred = None;
             self.next_look = Instant::now() + LOOK;
-            let now = fingerprint(&self.path).unwrap_or_default();
             if now != self.seen {
                 self.seen = now;
                 return;
@@ -94,11 +108,37 @@ impl Changes {
     }
 }
 
+/// Whether a file that was there has nothing in it, or is gone: the first half of what many programs do to write one.
+fn is_being_written(before: &Fingerprint, now: &Fingerprint) -> bool {
+    let size = |files: &Fingerprint, name: &str| {
+        // They are in the order of their names.
+        files.binary_search_by(|(known, ..)| known.as_str().cmp(name)).map_or(0, |at| files[at].1)
+    };
+    before.iter().any(|(name, before, ..)| *before > 0 && size(now, name) == 0)
+}
+
 /// Whether an event may have changed a file: reading, which this process does itself, does not.
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Access(_) => false,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_emptied_or_taken_away_may_come_back() {
+        let files = |sizes: &[(&str, u64)]| -> Fingerprint {
+            sizes.iter().map(|(name, size)| ((*name).to_owned(), *size, 0, 0, 0)).collect()
+        };
+        let before = files(&[("a.yaml", 7), ("b.yaml", 9), ("empty.yaml", 0)]);
+        assert!(is_being_written(&before, &files(&[("a.yaml", 0), ("b.yaml", 9)])));
+        assert!(is_being_written(&before, &files(&[("b.yaml", 9)])));
+        // One that changed is there, and one that was empty has lost nothing.
+        assert!(!is_being_written(&before, &files(&[("a.yaml", 1), ("b.yaml", 9), ("c.yaml", 0)])));
     }
 }

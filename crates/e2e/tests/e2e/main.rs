@@ -1,5 +1,6 @@
 //! The whole-process tests, in one binary so that they link once.
 
+mod applications;
 mod bookinfo;
 mod bootstrap;
 mod documentation;

@@ -16,7 +16,7 @@ use super::Row;
 pub const ROW: Row = Row { name: "exec-with-parent", command, run };
 
 /// As shells say it of a program that is not there.
-const NOT_FOUND: u8 = 127;
+pub const NOT_FOUND: u8 = 127;
 /// As shells say it of a program that cannot be run.
 const NOT_EXECUTABLE: u8 = 126;
 

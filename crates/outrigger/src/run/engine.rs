@@ -16,6 +16,7 @@ use telemetry::logging::Levels;
 use tokio::process::Child;
 
 use super::app::tied_to_us;
+use crate::commands::exec_with_parent::NOT_FOUND;
 
 /// Access logs are written out so often: someone is looking.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,6 +86,10 @@ impl Engine {
                 "the proxy was asked to quit".to_owned()
             }
             Engine::Envoy { child, .. } => match child.wait().await {
+                Ok(status) if status.code() == Some(i32::from(NOT_FOUND)) => {
+                    "there is no Envoy: --envoy-path says where it is, `cargo xtask setup` brings one"
+                        .to_owned()
+                }
                 Ok(status) => format!("Envoy has ended: {status}"),
                 Err(error) => format!("Envoy cannot be waited for: {error}"),
             },

@@ -95,7 +95,7 @@ pub async fn join_local(state_dir: &Path, wish: &Wish) -> anyhow::Result<Members
     };
     let made = registered
         .service_made
-        .map(|name| format!("no Service selected it, so Service {name} was made"));
+        .map(|name| format!("no Service of yours selects it: Service {name} was made for it"));
     let directory = private_directory(
         state_dir,
         &registered.namespace,
