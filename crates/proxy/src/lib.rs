@@ -12,7 +12,16 @@
 //! * [`stream_info`]: 17 what happened
 //! * [`access_log`]: 18 lines about it, and the format language
 //! * [`admin`]: what the process does and says of itself
-//! * [`config_sync`]: configuration over discovery, from the control plane to the main thread
+//!
+//! What these stand on: [`arena`] (connections and streams under generation keys), [`buffer`] (memory only while bytes
+//! wait), [`timer_wheel`], [`string_matcher`].
+//!
+//! Configuration's way to them, on the main thread:
+//!
+//! * [`config_sync`]: over discovery, or from files
+//! * [`bootstrap`]: from the command line's file
+//! * [`server`]: the process around the workers: sockets, names, health checks, drains
+//! * [`snapshot`]: protobuf compiled to what workers read; warming; publishing
 
 pub mod worker;
 
