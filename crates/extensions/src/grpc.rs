@@ -1,3 +1,4 @@
 //! What the filters about gRPC share.
 
 pub mod calls;
+pub mod messages;

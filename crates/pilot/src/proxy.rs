@@ -56,6 +56,9 @@ impl Capabilities {
     /// can then carry.
     pub const HTTP2_BY_AGREEMENT: Capabilities = Capabilities(1 << 7);
 
+    /// `envoy.filters.http.grpc_stats`.
+    pub const GRPC_STATS: Capabilities = Capabilities(1 << 8);
+
     /// Whether it is a proxy of this project: no other has virtual hosts as resources of their own, eagerly.
     pub fn is_ours(self) -> bool {
         self.contains(Self::EAGER_VHDS)

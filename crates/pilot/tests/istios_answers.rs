@@ -383,3 +383,26 @@ fn tls_of_an_application_is_led_by_the_name_that_it_asks_for() {
     assert_eq!(relay["stat_prefix"], "sec.default");
     assert_eq!(relay["weighted_clusters"]["clusters"][1]["weight"], 3);
 }
+
+#[test]
+fn filters_stand_in_istios_order() {
+    let mut mesh = mesh_with("");
+    let listener = json(&caller(&mut mesh), Listener, "127.64.0.1_15007");
+    let manager = &listener["filter_chains"][0]["filters"][0]["typed_config"];
+    let filters = manager["http_filters"].as_array().expect("filters");
+    let names: Vec<&str> = filters.iter().filter_map(|filter| filter["name"].as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "istio.metadata_exchange",
+            "envoy.filters.http.grpc_stats",
+            "istio.alpn",
+            "envoy.filters.http.cors",
+            "istio.stats",
+            "envoy.filters.http.router",
+        ]
+    );
+    let grpc = &filters[1]["typed_config"];
+    assert_eq!(grpc["emit_filter_state"], true);
+    assert_eq!(grpc["stats_for_all_methods"], false);
+}

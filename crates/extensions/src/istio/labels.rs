@@ -57,6 +57,8 @@ pub struct Facts<'a> {
     pub cluster: Option<&'a Cluster>,
     /// The request's authority, as the destination when the cluster does not name a service.
     pub authority: Option<&'a str>,
+    /// The route that was taken, by name.
+    pub route: Option<&'a str>,
     /// What it came to.
     pub protocol: Protocol,
     /// What went wrong.
@@ -123,6 +125,9 @@ struct Service<'a> {
     namespace: &'a str,
 }
 
+/// The route of requests to hosts that nobody knows, and the service that they count for.
+const UNKNOWN_HOST: (&str, &str) = ("block_all", "BlackHoleCluster");
+
 /// Clusters that stand for no service; their name is the service's.
 const PASSTHROUGH: [&str; 5] = [
     "PassthroughCluster",
@@ -143,7 +148,9 @@ impl<'a> Facts<'a> {
         if service.host.is_empty() {
             service.host = self.authority.unwrap_or_default();
         }
-        if let Some(cluster) =
+        if self.route == Some(UNKNOWN_HOST.0) {
+            service.name = UNKNOWN_HOST.1;
+        } else if let Some(cluster) =
             self.cluster.filter(|cluster| PASSTHROUGH.contains(&&*cluster.config.name))
         {
             service.name = &cluster.config.name;
@@ -163,6 +170,12 @@ impl<'a> Facts<'a> {
             Reporter::Destination => (self.peer, Some(self.own)),
         };
         let service = self.service(destination);
+        // The other side's certificate says its namespace, whatever else is known of it.
+        let namespace = |workload: Option<&'a Workload>, principal: &'a str| {
+            let certified = namespace_of(principal)
+                .filter(|_| !workload.is_some_and(|it| std::ptr::eq(it, self.own)));
+            certified.or(workload.map(|it| &*it.namespace)).unwrap_or_default()
+        };
         let text =
             |text: &'a str| Some(Cow::Borrowed(if text.is_empty() { UNKNOWN } else { text }));
         let of = |workload: Option<&'a Workload>, field: fn(&Workload) -> &str| {
@@ -180,13 +193,13 @@ impl<'a> Facts<'a> {
             of(source, |it| &it.name),
             of(source, |it| &it.canonical_service),
             revision(source),
-            of(source, |it| &it.namespace),
+            text(namespace(source, self.principals.0)),
             text(self.principals.0),
             of(source, |it| &it.app),
             of(source, |it| &it.version),
             of(source, |it| &it.cluster),
             of(destination, |it| &it.name),
-            of(destination, |it| &it.namespace),
+            text(namespace(destination, self.principals.1)),
             text(self.principals.1),
             of(destination, |it| &it.app),
             of(destination, |it| &it.version),
@@ -221,6 +234,13 @@ impl<'a> Facts<'a> {
             (Reporter::Destination, false) => "none",
         }
     }
+}
+
+/// The namespace in `spiffe://domain/ns/namespace/sa/account`.
+fn namespace_of(principal: &str) -> Option<&str> {
+    let mut path = principal.strip_prefix("spiffe://")?.split('/').skip(1);
+    path.find(|segment| *segment == "ns")?;
+    path.next().filter(|namespace| !namespace.is_empty())
 }
 
 /// Whether the client came with a certificate that was verified.

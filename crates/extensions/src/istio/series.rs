@@ -14,6 +14,9 @@ telemetry::stat_set! {
         REQUEST_DURATION = histogram(Milliseconds) "istio_request_duration_milliseconds",
         REQUEST_BYTES = histogram(Bytes) "istio_request_bytes",
         RESPONSE_BYTES = histogram(Bytes) "istio_response_bytes",
+        // Of gRPC alone.
+        REQUEST_MESSAGES = lazy "istio_request_messages_total",
+        RESPONSE_MESSAGES = lazy "istio_response_messages_total",
     }
 }
 

@@ -271,7 +271,6 @@ fn gateway_routes(
 fn relay_chains(context: &PushContext, proxy: &Proxy, bound: &Bound) -> Vec<RelayChain> {
     let server = bound.server();
     let gateway = bound.gateway.reference();
-    let passes_tls = server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::Passthrough);
     let mut chains: Vec<RelayChain> = Vec::new();
     for rule in context.virtual_services.for_gateway(&gateway, &proxy.namespace) {
         if exposed_hosts(server, rule).is_empty() {
@@ -284,62 +283,54 @@ fn relay_chains(context: &PushContext, proxy: &Proxy, bound: &Bound) -> Vec<Rela
             services: &services,
             listener_port: server.port.number,
         };
-        let clusters = |route: &[RouteDestination]| {
-            route
-                .iter()
-                .map(|to| (destinations.cluster(&to.destination), to.weight))
-                .collect::<Vec<_>>()
-        };
-        let limits = |route: &[RouteDestination]| {
+        for (server_names, route) in relayed_routes(server, &gateway, rule) {
+            // The first rule that claims a name has it.
+            if chains.iter().any(|chain| chain.server_names == server_names) {
+                continue;
+            }
+            let cluster =
+                |to: &RouteDestination| (destinations.cluster(&to.destination), to.weight);
             let host = |to: &RouteDestination| destinations.host_and_port(&to.destination).0;
-            let first = route.first().map(host).unwrap_or_default();
-            relay_limits(context, &proxy.namespace, &first)
-        };
-        if passes_tls {
-            for tls in &rule.view.tls {
-                let matches = tls
-                    .matches
-                    .iter()
-                    .filter(|matched| holds(&matched.l4, &gateway, server.port.number));
-                for matched in matches {
-                    let covered = |name: &&String| {
-                        server.hosts.iter().any(|host| hostname::covers(&host.host, name))
-                    };
-                    let names: Vec<String> =
-                        matched.sni_hosts.iter().filter(covered).cloned().collect();
-                    let any = names.iter().any(|name| name == "*");
-                    let server_names = if any { Vec::new() } else { names.clone() };
-                    if !names.is_empty()
-                        && !chains.iter().any(|chain| chain.server_names == server_names)
-                    {
-                        let clusters = clusters(&tls.route);
-                        let (limits, virtual_service) = (limits(&tls.route), Some(rule.clone()));
-                        chains.push(RelayChain { server_names, clusters, limits, virtual_service });
-                    }
-                }
-            }
-        } else {
-            let l4 = |matched: &L4Match| holds(matched, &gateway, server.port.number);
-            let route = rule
-                .view
-                .tcp
-                .iter()
-                .find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(l4));
-            let names =
-                if terminating_tls(server).is_some() { server_names(server) } else { Vec::new() };
-            if let Some(route) = route
-                && !chains.iter().any(|chain| chain.server_names == names)
-            {
-                chains.push(RelayChain {
-                    server_names: names,
-                    clusters: clusters(&route.route),
-                    limits: limits(&route.route),
-                    virtual_service: Some(rule.clone()),
-                });
-            }
+            let first_host = route.first().map(host).unwrap_or_default();
+            chains.push(RelayChain {
+                server_names,
+                clusters: route.iter().map(cluster).collect(),
+                limits: relay_limits(context, &proxy.namespace, &first_host),
+                virtual_service: Some(rule.clone()),
+            });
         }
     }
     chains
+}
+
+/// A rule's routes for connections to a server, each with the server names that it is for; none are all of them.
+fn relayed_routes<'a>(
+    server: &Server,
+    gateway: &GatewayRef,
+    rule: &'a VirtualServiceRule,
+) -> Vec<(Vec<String>, &'a [RouteDestination])> {
+    let is_here = |matched: &L4Match| holds(matched, gateway, server.port.number);
+    let passes_tls = server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::Passthrough);
+    if !passes_tls {
+        let mut routes = rule.view.tcp.iter();
+        let route = routes.find(|tcp| tcp.matches.is_empty() || tcp.matches.iter().any(is_here));
+        let names = terminating_tls(server).map_or_else(Vec::new, |_| server_names(server));
+        return route.map(|tcp| (names, &*tcp.route)).into_iter().collect();
+    }
+    let offers = |name: &str| server.hosts.iter().any(|host| hostname::covers(&host.host, name));
+    let mut routes = Vec::new();
+    for tls in &rule.view.tls {
+        for matched in tls.matches.iter().filter(|matched| is_here(&matched.l4)) {
+            let names = matched.sni_hosts.iter().filter(|name| offers(name));
+            let names: Vec<String> = names.cloned().collect();
+            if names.iter().any(|name| name == "*") {
+                routes.push((Vec::new(), &*tls.route));
+            } else if !names.is_empty() {
+                routes.push((names, &*tls.route));
+            }
+        }
+    }
+    routes
 }
 
 fn holds(matched: &L4Match, gateway: &GatewayRef, port: u16) -> bool {

@@ -17,6 +17,7 @@ use proxy::http::grpc;
 use proxy::snapshot::registry::CompileContext;
 
 use crate::grpc::calls::{CallCounters, Calls, method_of};
+use crate::grpc::messages::GrpcMessages;
 
 /// Which methods have statistics of their own.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ struct Settings {
     methods: Methods,
     /// Record how long the upstream takes.
     times: bool,
+    /// Leave the numbers of messages in the stream's state.
+    emits_state: bool,
     counters: CallCounters,
 }
 
@@ -74,6 +77,7 @@ pub(super) fn compile(
     Ok(Arc::new(Factory(Arc::new(Settings {
         methods,
         times: config.enable_upstream_stats,
+        emits_state: config.emit_filter_state,
         counters: CallCounters::new(cx.registry, "grpc", replaces_dots),
     }))))
 }
@@ -185,6 +189,10 @@ impl HttpFilter for GrpcStats {
 
     fn on_stream_complete(&mut self, cx: &mut FilterContext<'_>) {
         self.count_requests(cx);
+        if self.is_grpc && self.settings.emits_state {
+            let (requests, responses) = (self.requests.messages(), self.responses.messages());
+            cx.info.filter_state.set(GrpcMessages { requests, responses });
+        }
     }
 
     fn reset(&mut self) {

@@ -16,6 +16,7 @@ use proxy::upstream::cluster::Cluster;
 use proxy::upstream::host::Host;
 use telemetry::stats::{Block, Local};
 
+use crate::grpc::messages::GrpcMessages;
 use crate::istio::labels::{Facts, Protocol, Reporter, is_mutual_tls, principals, protocol_of};
 use crate::istio::series::{IstioHttp, SeriesTable};
 use crate::istio::settings::Settings;
@@ -111,8 +112,7 @@ impl Series {
 }
 
 impl Compiled {
-    /// The workload on the other side. The client's is what its connection said; the server's is its endpoint's, kept here
-    /// as read when the combination was new, else what its connection said.
+    /// The workload on the other side, as its connection said.
     fn peer(&self, info: &StreamInfo) -> Option<Rc<Workload>> {
         let connection = match self.settings.reporter {
             Reporter::Destination => info.connection.as_ref(),
@@ -123,21 +123,23 @@ impl Compiled {
 
     fn series(&self, worker: &WorkerContext, now: &Combination<'_>) -> Series {
         let Combination { info, peer, protocol, principals, authority } = now;
+        // A server that says nothing is who its endpoint is.
         let endpoint = match self.settings.reporter {
-            Reporter::Source => {
+            Reporter::Source if peer.is_none() => {
                 info.upstream_host.as_ref().and_then(|host| Workload::of_endpoint(&host.metadata))
             }
-            Reporter::Destination => None,
+            _ => None,
         };
         let block = self.table.find(
             worker.index,
             &Facts {
                 reporter: self.settings.reporter,
                 own: &self.settings.own,
-                peer: endpoint.as_ref().or(peer.as_deref()),
+                peer: peer.as_deref().or(endpoint.as_ref()),
                 principals: *principals,
                 cluster: info.cluster.as_deref(),
                 authority: *authority,
+                route: info.route.as_ref().map(|route| &**route.name()),
                 protocol: *protocol,
                 flags: info.flags,
                 mutual_tls: is_mutual_tls(info),
@@ -211,6 +213,10 @@ fn count(cells: &Local<IstioHttp>, record: &LogRecord<'_>) {
     );
     cells
         .record(IstioHttp::RESPONSE_BYTES, info.bytes_sent + u64::from(info.response_header_bytes));
+    if let Some(messages) = info.filter_state.get::<GrpcMessages>() {
+        cells.add(IstioHttp::REQUEST_MESSAGES, messages.requests);
+        cells.add(IstioHttp::RESPONSE_MESSAGES, messages.responses);
+    }
 }
 
 impl HttpFilter for IstioStats {

@@ -61,6 +61,7 @@ impl TcpStats {
                 principals: principals(info, self.settings.reporter),
                 cluster: info.cluster.as_deref(),
                 authority: None,
+                route: None,
                 protocol: Protocol::Tcp,
                 flags: info.flags,
                 mutual_tls: is_mutual_tls(info),

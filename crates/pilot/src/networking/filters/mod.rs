@@ -2,6 +2,7 @@
 
 mod alpn;
 mod cors;
+mod grpc_stats;
 mod grpc_web;
 mod peer_metadata;
 mod proxy_authorization;
@@ -48,10 +49,11 @@ struct Row {
 }
 
 /// Row order is filter order.
-const HTTP_FILTERS: [Row; 7] = [
+const HTTP_FILTERS: [Row; 8] = [
     Row { name: "envoy.filters.http.basic_auth", config: proxy_authorization::config },
     Row { name: "istio.metadata_exchange", config: peer_metadata::config },
     Row { name: "envoy.filters.http.grpc_web", config: grpc_web::config },
+    Row { name: "envoy.filters.http.grpc_stats", config: grpc_stats::config },
     Row { name: "istio.alpn", config: alpn::config },
     Row { name: CORS_FILTER, config: cors::config },
     Row { name: STATS_FILTER, config: stats::config },
@@ -59,7 +61,7 @@ const HTTP_FILTERS: [Row; 7] = [
 ];
 
 /// The extensions that are emitted only to nodes whose list has them.
-pub fn extension_type_urls() -> [(Capabilities, &'static str); 6] {
+pub fn extension_type_urls() -> [(Capabilities, &'static str); 7] {
     [
         (Capabilities::ALPN, alpn::TYPE_URL),
         (Capabilities::STATS, stats::TYPE_URL),
@@ -67,6 +69,7 @@ pub fn extension_type_urls() -> [(Capabilities, &'static str); 6] {
         (Capabilities::BASIC_AUTH, proxy_authorization::TYPE_URL),
         (Capabilities::CORS, cors::TYPE_URL),
         (Capabilities::GRPC_WEB, grpc_web::TYPE_URL),
+        (Capabilities::GRPC_STATS, grpc_stats::TYPE_URL),
     ]
 }
 

@@ -8,7 +8,7 @@ use proxy::upstream::config::ClusterConfig;
 use proxy::upstream::host::{HostAddress, HostOptions};
 use proxy::upstream::stats::ClusterBlocks;
 use serde_json::{Value, json};
-use telemetry::stats::{Registry, Selection, Snapshot};
+use telemetry::stats::{Registry, Scope, Selection, Snapshot};
 
 use super::*;
 use crate::istio::workload::header_of_node;
@@ -119,6 +119,7 @@ fn a_client_reports_the_endpoints_workload_in_istios_order() {
     };
     let upstream =
         ConnectionInfo { tls: tls("productpage", "reviews"), ..ConnectionInfo::default() };
+    // What only an endpoint says is complete but for its labels.
     let info = StreamInfo {
         cluster: Some(mesh.cluster(services())),
         upstream_host: host("reviews-v2;bookinfo;reviews;v2;Kubernetes"),
@@ -157,6 +158,62 @@ fn a_client_reports_the_endpoints_workload_in_istios_order() {
         ..info
     });
     assert_eq!(mesh.line("istio_requests_total").len(), 2);
+}
+
+#[test]
+fn what_a_server_says_of_itself_counts_before_what_its_endpoint_says() {
+    let mesh = Mesh::new(
+        TrafficDirection::Outbound,
+        &node("productpage-v1", "productpage"),
+        &Default::default(),
+    );
+    let options = HostOptions {
+        metadata: metadata(&json!({"istio": {"workload": "x;bookinfo;x;x;x"}})),
+        ..Default::default()
+    };
+    let host = Host::new(HostAddress::Tcp("127.0.0.1:1".parse().unwrap()), options);
+    let upstream =
+        ConnectionInfo { tls: tls("productpage", "reviews"), ..ConnectionInfo::default() };
+    let header = header_of_node(&node("reviews-v1", "reviews"));
+    assert!(Peer::of_connection(&upstream, header.as_bytes()).is_some());
+    mesh.complete(&StreamInfo {
+        upstream_host: Some(Arc::new(host)),
+        upstream_connection: Some(Rc::new(upstream)),
+        ..ended(200)
+    });
+    let line = &mesh.line("istio_requests_total")[0];
+    for label in [
+        "destination_workload=\"reviews-v1\"",
+        "destination_app=\"reviews\"",
+        "destination_version=\"v1\"",
+    ] {
+        assert!(line.contains(label), "{label} in {line}");
+    }
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_known_by_its_certificates_namespace() {
+    let mesh =
+        Mesh::new(TrafficDirection::Inbound, &node("reviews-v1", "reviews"), &Default::default());
+    let connection =
+        ConnectionInfo { tls: tls("reviews", "productpage"), ..ConnectionInfo::default() };
+    mesh.complete(&StreamInfo { connection: Some(Rc::new(connection)), ..ended(200) });
+    let line = &mesh.line("istio_requests_total")[0];
+    for label in ["source_workload=\"unknown\"", "source_workload_namespace=\"bookinfo\""] {
+        assert!(line.contains(label), "{label} in {line}");
+    }
+}
+
+#[test]
+fn messages_are_counted_for_grpc_alone() {
+    let mesh = Mesh::new(TrafficDirection::Inbound, &node("a", "a"), &Default::default());
+    mesh.complete(&ended(200));
+    assert_eq!(mesh.line("istio_request_messages_total"), [""; 0]);
+    let mut info = ended(200);
+    info.filter_state.set(GrpcMessages { requests: 3, responses: 2 });
+    mesh.complete(&info);
+    assert!(mesh.line("istio_request_messages_total")[0].ends_with(" 3"));
+    assert!(mesh.line("istio_response_messages_total")[0].ends_with(" 2"));
 }
 
 #[test]
