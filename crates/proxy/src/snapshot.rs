@@ -585,12 +585,14 @@ impl Snapshot {
         for (kind, fetch) in &self.discovered {
             wanted.entry(fetch.source.clone()).or_default().insert(*kind, Names::Wildcard);
         }
+        let mut named: BTreeMap<Source, BTreeMap<ResourceKind, BTreeSet<Arc<str>>>> =
+            BTreeMap::new();
         let mut want = |kind: ResourceKind, name: &Arc<str>, fetch: &Fetch| {
-            let kinds = wanted.entry(fetch.source.clone()).or_default();
-            match kinds.entry(kind).or_insert_with(|| Names::Named(BTreeSet::new())) {
-                Names::Named(names) => drop(names.insert(name.to_string())),
-                Names::Wildcard => {}
+            if !named.contains_key(&fetch.source) {
+                named.insert(fetch.source.clone(), BTreeMap::new());
             }
+            let names = named.get_mut(&fetch.source).map(|kinds| kinds.entry(kind).or_default());
+            names.map(|names| names.insert(Arc::clone(name)));
         };
         self.clusters
             .each_endpoint_source(|name, fetch| want(ResourceKind::Endpoints, name, fetch));
@@ -603,6 +605,13 @@ impl Snapshot {
         });
         self.routes
             .each_virtual_host_source(|name, fetch| want(ResourceKind::VirtualHosts, name, fetch));
+        for (source, kinds) in named {
+            let known = wanted.entry(source).or_default();
+            for (kind, names) in kinds {
+                // Whoever wants everything of a kind wants these, too.
+                known.entry(kind).or_insert_with(|| Names::Named(Arc::new(names)));
+            }
+        }
         Subscriptions { ads: self.ads.clone(), wanted }
     }
 

@@ -198,10 +198,9 @@ impl<F: Form> Client<F> {
 
     /// Asks for one resource, or for a collection of virtual hosts by its route configuration's name. Asking twice is
     /// asking once.
-    pub fn subscribe(&mut self, kind: ResourceType, name: &str) {
-        let state = &mut self.types[kind as usize];
-        if !state.known.names.contains(name) {
-            let name: Arc<str> = Arc::from(name);
+    pub fn subscribe(&mut self, kind: ResourceType, name: impl Into<Arc<str>>) {
+        let (state, name) = (&mut self.types[kind as usize], name.into());
+        if !state.known.names.contains(&name) {
             state.form.subscribed(&name);
             state.known.names.insert(name);
         }
@@ -211,8 +210,8 @@ impl<F: Form> Client<F> {
     pub fn unsubscribe(&mut self, kind: ResourceType, name: &str) {
         let TypeState { known, form } = &mut self.types[kind as usize];
         if let Some(name) = known.names.take(name) {
-            form.unsubscribed(name, known.introduced);
-            known.forget_unwanted(kind);
+            form.unsubscribed(Arc::clone(&name), known.introduced);
+            known.forget_unwanted(kind, &name);
         }
     }
 
@@ -355,8 +354,15 @@ impl<V> Known<V> {
         asterisk.into_iter().chain(self.names.iter().map(|name| name.to_string())).collect()
     }
 
-    /// What is on its way counts as never received: whoever subscribes again waits for it anew.
-    fn forget_unwanted(&mut self, kind: ResourceType) {
+    /// A name is given up. What is on its way counts as never received: whoever subscribes again waits for it anew.
+    fn forget_unwanted(&mut self, kind: ResourceType, name: &Arc<str>) {
+        if !kind.has_collections() && self.pending.is_empty() {
+            // Thousands may be given up at once: nothing else was held through this one.
+            if !self.wildcard {
+                self.held.remove(name);
+            }
+            return;
+        }
         let mut held = std::mem::take(&mut self.held);
         let mut pending = std::mem::take(&mut self.pending);
         held.retain(|name, _| self.wants(kind, name));

@@ -206,7 +206,7 @@ impl Simulation {
             update
                 .changed
                 .iter()
-                .for_each(|resource| self.client.subscribe(Endpoints, &resource.name));
+                .for_each(|resource| self.client.subscribe(Endpoints, &*resource.name));
         }
         self.unjudged.push((self.stream, update));
         true

@@ -1,5 +1,7 @@
 //! The two forms of discovery, incremental and state of the world, as a stream uses them.
 
+use std::sync::Arc;
+
 use api::envoy::config::core::v3::Node;
 use api::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
@@ -20,7 +22,7 @@ pub(super) trait Protocol: Send + 'static {
     fn new(node: Node) -> Self;
     fn path(only: Option<ResourceKind>) -> &'static str;
     fn subscribe_all(&mut self, kind: ResourceType);
-    fn subscribe(&mut self, kind: ResourceType, name: &str);
+    fn subscribe(&mut self, kind: ResourceType, name: &Arc<str>);
     fn unsubscribe(&mut self, kind: ResourceType, name: &str);
     fn connected(&mut self);
     fn disconnected(&mut self);
@@ -48,8 +50,8 @@ macro_rules! protocol {
                 <$client>::subscribe_all(self, kind);
             }
 
-            fn subscribe(&mut self, kind: ResourceType, name: &str) {
-                <$client>::subscribe(self, kind, name);
+            fn subscribe(&mut self, kind: ResourceType, name: &Arc<str>) {
+                <$client>::subscribe(self, kind, Arc::clone(name));
             }
 
             fn unsubscribe(&mut self, kind: ResourceType, name: &str) {

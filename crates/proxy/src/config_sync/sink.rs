@@ -124,8 +124,8 @@ pub struct GrpcSource {
 pub enum Names {
     /// All that the server has for this node.
     Wildcard,
-    /// These.
-    Named(BTreeSet<String>),
+    /// These. There may be thousands: they are the names that the configuration has, and the set is shared.
+    Named(Arc<BTreeSet<Arc<str>>>),
 }
 
 /// All that is wanted, by where it comes from.

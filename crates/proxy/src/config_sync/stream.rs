@@ -255,10 +255,13 @@ fn follow<P: Protocol>(
         client.subscribe_all(kind);
     }
     let named = |names: Option<&Names>| match names {
-        Some(Names::Named(names)) => names.clone(),
-        _ => Default::default(),
+        Some(Names::Named(names)) => Arc::clone(names),
+        _ => Arc::default(),
     };
     let (old, new) = (named(old), named(new));
+    if Arc::ptr_eq(&old, &new) {
+        return;
+    }
     old.difference(&new).for_each(|name| client.unsubscribe(kind, name));
     new.difference(&old).for_each(|name| client.subscribe(kind, name));
 }

@@ -268,8 +268,8 @@ impl MainThread {
         self.subscriptions.send_modify(|current| {
             let mut next = Subscriptions::clone(current);
             let names = next.wanted.entry(source).or_default().entry(kind);
-            if let Names::Named(names) = names.or_insert(Names::Named(BTreeSet::new())) {
-                names.insert(name.into());
+            if let Names::Named(names) = names.or_insert(Names::Named(Arc::default())) {
+                Arc::make_mut(names).insert(name.into());
             }
             *current = Arc::new(next);
         });
@@ -280,7 +280,7 @@ impl MainThread {
             let mut next = Subscriptions::clone(current);
             let kinds = next.wanted.get_mut(&Source::Ads).unwrap();
             if let Some(Names::Named(names)) = kinds.get_mut(&kind) {
-                names.remove(name);
+                Arc::make_mut(names).remove(name);
             }
             *current = Arc::new(next);
         });

@@ -96,7 +96,8 @@ impl Control {
     ) -> Arc<Self> {
         let subscriptions = watch::Sender::new(Arc::new(snapshot.subscriptions()));
         let counters = Counters::new(&snapshot.environment().registry, mailboxes.len());
-        let discovery = DiscoveryCounters::new(&snapshot.environment().registry);
+        let registry = &snapshot.environment().registry;
+        let discovery = DiscoveryCounters::new(registry, counters.recorder().clone());
         discovery.follow(&snapshot, &subscriptions.borrow());
         Arc::new(Self {
             core: Mutex::new(Core {

@@ -35,6 +35,11 @@ impl Counters {
         counters
     }
 
+    /// What the main thread counts with: one recorder, as each has cells of its own for whatever it touches.
+    pub fn recorder(&self) -> &SharedRecorder {
+        &self.recorder
+    }
+
     /// Everything that was configured at the start serves, so long after the process began.
     pub fn initialized(&self, started: Instant) {
         let took = started.elapsed().as_millis() as u64;

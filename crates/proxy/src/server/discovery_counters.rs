@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
 use telemetry::stats::sets::{ClusterMembership, ConfigReload, ConfigSource, ControlPlane};
 use telemetry::stats::{Block, Registry, Scope, SharedRecorder};
 
@@ -21,13 +22,22 @@ pub struct DiscoveryCounters {
 }
 
 /// By what is subscribed: a kind, and a name unless everything of the kind is wanted.
-type Tracked = HashMap<(ResourceKind, Option<Arc<str>>), Vec<Place>>;
+type Tracked = HashMap<(ResourceKind, Option<Arc<str>>), Places>;
+
+/// Mostly one: of thousands of assignments each.
+type Places = SmallVec<[Place; 1]>;
 
 /// Where one subscription is counted.
-#[derive(Clone)]
 enum Place {
-    Source { scope: Scope, updates: Block<ConfigSource>, reloads: Option<Block<ConfigReload>> },
+    Source(Box<SourcePlace>),
     Endpoints(Block<ClusterMembership>),
+}
+
+/// Where a subscription with statistics of its own is counted.
+struct SourcePlace {
+    scope: Scope,
+    updates: Block<ConfigSource>,
+    reloads: Option<Block<ConfigReload>>,
 }
 
 /// What happened to a subscription.
@@ -46,11 +56,11 @@ enum Event<'a> {
 }
 
 impl DiscoveryCounters {
-    /// In this registry.
-    pub fn new(registry: &Registry) -> Self {
+    /// In this registry, counted by the main thread's recorder.
+    pub fn new(registry: &Registry, recorder: SharedRecorder) -> Self {
         Self {
             registry: registry.clone(),
-            recorder: registry.shared_recorder(),
+            recorder,
             control_plane: registry.block(&Scope::new().text("control_plane")),
             tracked: Mutex::default(),
         }
@@ -63,9 +73,7 @@ impl DiscoveryCounters {
         for (kind, names) in wanted.wanted.values().flatten() {
             let keys: Vec<Option<Arc<str>>> = match names {
                 Names::Wildcard => vec![None],
-                Names::Named(names) => {
-                    names.iter().map(|name| Some(name.as_str().into())).collect()
-                }
+                Names::Named(names) => names.iter().map(|name| Some(Arc::clone(name))).collect(),
             };
             for key in keys.into_iter().map(|name| (*kind, name)) {
                 let known = tracked.remove(&key);
@@ -142,7 +150,8 @@ impl DiscoveryCounters {
 
     fn count(&self, place: &Place, event: Event<'_>) {
         match place {
-            Place::Source { scope, updates, reloads } => {
+            Place::Source(source) => {
+                let SourcePlace { scope, updates, reloads } = &**source;
                 self.count_source(updates, event);
                 if let Event::Accepted { version: Some(version), .. } = event {
                     self.registry.set_text(scope, "version_text", version);
@@ -198,9 +207,9 @@ impl DiscoveryCounters {
         }
     }
 
-    fn places(&self, snapshot: &Snapshot, kind: ResourceKind, name: Option<&str>) -> Vec<Place> {
+    fn places(&self, snapshot: &Snapshot, kind: ResourceKind, name: Option<&str>) -> Places {
         let name = name.unwrap_or_default();
-        let by_manager = |word: &'static str| -> Vec<Place> {
+        let by_manager = |word: &'static str| -> Places {
             let prefixes = snapshot.stat_prefixes_of_routes(name);
             let scope = |prefix: &Arc<str>| {
                 Scope::http(prefix).text(word).tag("envoy.rds_route_config", name)
@@ -209,14 +218,14 @@ impl DiscoveryCounters {
         };
         match kind {
             ResourceKind::Cluster => {
-                vec![self.source(Scope::new().text("cluster_manager").text("cds"), true)]
+                smallvec![self.source(Scope::new().text("cluster_manager").text("cds"), true)]
             }
             ResourceKind::Listener => {
-                vec![self.source(Scope::new().text("listener_manager").text("lds"), false)]
+                smallvec![self.source(Scope::new().text("listener_manager").text("lds"), false)]
             }
             ResourceKind::Secret => {
                 let scope = Scope::new().text("sds").tag("envoy.xds_resource_name", name);
-                vec![self.source(scope, false)]
+                smallvec![self.source(scope, false)]
             }
             ResourceKind::Routes => by_manager("rds"),
             ResourceKind::VirtualHosts => by_manager("vhds"),
@@ -227,11 +236,11 @@ impl DiscoveryCounters {
     }
 
     fn source(&self, scope: Scope, reloads: bool) -> Place {
-        Place::Source {
+        Place::Source(Box::new(SourcePlace {
             updates: self.registry.block(&scope),
             reloads: reloads.then(|| self.registry.block(&scope)),
             scope,
-        }
+        }))
     }
 }
 

@@ -86,7 +86,7 @@ impl HealthChecks {
             known => Checked {
                 state: Arc::new(ClusterHealth {
                     stats: registry.block(&Scope::cluster(Arc::clone(&cluster.config.stat_name))),
-                    recorder: registry.shared_recorder(),
+                    recorder: control.counters.recorder().clone(),
                     had_traffic: AtomicBool::new(
                         known.is_some_and(|known| known.state.had_traffic.load(Ordering::Relaxed)),
                     ),

@@ -300,6 +300,8 @@ impl ClusterSet {
         now: Instant,
         effects: &mut Effects,
     ) {
+        // The bootstrap has been read.
+        self.expected.clear();
         for name in std::mem::take(&mut self.removed) {
             if !self.entries.contains_key(&name) {
                 effects.changes.push(Change::Cluster(slots.cluster(&name), None));

@@ -85,7 +85,7 @@ impl Fixture {
         let subscriptions = self.snapshot.subscriptions();
         let names = subscriptions.wanted.get(&Source::Ads).and_then(|kinds| kinds.get(&kind));
         match names {
-            Some(Names::Named(names)) => names.iter().cloned().collect(),
+            Some(Names::Named(names)) => names.iter().map(|name| name.to_string()).collect(),
             Some(Names::Wildcard) => vec!["*".to_owned()],
             None => Vec::new(),
         }

@@ -12,7 +12,7 @@ pub struct Cluster {
     /// Its configuration.
     pub config: ClusterConfig,
     /// Its limits' state, per priority `[default, high]`.
-    pub breakers: Arc<[Breakers; 2]>,
+    pub breakers: Arc<Limits>,
     /// Its statistics.
     pub stats: ClusterBlocks,
 }
@@ -29,9 +29,22 @@ impl Cluster {
     }
 }
 
-/// What is in use of one priority's limits; every worker counts here. One cache line: a request touches most of it.
+/// What is in use of the limits of each priority, `[default, high]`; every worker counts here. One cache line: a request
+/// touches most of it.
 #[derive(Debug, Default)]
 #[repr(align(64))]
+pub struct Limits([Breakers; 2]);
+
+impl std::ops::Index<usize> for Limits {
+    type Output = Breakers;
+
+    fn index(&self, priority: usize) -> &Breakers {
+        &self.0[priority]
+    }
+}
+
+/// What is in use of one priority's limits.
+#[derive(Debug, Default)]
 pub struct Breakers {
     /// TCP connections.
     pub connections: Resource,
