@@ -1,4 +1,5 @@
-//! Idle memory: of the process after start, of a connection that has served one request and waits, of a cluster.
+//! Idle memory: of the process after start, of a connection that has served one request and waits, of what is configured
+//! and never used.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,12 +12,16 @@ use rustls::pki_types::ServerName;
 
 use super::Bench;
 use super::load::{Backend, Block, END_STREAM, Frames, Load, kind};
-use super::peers::{Peer, Running, Shape};
+use super::peers::{Idle, Peer, Running, Shape};
 use super::process::pause;
 use super::report::MemoryRow;
 
 const CONNECTIONS: usize = 4000;
-const CLUSTERS: usize = 1000;
+/// So many of each thing that is configured and never used.
+const IDLE: usize = 1000;
+/// Listeners have sockets, so there are fewer.
+const LISTENERS: usize = 200;
+const MANY_CLUSTERS: usize = 10_000;
 const REQUEST: &[u8] = b"GET /1k HTTP/1.1\r\nhost: bench\r\n\r\n";
 
 /// Measures one proxy.
@@ -34,42 +39,58 @@ pub fn measure(bench: &Bench, peer: Peer) -> Result<MemoryRow> {
 }
 
 fn measure_before(bench: &Bench, peer: Peer, backends: &[SocketAddr]) -> Result<MemoryRow> {
-    let start = |shape, http2, idle_clusters| {
+    let start = |shape, http2, idle| {
         let mut setting = bench.setting(shape, backends.to_vec())?;
         setting.http2 = http2;
-        setting.idle_clusters = idle_clusters;
+        setting.idle = idle;
         setting.realtime = false;
         peer.start(&bench.root, &setting)
     };
-    let http = start(Shape::Http, false, 0)?;
+    let http = start(Shape::Http, false, Idle::default())?;
     let process = settled(&http);
     let per_http_connection =
         per_connection(&http, |address| http1_exchange(TcpStream::connect(address)?))?;
     drop(http);
     let tls_config = bench.certificates.client()?;
-    let tls = start(Shape::Tls, false, 0)?;
+    let tls = start(Shape::Tls, false, Idle::default())?;
     let per_tls_connection = per_connection(&tls, |address| {
         let name = ServerName::try_from("bench.local").context("the server's name")?;
         let session = rustls::ClientConnection::new(Arc::clone(&tls_config), name)?;
         http1_exchange(rustls::StreamOwned::new(session, TcpStream::connect(address)?))
     })?;
     drop(tls);
-    let http2 = start(Shape::Http, true, 0)?;
+    let http2 = start(Shape::Http, true, Idle::default())?;
     let per_http2_connection = per_connection(&http2, http2_exchange)?;
     drop(http2);
-    // nginx has no notion of a cluster that nobody routes to.
-    let per_cluster = if peer == Peer::Nginx {
-        f64::NAN
-    } else {
-        (settled(&start(Shape::Http, false, CLUSTERS)?) - process) / CLUSTERS as f64
-    };
-    Ok(MemoryRow {
+    let row = MemoryRow {
         proxy: peer.name(),
         process,
         per_http_connection,
         per_tls_connection,
         per_http2_connection,
-        per_cluster,
+        per_cluster: f64::NAN,
+        per_endpoint: f64::NAN,
+        per_listener: f64::NAN,
+        per_virtual_host: f64::NAN,
+        many_clusters_seconds: f64::NAN,
+    };
+    // The others' notions of a cluster, an endpoint, a listener are not these.
+    if !matches!(peer, Peer::Outrigger | Peer::Envoy) {
+        return Ok(row);
+    }
+    let each = |count: usize, idle: Idle| -> Result<f64> {
+        Ok((settled(&start(Shape::Http, false, idle)?) - process) / count as f64)
+    };
+    let many = start(Shape::Http, false, Idle { clusters: MANY_CLUSTERS, ..Idle::default() })?;
+    settled(&many);
+    let cpu = many.processes.iter().map(|process| process.cpu_time().total as f64).sum::<f64>();
+    Ok(MemoryRow {
+        per_cluster: each(IDLE, Idle { clusters: IDLE, ..Idle::default() })?,
+        per_endpoint: each(IDLE, Idle { endpoints: IDLE, ..Idle::default() })?,
+        per_listener: each(LISTENERS, Idle { listeners: LISTENERS, ..Idle::default() })?,
+        per_virtual_host: each(IDLE, Idle { virtual_hosts: IDLE, ..Idle::default() })?,
+        many_clusters_seconds: cpu / 1e9,
+        ..row
     })
 }
 

@@ -30,7 +30,7 @@ use crate::bench_options::Options;
 use crate::workspace::output;
 use certificates::Certificates;
 use load::{Backend, Load, Pattern, Plan};
-use peers::{Peer, Sent, Setting, Shape};
+use peers::{Idle, Peer, Sent, Setting, Shape};
 use process::CpuTime;
 use report::{Report, Row, Sample, Table};
 use scenarios::{SCENARIOS, Scenario};
@@ -179,7 +179,7 @@ impl Bench {
             shape,
             http2: false,
             backends,
-            idle_clusters: 0,
+            idle: Idle::default(),
             sidecars: None,
             certificates,
             folder,

@@ -49,6 +49,13 @@ pub struct MemoryRow {
     /// HTTP/2 without TLS.
     pub per_http2_connection: f64,
     pub per_cluster: f64,
+    pub per_endpoint: f64,
+    /// With a connection manager and one route.
+    pub per_listener: f64,
+    /// With two routes.
+    pub per_virtual_host: f64,
+    /// CPU time of reading a configuration with ten thousand clusters, in seconds.
+    pub many_clusters_seconds: f64,
 }
 
 /// Everything one run has found.
@@ -122,21 +129,25 @@ impl Table {
 impl Report {
     pub fn print_memory(&self) {
         println!(
-            "\n### Idle memory\n\n| proxy | process MB | per HTTP/1 connection | per TLS connection | per HTTP/2 connection | per cluster |"
+            "\n### Idle memory\n\n| proxy | process MB | per HTTP/1 connection | per TLS connection | per HTTP/2 connection | per cluster | per endpoint | per listener | per virtual host | start with 10,000 clusters, CPU s |"
         );
-        println!("|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|");
         for row in &self.memory {
             let kb = |bytes: f64| {
                 if bytes.is_nan() { "–".to_owned() } else { format!("{:.1} KB", bytes / 1024.0) }
             };
             println!(
-                "| {} | {:.1} | {} | {} | {} | {} |",
+                "| {} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {:.2} |",
                 row.proxy,
                 row.process / 1e6,
                 kb(row.per_http_connection),
                 kb(row.per_tls_connection),
                 kb(row.per_http2_connection),
                 kb(row.per_cluster),
+                kb(row.per_endpoint),
+                kb(row.per_listener),
+                kb(row.per_virtual_host),
+                row.many_clusters_seconds,
             );
         }
     }

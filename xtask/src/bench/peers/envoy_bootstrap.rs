@@ -1,32 +1,61 @@
 //! One Envoy bootstrap for both: Outrigger and the real Envoy read the very same file.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
 use super::{Hop, Role, Shape};
 use crate::bench::certificates::SPIFFE_ID;
 
+/// Where the system likes.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// The bootstrap as JSON, which is YAML too.
 pub fn render(hop: &Hop<'_>) -> String {
     let shape = hop.setting.shape;
     let is_http2 = shape == Shape::Grpc;
     let mut clusters = vec![cluster("backend", &hop.upstreams, upstream_tls(hop), is_http2)];
-    let idle = (0..hop.setting.idle_clusters)
-        .map(|n| cluster(&format!("idle-{n}"), &hop.upstreams, None, is_http2));
-    clusters.extend(idle);
-    let mut chain = json!({ "filters": [terminal_filter(hop)] });
+    let idle = hop.setting.idle;
+    clusters.extend(
+        (0..idle.clusters).map(|n| cluster(&format!("idle-{n}"), &hop.upstreams, None, is_http2)),
+    );
+    if idle.endpoints > 0 {
+        clusters.push(cluster("idle", &somewhere(idle.endpoints), None, is_http2));
+    }
+    let mut chain = json!({ "filters": [terminal_filter(hop, idle.virtual_hosts)] });
     if let Some(tls) = downstream_tls(hop) {
         chain["transport_socket"] = tls;
     }
-    let listener =
-        json!({ "name": "entrance", "address": address(hop.listen), "filter_chains": [chain] });
-    let bootstrap =
-        json!({ "static_resources": { "listeners": [listener], "clusters": clusters } });
+    let listener = |name: &str, listen, chain: Value| {
+        json!({ "name": name, "address": address(listen), "filter_chains": [chain] })
+    };
+    let mut listeners = vec![listener("entrance", hop.listen, chain)];
+    listeners.extend((0..idle.listeners).map(|n| {
+        let chain = json!({ "filters": [terminal_filter(hop, 0)] });
+        listener(&format!("idle-{n}"), ANYWHERE, chain)
+    }));
+    let bootstrap = json!({ "static_resources": { "listeners": listeners, "clusters": clusters } });
     format!("{bootstrap:#}\n")
 }
 
-fn terminal_filter(hop: &Hop<'_>) -> Value {
+/// So many addresses where nobody is asked for anything.
+fn somewhere(count: usize) -> Vec<SocketAddr> {
+    (0..count).map(|n| ([127, 1, (n >> 8) as u8, n as u8], 9).into()).collect()
+}
+
+/// A virtual host like those of services in a mesh.
+fn idle_virtual_host(n: usize) -> Value {
+    let route = |prefix: &str| {
+        json!({ "match": { "prefix": prefix }, "route": { "cluster": "backend", "timeout": "30s" } })
+    };
+    json!({
+        "name": format!("idle-{n}"),
+        "domains": [format!("idle-{n}"), format!("idle-{n}.default.svc.cluster.local")],
+        "routes": [route("/api"), route("/")],
+    })
+}
+
+fn terminal_filter(hop: &Hop<'_>, idle_virtual_hosts: usize) -> Value {
     if hop.setting.shape == Shape::Tcp {
         return json!({
             "name": "envoy.filters.network.tcp_proxy",
@@ -39,6 +68,8 @@ fn terminal_filter(hop: &Hop<'_>) -> Value {
     }
     let route =
         json!({ "match": { "prefix": "/" }, "route": { "cluster": "backend", "timeout": "30s" } });
+    let mut hosts = vec![json!({ "name": "all", "domains": ["*"], "routes": [route] })];
+    hosts.extend((0..idle_virtual_hosts).map(idle_virtual_host));
     let router = json!({
         "name": "envoy.filters.http.router",
         "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
@@ -51,7 +82,7 @@ fn terminal_filter(hop: &Hop<'_>) -> Value {
             "codec_type": "AUTO",
             "route_config": {
                 "name": "routes",
-                "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }],
+                "virtual_hosts": hosts,
             },
             "http_filters": [router],
         },

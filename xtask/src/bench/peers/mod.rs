@@ -41,14 +41,25 @@ pub struct Setting<'a> {
     /// Whether HTTP/2 comes in, for those who have to be told.
     pub http2: bool,
     pub backends: Vec<SocketAddr>,
-    /// Clusters that exist beside the one that is used, for measuring what a cluster costs.
-    pub idle_clusters: usize,
+    /// What exists beside what is used.
+    pub idle: Idle,
     /// Whether the proxies are sidecars, and what they are sent then.
     pub sidecars: Option<(BetweenSidecars, &'a Sent)>,
     pub certificates: &'a Certificates,
     /// For configuration files and logs.
     pub folder: PathBuf,
     pub realtime: bool,
+}
+
+/// What is configured and never used, for measuring what each costs.
+#[derive(Clone, Copy, Default)]
+pub struct Idle {
+    pub clusters: usize,
+    /// Of one cluster.
+    pub endpoints: usize,
+    pub listeners: usize,
+    /// Of the listener that is used; each with two domains and two routes.
+    pub virtual_hosts: usize,
 }
 
 /// One proxy's part in a setting.
