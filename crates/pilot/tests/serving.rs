@@ -169,7 +169,7 @@ impl Client {
                 Some(ResourceType::VirtualHost) => {
                     self.state.subscribe(ResourceType::VirtualHost, "http_proxy")
                 }
-                Some(dependent) => self.state.subscribe(dependent, &name),
+                Some(dependent) => self.state.subscribe(dependent, name.as_str()),
                 None => {}
             }
             if let Some(body) = &received.body {
