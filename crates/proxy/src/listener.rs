@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod config;
+mod connection_log;
 pub mod filter_chain;
 pub mod inspection;
 pub mod update;

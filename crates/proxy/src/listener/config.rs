@@ -76,7 +76,7 @@ pub struct ListenerConfig {
     pub connection_limit: Option<Arc<ConnectionLimit>>,
     /// For filters and logs.
     pub traffic_direction: TrafficDirection,
-    /// Loggers of the listener itself (called when a connection ends without a chain).
+    /// Loggers of the listener itself, called when a connection ends.
     pub access_loggers: AccessLoggers,
     /// At most so many accepts per loop turn.
     pub max_accepts_per_turn: u32,

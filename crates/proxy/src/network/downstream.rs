@@ -363,6 +363,9 @@ impl Worker {
 
     /// Ends a connection now, with everything on it.
     pub(crate) fn close_downstream(&mut self, key: Key<Downstream>, reason: CloseReason) {
+        if let Some(down) = self.downs.get(key) {
+            self.log_connection(down);
+        }
         self.leave_kind(key, reason);
         let Some(mut down) = self.downs.remove(key) else { return };
         self.count_tls_failure(&down);

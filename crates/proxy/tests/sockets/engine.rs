@@ -126,7 +126,17 @@ impl Engine {
 
     /// A listener with TCP-proxy chains; says where it listens.
     pub fn listen(&self, filters: Vec<ListenerFilter>, chains: Vec<Chain>) -> SocketAddr {
-        self.add_listener(filters, |_| {
+        self.listen_logged(filters, chains, Vec::new())
+    }
+
+    /// The same, that tells these loggers of its connections.
+    pub fn listen_logged(
+        &self,
+        filters: Vec<ListenerFilter>,
+        chains: Vec<Chain>,
+        access_loggers: AccessLoggers,
+    ) -> SocketAddr {
+        self.add_logged_listener(filters, access_loggers, |_| {
             chains.into_iter().map(|chain| self.tcp_chain(chain)).collect()
         })
     }
@@ -135,6 +145,15 @@ impl Engine {
     pub fn add_listener(
         &self,
         listener_filters: Vec<ListenerFilter>,
+        chains: impl FnOnce(&str) -> Vec<Arc<FilterChain>>,
+    ) -> SocketAddr {
+        self.add_logged_listener(listener_filters, Vec::new(), chains)
+    }
+
+    fn add_logged_listener(
+        &self,
+        listener_filters: Vec<ListenerFilter>,
+        access_loggers: AccessLoggers,
         chains: impl FnOnce(&str) -> Vec<Arc<FilterChain>>,
     ) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -156,7 +175,7 @@ impl Engine {
             per_connection_buffer_limit: 64 * 1024,
             connection_limit: None,
             traffic_direction: Default::default(),
-            access_loggers: Vec::new(),
+            access_loggers,
             max_accepts_per_turn: 8,
         };
         let id = ListenerId(u64::from(address.port()));

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use proxy::listener::config::FilterChainMatch;
 use proxy::stream_info::{AccessLogger, AccessLoggers, LogRecord};
 
 use crate::engine::{Chain, Engine, PATIENCE, backend, connect, nobody, read_all};
@@ -123,6 +124,22 @@ impl AccessLogger for Flags {
     fn log(&self, record: &LogRecord<'_>) {
         let _ = self.0.lock().unwrap().send(record.info.flags.to_string());
     }
+}
+
+#[test]
+fn a_listener_tells_of_connections_that_no_chain_takes_and_of_all_others() {
+    let engine = Engine::start();
+    let cluster = engine.cluster(&[backend(drop)], None);
+    let serve = |chain: Chain| {
+        let (told, tells) = mpsc::channel();
+        let loggers: AccessLoggers = vec![Arc::new(Flags(Mutex::new(told)))];
+        let address = engine.listen_logged(Vec::new(), vec![chain], loggers);
+        let _ = read_all(connect(address));
+        tells.recv_timeout(PATIENCE).unwrap()
+    };
+    let elsewhere = FilterChainMatch { destination_port: Some(1), ..FilterChainMatch::default() };
+    assert_eq!(serve(Chain { criteria: elsewhere, ..Chain::to(cluster) }), "NR");
+    assert_eq!(serve(Chain::to(cluster)), "-");
 }
 
 #[test]
