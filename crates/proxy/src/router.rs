@@ -68,6 +68,8 @@ pub struct RouterState {
     pub idle_timeout: Option<Option<Duration>>,
     /// The status when the response is to say how many attempts there were.
     pub tells_attempts: bool,
+    /// The request wants 204 for an answer if the response does not come in time.
+    pub timeout_is_no_content: bool,
     /// The whole response within this of the request's end.
     pub timeout: Option<Duration>,
     /// Each attempt within this.
@@ -431,6 +433,7 @@ impl Worker {
         let reply = reply::upstream_failure(
             reason,
             stream.info.upstream_transport_failure_reason.as_deref(),
+            stream.info.attempt_count,
         );
         self.fail_upstream(key, reply);
     }
@@ -544,7 +547,9 @@ impl Worker {
         if may_retry && self.try_again(key, AttemptFailure::PerTryTimeout) {
             return;
         }
-        self.fail_upstream(key, reply::timeout(overdue));
+        let alternative =
+            self.streams.get(key).is_some_and(|stream| stream.router.timeout_is_no_content);
+        self.fail_upstream(key, reply::timeout(overdue, alternative));
     }
 }
 
@@ -554,6 +559,7 @@ const RETRY_HEADERS: NameSet = NameSet::of(&[
     names::X_ENVOY_RETRY_GRPC_ON,
     names::X_ENVOY_MAX_RETRIES,
     names::X_ENVOY_RETRIABLE_STATUS_CODES,
+    names::X_ENVOY_RETRIABLE_HEADER_NAMES,
 ]);
 
 /// May this request pass as what it is? An upgrade must be allowed by the route, or else by the connection manager.
@@ -601,6 +607,8 @@ impl Stream {
         router.per_try_idle = timeouts.per_try_idle;
         // A body that may be needed again is kept from the beginning.
         router.keeps_body = router.retry.is_some();
+        router.timeout_is_no_content = !suppress_headers
+            && self.request.fields.remove(names::X_ENVOY_UPSTREAM_RQ_TIMEOUT_ALT_RESPONSE);
         if policy.include_attempt_count_in_request {
             self.request.fields.set(names::X_ENVOY_ATTEMPT_COUNT, b"1");
         }

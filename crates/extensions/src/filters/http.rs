@@ -3,6 +3,7 @@
 mod alpn;
 mod basic_auth;
 mod cors;
+mod fault;
 mod grpc_stats;
 mod grpc_web;
 mod istio_stats;
@@ -27,6 +28,11 @@ pub const ROWS: &[Row<CompileHttpFilter>] = &[
         name: "envoy.filters.http.cors",
         message: "envoy.extensions.filters.http.cors.v3.Cors",
         compile: cors::compile,
+    },
+    Row {
+        name: "envoy.filters.http.fault",
+        message: "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        compile: fault::compile,
     },
     Row {
         name: "envoy.filters.http.grpc_stats",
@@ -57,6 +63,11 @@ pub const ROUTE_ROWS: &[Row<CompileRouteFilter>] = &[
         name: "envoy.filters.http.cors",
         message: "envoy.extensions.filters.http.cors.v3.CorsPolicy",
         compile: cors::compile_policy,
+    },
+    Row {
+        name: "envoy.filters.http.fault",
+        message: "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        compile: fault::compile_route,
     },
     Row {
         name: "envoy.filters.http.local_ratelimit",

@@ -1,6 +1,6 @@
 //! The criteria of a route other than its path.
 
-use codec::headers::RequestHead;
+use codec::headers::{RequestHead, ResponseHead};
 
 use super::config::{Criteria, HeaderMatcher, QueryMatcher, QueryValue, TlsCriteria, ValueMatch};
 use crate::http::grpc;
@@ -42,7 +42,18 @@ impl Criteria {
 impl HeaderMatcher {
     /// Whether a request has what this asks for.
     pub fn matches(&self, head: &RequestHead) -> bool {
-        let mut values = head.get_all(&self.name);
+        self.matches_values(head.get_all(&self.name))
+    }
+
+    /// Whether a response has what this asks for; its `:status` is a header, too.
+    pub fn matches_response(&self, head: &ResponseHead) -> bool {
+        if self.name.as_str() == ":status" {
+            return self.matches_values(std::iter::once(head.status.to_string().as_bytes()));
+        }
+        self.matches_values(head.fields.get_all(&self.name))
+    }
+
+    fn matches_values<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
         let Some(first) = values.next().or(self.treat_missing_as_empty.then_some(b"")) else {
             // Absent: only a matcher for absence can hold.
             return matches!(self.value, ValueMatch::Present(wanted) if wanted == self.invert);

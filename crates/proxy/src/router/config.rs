@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::route_table::config::Fraction;
+use crate::route_table::config::{Fraction, HeaderMatcher};
 use crate::upstream::config::{ClusterRef, WeightedClusters};
 
 /// Options of `envoy.filters.http.router`.
@@ -134,7 +134,7 @@ pub struct ConnectConfig {
 }
 
 /// `RetryPolicy`; the defaults are Envoy's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RetryPolicy {
     /// What is retried.
     pub on: RetryOn,
@@ -146,6 +146,10 @@ pub struct RetryPolicy {
     pub per_try_idle_timeout: Option<Duration>,
     /// For `retriable-status-codes`.
     pub retriable_status_codes: Vec<u16>,
+    /// For `retriable-headers`: responses with any of these.
+    pub retriable_headers: Vec<HeaderMatcher>,
+    /// Only requests with any of these are retried by this policy; of none, all are.
+    pub retriable_request_headers: Vec<HeaderMatcher>,
     /// First back-off; each one after is up to twice as long, fully jittered (25 ms).
     pub base_interval: Duration,
     /// Longest back-off (ten times the base).
@@ -164,6 +168,8 @@ impl Default for RetryPolicy {
             per_try_timeout: None,
             per_try_idle_timeout: None,
             retriable_status_codes: Vec::new(),
+            retriable_headers: Vec::new(),
+            retriable_request_headers: Vec::new(),
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_millis(250),
             avoid_previous_hosts: false,
@@ -205,8 +211,12 @@ impl RetryOn {
     pub const GRPC_RESOURCE_EXHAUSTED: Self = Self(1 << 12);
     /// gRPC `unavailable`.
     pub const GRPC_UNAVAILABLE: Self = Self(1 << 13);
+    /// `retriable-headers`.
+    pub const HEADERS: Self = Self(1 << 14);
+    /// `http3-post-connect-failure`: what cannot happen to the versions that are spoken.
+    pub const HTTP3_POST_CONNECT_FAILURE: Self = Self(1 << 15);
 
-    const NAMES: [(&'static str, Self); 14] = [
+    const NAMES: [(&'static str, Self); 16] = [
         ("5xx", Self::FIVE_XX),
         ("gateway-error", Self::GATEWAY_ERROR),
         ("reset", Self::RESET),
@@ -221,6 +231,8 @@ impl RetryOn {
         ("internal", Self::GRPC_INTERNAL),
         ("resource-exhausted", Self::GRPC_RESOURCE_EXHAUSTED),
         ("unavailable", Self::GRPC_UNAVAILABLE),
+        ("retriable-headers", Self::HEADERS),
+        ("http3-post-connect-failure", Self::HTTP3_POST_CONNECT_FAILURE),
     ];
 
     /// Parses a comma-separated `retry_on`. Unknown words come back, so that the caller can refuse them by name

@@ -66,16 +66,16 @@ pub fn no_healthy_upstream() -> LocalReply {
     }
 }
 
-/// The response did not come in time.
-pub fn timeout(overdue: Overdue) -> LocalReply {
+/// The response did not come in time. With `alternative` the client has asked for a 204 in that case.
+pub fn timeout(overdue: Overdue, alternative: bool) -> LocalReply {
     let details = match overdue {
         Overdue::Response => "response_timeout",
         Overdue::Attempt => "upstream_per_try_timeout",
         Overdue::AttemptIdle => "upstream_per_try_idle_timeout",
     };
     LocalReply {
-        status: 504,
-        body: "upstream request timeout".into(),
+        status: if alternative { 204 } else { 504 },
+        body: if alternative { "".into() } else { "upstream request timeout".into() },
         details,
         flags: ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
         ..LocalReply::default()
@@ -122,7 +122,8 @@ pub fn cut_short(reason: ResetReason) -> &'static str {
 }
 
 /// The attempt failed before a response, and no other will be made.
-pub fn upstream_failure(reason: ResetReason, transport: Option<&str>) -> LocalReply {
+/// `attempts` says how many there were.
+pub fn upstream_failure(reason: ResetReason, transport: Option<&str>, attempts: u32) -> LocalReply {
     let (text, details) = match reason {
         ResetReason::ConnectionFailure => (
             "remote connection failure",
@@ -147,8 +148,10 @@ pub fn upstream_failure(reason: ResetReason, transport: Option<&str>) -> LocalRe
         }
         ResetReason::Overflow => ("overflow", "upstream_reset_before_response_started{overflow}"),
     };
-    let mut body =
-        format!("upstream connect error or disconnect/reset before headers. reset reason: {text}");
+    let retried = if attempts > 1 { "retried and the latest " } else { "" };
+    let mut body = format!(
+        "upstream connect error or disconnect/reset before headers. {retried}reset reason: {text}"
+    );
     if let Some(transport) = transport {
         body.push_str(", transport failure reason: ");
         body.push_str(transport);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codec::headers::{KnownName, ResponseHead, names};
+use codec::headers::{HeaderName, KnownName, ResponseHead, names};
 use rand::Rng;
 use smallvec::SmallVec;
 
@@ -17,6 +17,8 @@ pub struct RetryState {
     on: RetryOn,
     /// Codes that the request itself named, beside the policy's.
     header_codes: SmallVec<[u16; 4]>,
+    /// Names of response headers that the request itself named.
+    header_names: Vec<HeaderName>,
     remaining: u32,
     made: u32,
 }
@@ -58,9 +60,14 @@ impl RetryState {
         request: &RequestHead,
         honour_headers: bool,
     ) -> Option<Self> {
-        let mut on = policy.map_or(RetryOn::default(), |policy| policy.on);
+        // The policy may be for requests with certain headers alone.
+        let is_meant = |policy: &&Arc<RetryPolicy>| {
+            let wanted = &policy.retriable_request_headers;
+            wanted.is_empty() || wanted.iter().any(|matcher| matcher.matches(request))
+        };
+        let mut on = policy.filter(is_meant).map_or(RetryOn::default(), |policy| policy.on);
         let mut remaining = policy.map_or(1, |policy| policy.num_retries);
-        let mut header_codes = SmallVec::new();
+        let (mut header_codes, mut header_names) = (SmallVec::new(), Vec::new());
         if honour_headers {
             for name in [names::X_ENVOY_RETRY_ON, names::X_ENVOY_RETRY_GRPC_ON] {
                 if let Some(words) = header(request, name) {
@@ -76,6 +83,11 @@ impl RetryState {
                 header_codes
                     .extend(codes.split(',').filter_map(|code| code.trim().parse::<u16>().ok()));
             }
+            if let Some(named) = header(request, names::X_ENVOY_RETRIABLE_HEADER_NAMES) {
+                header_names.extend(
+                    named.split(',').filter_map(|name| HeaderName::parse(name.trim()).ok()),
+                );
+            }
         }
         if on.is_empty() {
             return None;
@@ -84,6 +96,7 @@ impl RetryState {
             policy: policy.cloned().unwrap_or_default(),
             on,
             header_codes,
+            header_names,
             remaining,
             made: 0,
         })
@@ -149,6 +162,13 @@ impl RetryState {
         let named = |codes: &[u16]| codes.contains(&response.status);
         if on(RetryOn::STATUS_CODES)
             && (named(&self.policy.retriable_status_codes) || named(&self.header_codes))
+        {
+            return true;
+        }
+        let has = |name: &HeaderName| response.fields.contains(name);
+        if on(RetryOn::HEADERS)
+            && (self.policy.retriable_headers.iter().any(|it| it.matches_response(response))
+                || self.header_names.iter().any(has))
         {
             return true;
         }
@@ -245,6 +265,45 @@ mod tests {
                 "{retry_on} {status} {headers:?}"
             );
         }
+    }
+
+    #[test]
+    fn responses_by_header() {
+        use crate::route_table::config::{HeaderMatcher, ValueMatch};
+        use crate::string_matcher::StringMatcher;
+        let matcher = |name: &str, value| HeaderMatcher {
+            name: HeaderName::parse(name).expect("a name"),
+            value: ValueMatch::String(StringMatcher::exact(value)),
+            invert: false,
+            treat_missing_as_empty: false,
+        };
+        let policy = Arc::new(RetryPolicy {
+            on: RetryOn::parse("retriable-headers").0,
+            num_retries: 9,
+            retriable_headers: vec![matcher("x-retry", "1"), matcher(":status", "418")],
+            retriable_request_headers: vec![matcher("x-may", "yes"), matcher(":method", "PUT")],
+            ..RetryPolicy::default()
+        });
+        let mut request = RequestHead::new();
+        assert!(RetryState::new(Some(&policy), &request, true).is_none(), "not meant");
+        request.fields.append("x-may", b"yes");
+        let mut state = RetryState::new(Some(&policy), &request, true).expect("meant");
+        let cases: &[(u16, &[(&str, &str)], bool)] = &[
+            (200, &[("x-retry", "1")], true),
+            (200, &[("x-retry", "2")], false),
+            (418, &[], true),
+            (500, &[("x-other", "1")], false),
+        ];
+        for (status, headers, wanted) in cases {
+            let verdict = state.on_response(&response(*status, headers));
+            assert_eq!(verdict == Verdict::Retry, *wanted, "{status} {headers:?}");
+        }
+        // By the request itself.
+        request.fields.append("x-envoy-retry-on", b"retriable-headers");
+        request.fields.append("x-envoy-retriable-header-names", b"x-one, X-Two");
+        let mut state = RetryState::new(None, &request, true).expect("asked for");
+        assert_eq!(state.on_response(&response(200, &[("x-one-more", "")])), Verdict::No);
+        assert_eq!(state.on_response(&response(200, &[("x-two", "")])), Verdict::Retry);
     }
 
     #[test]

@@ -11,7 +11,6 @@ use api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use api::envoy::r#type::v3::FractionalPercent;
 use codec::headers::HeaderName;
 use prost::Message as _;
-use proto::header_matcher::HeaderMatchSpecifier;
 use proto::query_parameter_matcher::QueryParameterMatchSpecifier;
 use proto::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
 use proto::route_action::{ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy};
@@ -25,13 +24,12 @@ use crate::http::header_mutation::{AppendAction, HeaderMutations};
 use crate::route_table::config::{
     Action, Criteria, DirectResponse, FilterOverrides, Fraction, HeaderMatcher, HostRewrite,
     PathMatch, PathRewrite, QueryMatcher, QueryValue, Redirect, RedirectPath, RequireTls,
-    RouteAction, RouteConfig, Substitution, TableConfig, ValueMatch, VirtualHostConfig,
-    WeightedEntry,
+    RouteAction, RouteConfig, Substitution, TableConfig, VirtualHostConfig, WeightedEntry,
 };
 use crate::router::config::{
     ClusterChoice, ConnectConfig, GrpcTimeout, Mirror, RetryOn, RetryPolicy, RoutePolicy,
 };
-use crate::string_matcher::{StringMatcher, StringPattern};
+use crate::string_matcher::StringMatcher;
 use crate::upstream::config::{ClusterRef, WeightedClusters};
 
 /// Envoy's `max_direct_response_body_size_bytes`.
@@ -242,40 +240,7 @@ pub fn header_matcher(
     cx: &mut Compile<'_>,
     message: &proto::HeaderMatcher,
 ) -> Option<HeaderMatcher> {
-    let name = cx.at("name", |cx| header_name(cx, &message.name));
-    let literal = |pattern| Some(ValueMatch::String(StringMatcher::new(pattern, false)));
-    #[allow(deprecated)]
-    let value = match &message.header_match_specifier {
-        None => Some(ValueMatch::Present(true)),
-        Some(HeaderMatchSpecifier::PresentMatch(present)) => Some(ValueMatch::Present(*present)),
-        Some(HeaderMatchSpecifier::StringMatch(matcher)) => {
-            cx.at("string_match", |cx| values::string_matcher(cx, matcher)).map(ValueMatch::String)
-        }
-        Some(HeaderMatchSpecifier::RangeMatch(range)) => {
-            Some(ValueMatch::Range(range.start, range.end))
-        }
-        Some(HeaderMatchSpecifier::ExactMatch(text)) => {
-            literal(StringPattern::Exact(text.as_str().into()))
-        }
-        Some(HeaderMatchSpecifier::PrefixMatch(text)) => {
-            literal(StringPattern::Prefix(text.as_str().into()))
-        }
-        Some(HeaderMatchSpecifier::SuffixMatch(text)) => {
-            literal(StringPattern::Suffix(text.as_str().into()))
-        }
-        Some(HeaderMatchSpecifier::ContainsMatch(text)) => {
-            literal(StringPattern::Contains(text.as_str().into()))
-        }
-        Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => cx
-            .at("safe_regex_match.regex", |cx| regex_compiles(cx, &regex.regex))
-            .map(ValueMatch::String),
-    };
-    Some(HeaderMatcher {
-        name: name?,
-        value: value?,
-        invert: message.invert_match,
-        treat_missing_as_empty: message.treat_missing_header_as_empty,
-    })
+    values::read_header_matcher(message).map_err(|problem| cx.problems_under(vec![problem])).ok()
 }
 
 fn query_matcher(
@@ -560,6 +525,10 @@ fn retry_policy(cx: &mut Compile<'_>, message: &proto::RetryPolicy) -> Option<Re
     for word in unknown {
         cx.problem_at("retry_on", format!("`{word}` is not supported"));
     }
+    let retriable_headers =
+        cx.each("retriable_headers", &message.retriable_headers, header_matcher);
+    let retriable_request_headers =
+        cx.each("retriable_request_headers", &message.retriable_request_headers, header_matcher);
     let mut avoid_previous_hosts = false;
     for (index, predicate) in message.retry_host_predicate.iter().enumerate() {
         use proto::retry_policy::retry_host_predicate::ConfigType;
@@ -594,6 +563,8 @@ fn retry_policy(cx: &mut Compile<'_>, message: &proto::RetryPolicy) -> Option<Re
         per_try_timeout: values::limit(message.per_try_timeout.as_ref(), None),
         per_try_idle_timeout: values::limit(message.per_try_idle_timeout.as_ref(), None),
         retriable_status_codes: message.retriable_status_codes.iter().filter_map(status).collect(),
+        retriable_headers,
+        retriable_request_headers,
         // Envoy treats intervals below a millisecond as one.
         base_interval: base.max(Duration::from_millis(1)),
         max_interval: max.max(Duration::from_millis(1)),

@@ -7,14 +7,18 @@ use std::time::Duration;
 use api::envoy::config::core::v3::address::Address as AddressKind;
 use api::envoy::config::core::v3::socket_address::PortSpecifier;
 use api::envoy::config::core::v3::{self as core, Address};
+use api::envoy::config::route::v3 as route;
+use api::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use api::envoy::r#type::matcher::v3 as matcher;
 use api::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use api::google::protobuf::{self, value::Kind};
 use api::text::Problem;
+use codec::headers::HeaderName;
 use serde_json::{Map, Number, Value};
 
 use super::compile::Compile;
 use crate::listener::config::CidrRange;
+use crate::route_table::config::{Fraction, HeaderMatcher, ValueMatch};
 use crate::stream_info::Metadata;
 use crate::string_matcher::{StringMatcher, StringPattern};
 
@@ -120,6 +124,46 @@ pub fn read_string_matcher(value: &matcher::StringMatcher) -> Result<StringMatch
     }
 }
 
+/// Compiles a `HeaderMatcher` for whoever has one, as [`read_string_matcher`].
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_header_matcher(message: &route::HeaderMatcher) -> Result<HeaderMatcher, Problem> {
+    let name = HeaderName::parse(&message.name)
+        .map_err(|error| Problem::new("name", error.to_string()))?;
+    let literal = |pattern| ValueMatch::String(StringMatcher::new(pattern, false));
+    #[allow(deprecated)]
+    let value = match &message.header_match_specifier {
+        None => ValueMatch::Present(true),
+        Some(HeaderMatchSpecifier::PresentMatch(present)) => ValueMatch::Present(*present),
+        Some(HeaderMatchSpecifier::StringMatch(matcher)) => read_string_matcher(matcher)
+            .map(ValueMatch::String)
+            .map_err(|problem| problem.under("string_match"))?,
+        Some(HeaderMatchSpecifier::RangeMatch(range)) => ValueMatch::Range(range.start, range.end),
+        Some(HeaderMatchSpecifier::ExactMatch(text)) => {
+            literal(StringPattern::Exact(text.as_str().into()))
+        }
+        Some(HeaderMatchSpecifier::PrefixMatch(text)) => {
+            literal(StringPattern::Prefix(text.as_str().into()))
+        }
+        Some(HeaderMatchSpecifier::SuffixMatch(text)) => {
+            literal(StringPattern::Suffix(text.as_str().into()))
+        }
+        Some(HeaderMatchSpecifier::ContainsMatch(text)) => {
+            literal(StringPattern::Contains(text.as_str().into()))
+        }
+        Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => StringMatcher::regex(&regex.regex)
+            .map(ValueMatch::String)
+            .map_err(|error| Problem::new("safe_regex_match.regex", error.to_string()))?,
+    };
+    Ok(HeaderMatcher {
+        name,
+        value,
+        invert: message.invert_match,
+        treat_missing_as_empty: message.treat_missing_header_as_empty,
+    })
+}
+
 /// Of how many a `FractionalPercent` is.
 pub fn denominator(percent: &api::envoy::r#type::v3::FractionalPercent) -> u32 {
     use api::envoy::r#type::v3::fractional_percent::DenominatorType;
@@ -128,6 +172,14 @@ pub fn denominator(percent: &api::envoy::r#type::v3::FractionalPercent) -> u32 {
         DenominatorType::TenThousand => 10_000,
         DenominatorType::Million => 1_000_000,
     }
+}
+
+/// A `FractionalPercent`; none is nothing.
+pub fn fraction(percent: Option<&api::envoy::r#type::v3::FractionalPercent>) -> Fraction {
+    percent.map_or(Fraction { numerator: 0, denominator: 100 }, |percent| Fraction {
+        numerator: percent.numerator,
+        denominator: denominator(percent),
+    })
 }
 
 /// A text that is kept. Many are empty: those take nothing.
