@@ -10,7 +10,7 @@ use crate::setup::{self, succeed};
 use crate::tidy;
 use crate::workspace::output;
 
-/// The version of Rust that format and lints are held to; another one's opinions are shown and fail nothing.
+/// The version of Rust that format, lints and documentation are held to; another one's opinions are shown and fail nothing.
 const TOOLCHAIN: &str = "1.95";
 
 /// Sets the machine up, then runs the steps in order of cost; the first that fails ends the run.
@@ -24,6 +24,7 @@ pub fn run(root: &Path) -> Result<()> {
     // The bench's load generator is a feature, so that everyday tools build quickly; here it is checked like the rest.
     let all = ["--workspace", "--features", "xtask/bench", "--locked"];
     step("clippy", || clippy(root, &all, strict))?;
+    step("documentation", || documentation(root, strict))?;
     // The whole-mesh tests run the binaries. Built together with the tests, they share every dependency.
     step("build", || succeed(cargo(root).arg("build").args(all).args(["--bins", "--tests"])))?;
     step("test", || succeed(cargo(root).arg("test").args(all).arg("--no-fail-fast")))?;
@@ -51,6 +52,14 @@ fn clippy(root: &Path, all: &[&str], strict: bool) -> Result<()> {
         clippy.args(["--", "-D", "warnings"]);
     }
     tolerate(succeed(&mut clippy), strict)
+}
+
+/// What comments link to exists, as somebody reads them who works on the project.
+fn documentation(root: &Path, strict: bool) -> Result<()> {
+    let mut doc = cargo(root);
+    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    tolerate(succeed(&mut doc), strict)
 }
 
 /// Whether `rustc` is the version that the repository is formatted and linted with; says so if it is not.
