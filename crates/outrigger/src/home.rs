@@ -96,7 +96,7 @@ impl MeshArgs {
         let path = match &self.mesh {
             Some(path) if path.contains('/') => PathBuf::from(path),
             Some(name) => self.home.root()?.join(name),
-            None => return self.only_running(),
+            None => return self.only_running(true),
         };
         if !path.is_dir() {
             let name = self.mesh.as_deref().unwrap_or_default();
@@ -110,7 +110,10 @@ impl MeshArgs {
 
     /// The state directory of the mesh that is meant, which runs.
     pub fn running_dir(&self) -> anyhow::Result<PathBuf> {
-        let path = self.state_dir()?;
+        let path = match &self.mesh {
+            Some(_) => self.state_dir()?,
+            None => self.only_running(false)?,
+        };
         if StateDir::user_of(&path).is_none() {
             let name = path.file_name().unwrap_or_default().display();
             let directory = fs::read_to_string(path.join(DIRECTORY_FILE));
@@ -125,12 +128,12 @@ impl MeshArgs {
         Ok(ControlClient::new(&self.running_dir()?.join("control.sock")))
     }
 
-    fn only_running(&self) -> anyhow::Result<PathBuf> {
+    fn only_running(&self, stopped_would_do: bool) -> anyhow::Result<PathBuf> {
         let meshes = self.home.meshes()?;
         let (mut running, stopped): (Vec<PathBuf>, Vec<PathBuf>) =
             meshes.into_iter().partition(|path| StateDir::user_of(path).is_some());
         match (running.len(), names(&stopped)) {
-            (0, stopped) if stopped.is_empty() => {
+            (0, stopped) if stopped.is_empty() || !stopped_would_do => {
                 bail!("no mesh runs here: start one with `outrigger up DIRECTORY`")
             }
             (0, stopped) => bail!(

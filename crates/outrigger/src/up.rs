@@ -14,6 +14,7 @@ mod plan;
 mod ports;
 mod supervisor;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -116,12 +117,17 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         announced: false,
         warned: Vec::new(),
         in_trouble: false,
+        next_look: None,
+        lacking: BTreeSet::new(),
     };
     mesh.take(pass);
     mesh.keep_running().await?;
     mesh.stop().await;
     Ok(ExitCode::SUCCESS)
 }
+
+/// Proxies have answered a change by then.
+const TIME_TO_ANSWER: Duration = Duration::from_millis(2500);
 
 struct Mesh {
     options: Options,
@@ -136,6 +142,10 @@ struct Mesh {
     warned: Vec<FileProblem>,
     /// Whether something was wrong with the directory when it was last read.
     in_trouble: bool,
+    /// When to look what proxies made of the last change.
+    next_look: Option<tokio::time::Instant>,
+    /// What was told of objects that proxies do not follow, and still holds.
+    lacking: BTreeSet<String>,
 }
 
 impl Mesh {
@@ -160,6 +170,7 @@ impl Mesh {
         self.board.set_problems(problems);
         self.supervisor.run_these(plan.specs, &plan.unclear);
         self.warned = pass.warnings;
+        self.look_soon();
     }
 
     /// Goes on until a signal says to stop.
@@ -170,6 +181,7 @@ impl Mesh {
                 () = signals.next() => return Ok(()),
                 () = self.changes.settled() => self.changed().await?,
                 () = self.supervisor.keep_running() => {}
+                () = due(self.next_look) => self.tell_lacking(),
             }
             self.announce();
         }
@@ -181,10 +193,27 @@ impl Mesh {
             return;
         }
         self.announced = true;
+        self.look_soon();
         let gateway = gateway::urls(&self.plane.store, self.options.gateway.as_ref());
         let way_in = gateway.first().map(|url| format!(": {url}")).unwrap_or_default();
         let time = output::seconds(self.begun.elapsed());
         self.screen.say(&format!("{} is up{way_in} ({time}; Ctrl-C stops it)", self.options.mesh));
+    }
+
+    fn look_soon(&mut self) {
+        self.next_look = Some(tokio::time::Instant::now() + TIME_TO_ANSWER);
+    }
+
+    /// Says of which objects proxies do not do what they say, and why; once each.
+    fn tell_lacking(&mut self) {
+        self.next_look = None;
+        let is_told = |what: &str| self.warned.iter().any(|told| told.message.ends_with(what));
+        let lacking: BTreeSet<String> =
+            board::lacking(self.plane.pilot().status().objects, is_told);
+        for line in lacking.difference(&self.lacking) {
+            self.screen.say(&format!("warning: {line}"));
+        }
+        self.lacking = lacking;
     }
 
     async fn changed(&mut self) -> anyhow::Result<()> {
@@ -220,6 +249,14 @@ impl Mesh {
         }
         self.plane.stop().await;
         self.screen.say(&format!("stopped ({})", output::seconds(begun.elapsed())));
+    }
+}
+
+/// Waits until then; for ever if there is no time.
+async fn due(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -18,7 +18,7 @@ use resources::store::{Store, Versioned, WriteOptions};
 use serde_json::Value;
 use xds::{Rejection, ResourceType};
 
-const RULE: &str = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: ratings, namespace: default}, spec: {hosts: [ratings], http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, route: [{destination: {host: ratings}}]}]}}";
+const RULE: &str = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: ratings, namespace: default}, spec: {hosts: [ratings], http: [{retries: {attempts: 2, retryRemoteLocalities: true}, route: [{destination: {host: ratings}}]}]}}";
 
 const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: ratings, namespace: default}, spec: {ports: [{port: 9080, name: http}], selector: {app: ratings}}}";
 
@@ -92,7 +92,8 @@ async fn an_object_says_what_proxies_and_what_nobody_does() {
         "Programmed on 0 of 1 proxies",
         "told, and not answered"
     );
-    let warning = "spec.http[0].fault.abort: is not translated yet and has no effect";
+    let warning =
+        "spec.http[0].retries.retryRemoteLocalities: is not translated yet and has no effect";
     assert_eq!(condition(&pending, "Translated")["message"], warning);
     assert_eq!(pending["validationMessages"][0]["level"], "WARNING");
     assert_eq!(pending["validationMessages"][0]["message"], warning);
@@ -122,6 +123,40 @@ async fn an_object_says_what_proxies_and_what_nobody_does() {
 fn of(mesh: &Mesh, kind: &'static str, namespace: &str, name: &str) -> ObjectStatus {
     let origin = Origin { kind, name: Name::new(namespace, name) };
     objects::status(&mesh.0, &Default::default(), &origin, 0).expect("the object")
+}
+
+#[test]
+fn a_gateway_without_its_secret_says_so() {
+    const GATEWAY: &str = "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: g, namespace: default}, spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: shop}}]}}";
+    let secret = |namespace: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Secret, metadata: {{name: shop, namespace: {namespace}}}, type: kubernetes.io/tls, data: {{tls.crt: Yw==, tls.key: aw==}}}}"
+        )
+    };
+    let mut mesh = Mesh::bookinfo();
+    let gateway = mesh.gateway();
+    mesh.apply(GATEWAY);
+    // Another namespace's is not for it.
+    mesh.apply(&secret("default"));
+    let lacking = of(&mesh, "Gateway", "default", "g");
+    assert_eq!((lacking.proxies, lacking.programmed), (1, 0));
+    assert_eq!(
+        lacking.warnings,
+        [
+            "spec.servers[0].tls.credentialName: there is no Secret istio-system/shop with a certificate and a key; until there is, this server is not in effect"
+        ]
+    );
+    mesh.apply(&secret("istio-system"));
+    assert!(of(&mesh, "Gateway", "default", "g").warnings.is_empty());
+
+    // One that is no certificate is refused by the gateway, and the Gateway that names it says so.
+    let board = pilot::status::board::StatusBoard::default();
+    let rejection = Rejection { name: "kubernetes://shop".into(), reason: "no PEM".to_owned() };
+    board.connected(gateway.id, &gateway.proxy, None);
+    board.rejected(gateway.id, ResourceType::Secret, &[rejection]);
+    let origin = Origin { kind: "Gateway", name: Name::new("default", "g") };
+    let refused = objects::status(&mesh.0, &board, &origin, 0).expect("the Gateway");
+    assert_eq!(refused.rejections[0].resource, "SDS kubernetes://shop");
 }
 
 #[test]

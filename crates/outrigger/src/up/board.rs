@@ -1,6 +1,6 @@
 //! How everything is: what `status` answers with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -59,7 +59,8 @@ impl Board {
             name: spec.name.clone(),
             namespace: spec.namespace.clone(),
             service_account: spec.service_account.clone(),
-            ports: spec.ports.clone(),
+            // A gateway's are told as URLs: they are not on its own address.
+            ports: if spec.is_gateway { Vec::new() } else { spec.ports.clone() },
             log: format!("{}.log", spec.name),
             ..WorkloadStatus::default()
         });
@@ -142,6 +143,16 @@ impl Board {
             })
         })
     }
+}
+
+/// Objects that proxies do not follow, each with why: what they reject, and what nobody `is_told` of yet.
+pub fn lacking(objects: Vec<ObjectStatus>, is_told: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let of_object = |object: ObjectStatus| {
+        let ObjectProgress { kind, namespace, name, rejections, warnings, .. } = progress(object);
+        let whys = rejections.into_iter().chain(warnings.into_iter().filter(|why| !is_told(why)));
+        whys.map(|why| format!("{kind} {namespace}/{name}: {why}")).collect::<Vec<_>>()
+    };
+    objects.into_iter().flat_map(of_object).collect()
 }
 
 fn progress(object: ObjectStatus) -> ObjectProgress {

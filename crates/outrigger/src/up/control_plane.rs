@@ -89,6 +89,11 @@ impl ControlPlane {
         self.pilot.address()
     }
 
+    /// What serves the objects.
+    pub fn pilot(&self) -> &Pilot {
+        &self.pilot
+    }
+
     /// Brings the objects in line with the directory once more.
     pub async fn pass(&self) -> Result<Pass, StoreError> {
         self.directory.pass().await

@@ -115,6 +115,12 @@ impl Origined for GatewayListenerKey {
     }
 }
 
+impl Origined for SecretKey {
+    fn origins(&self) -> Vec<Origin> {
+        self.gateways.iter().cloned().map(Origin::of::<Gateway>).collect()
+    }
+}
+
 /// A VirtualService and those that it delegates to.
 fn rule_origins(rule: &VirtualServiceRule) -> Vec<Origin> {
     let own = Name::new(&rule.namespace, &rule.name);
@@ -140,6 +146,5 @@ without_origins!(
     InboundClusterKey,
     InboundKey,
     RouteConfigurationKey,
-    proxyless::ListenerKey,
-    SecretKey
+    proxyless::ListenerKey
 );

@@ -1,13 +1,15 @@
 //! SDS: credentials for gateways, by the names that their listeners and clusters ask for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use resources::kinds::networking::gateway::Server;
+use resources::field::{FieldPath, Finding, Reason};
+use resources::kinds::networking::gateway::{Gateway, Server};
 use xds::ResourceType;
 
 use super::origin::Translated;
 use super::view::ViewKey;
 use super::{Caches, Generator, nothing_of_host, nothing_of_view};
+use crate::model::credential::Credential;
 use crate::model::objects::Name;
 use crate::model::{Aspect, PushContext};
 use crate::networking::gateway::terminating_tls;
@@ -40,21 +42,52 @@ fn of_proxy(
         return Vec::new();
     }
     let gateways = context.gateways.selecting(&proxy.labels);
-    let mut names: BTreeSet<String> = gateways
-        .iter()
-        .flat_map(|gateway| &gateway.view.servers)
-        .flat_map(credential_names)
-        .collect();
+    let mut names: BTreeMap<String, BTreeSet<Name>> = BTreeMap::new();
+    for gateway in &gateways {
+        for name in gateway.view.servers.iter().flat_map(credential_names) {
+            let by = Name::new(&gateway.namespace, &gateway.name);
+            names.entry(name).or_default().insert(by);
+        }
+    }
     // And those that DestinationRules name, for what the gateway calls.
     let rules = context.destination_rules.hosts();
     let usable = rules.filter(|(_, _, rules)| rules.export_to.reaches(&proxy.namespace));
-    names.extend(usable.flat_map(|(_, _, rules)| rules.credential_names()).map(str::to_owned));
+    for name in usable.flat_map(|(_, _, rules)| rules.credential_names()) {
+        names.entry(name.to_owned()).or_default();
+    }
     let mut all = Vec::new();
-    for name in names {
-        all.extend(named(caches, context, proxy, &name, false));
-        all.extend(named(caches, context, proxy, &name, true));
+    for (name, gateways) in &names {
+        all.extend(named(caches, context, proxy, name, gateways, false));
+        all.extend(named(caches, context, proxy, name, gateways, true));
     }
     all
+}
+
+/// What a Gateway's servers ask of the namespace of this gateway and is not there: until it is, they are not served.
+pub fn absent(context: &PushContext, proxy: &Proxy, gateway: &Gateway) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if proxy.kind != ProxyKind::Router || !proxy.is_registered {
+        return found;
+    }
+    for (index, server) in gateway.servers.iter().enumerate() {
+        let Some(tls) = terminating_tls(server) else { continue };
+        for name in &tls.credential_names {
+            let credential = context.credentials.get(&Name::new(&proxy.namespace, name));
+            let is_whole =
+                |it: &Credential| !it.certificate.is_empty() && !it.private_key.is_empty();
+            if credential.is_some_and(|credential| is_whole(credential)) {
+                continue;
+            }
+            let path = FieldPath::of("spec").field("servers").index(index);
+            let message = format!(
+                "there is no Secret {}/{name} with a certificate and a key; until there is, this server is not in effect",
+                proxy.namespace
+            );
+            let path = path.field("tls").field("credentialName");
+            found.push(Finding { path, reason: Reason::Invalid, message });
+        }
+    }
+    found
 }
 
 fn credential_names(server: &Server) -> Vec<String> {
@@ -68,6 +101,7 @@ fn named(
     context: &PushContext,
     proxy: &Proxy,
     name: &str,
+    gateways: &BTreeSet<Name>,
     roots: bool,
 ) -> Option<Translated> {
     let find = |name: &str| context.credentials.get(&Name::new(&proxy.namespace, name));
@@ -78,6 +112,7 @@ fn named(
     } else {
         find(name)
     };
-    let key = SecretKey { name: resource_name, roots, credential: credential?.clone() };
+    let gateways = gateways.iter().cloned().collect();
+    let key = SecretKey { name: resource_name, roots, credential: credential?.clone(), gateways };
     caches.secrets.resource(key, |key| Some((key.name.as_str().into(), secret(key)?)))
 }

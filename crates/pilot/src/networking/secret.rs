@@ -7,6 +7,7 @@ use api::envoy::extensions::transport_sockets::tls::v3::{
 
 use crate::model::credential::Credential;
 use crate::model::interned::Interned;
+use crate::model::objects::Name;
 
 /// What a secret depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,8 @@ pub struct SecretKey {
     pub roots: bool,
     /// The Secret.
     pub credential: Interned<Credential>,
+    /// The Gateways whose servers present it.
+    pub gateways: Vec<Name>,
 }
 
 /// The secret; `None` if the Secret lacks what was asked for.

@@ -65,6 +65,10 @@ impl Keeper {
     /// Objects changed. `number` is the context that has it.
     pub fn changed(&self, changes: &ChangeSet, number: u64) {
         let changed = objects::changed(changes);
+        if !changes.secrets.is_empty() {
+            // Whoever names one may lack it now, or have what it lacked.
+            self.proxies_changed();
+        }
         if changed.is_empty() {
             return;
         }
@@ -77,7 +81,7 @@ impl Keeper {
         self.wake.notify_one();
     }
 
-    /// A proxy came, went or rejected something: any object may fare differently.
+    /// A proxy came, went or rejected something, or what proxies need did: any object may fare differently.
     pub fn proxies_changed(&self) {
         let now = Instant::now();
         let mut work = self.work.lock();

@@ -1,5 +1,6 @@
 //! What became of an object: the proxies that it concerns, how many of them do what it says, and what of it nobody does.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use resources::field::Finding;
@@ -15,9 +16,11 @@ use xds::ResourceType;
 use super::board::{RejectedResource, StatusBoard};
 use crate::coverage::Coverage;
 use crate::discovery::origin::Origin;
+use crate::discovery::secret;
 use crate::discovery::view::ResourceId;
 use crate::model::PushContext;
 use crate::model::objects::{ChangeSet, Name, Table};
+use crate::proxy::Proxy;
 use crate::push::{Client, Discovery};
 
 /// How one object fares.
@@ -81,6 +84,8 @@ struct Row {
     changed: fn(&ChangeSet) -> Vec<Name>,
     read: fn(&PushContext, &Name) -> Option<Written>,
     concerns: Concerns,
+    /// What a proxy that it concerns lacks to do what it says.
+    lacks: fn(&PushContext, &Proxy, &Name) -> Vec<Finding>,
 }
 
 /// Whom an object concerns.
@@ -110,6 +115,7 @@ const KINDS: [Row; 5] = [
             Some(written)
         },
         concerns: Concerns::Users,
+        lacks: nothing,
     },
     Row {
         info: DestinationRule::INFO,
@@ -117,6 +123,7 @@ const KINDS: [Row; 5] = [
         changed: |changes| changes.destination_rules.keys().cloned().collect(),
         read: |context, name| written(&context.objects.destination_rules, name),
         concerns: Concerns::Users,
+        lacks: nothing,
     },
     Row {
         info: Gateway::INFO,
@@ -124,6 +131,10 @@ const KINDS: [Row; 5] = [
         changed: |changes| changes.gateways.keys().cloned().collect(),
         read: |context, name| written(&context.objects.gateways, name),
         concerns: Concerns::Users,
+        lacks: |context, proxy, name| {
+            let gateway = context.objects.gateways.get(name);
+            gateway.map_or_else(Vec::new, |it| secret::absent(context, proxy, &it.view))
+        },
     },
     Row {
         info: Sidecar::INFO,
@@ -135,6 +146,7 @@ const KINDS: [Row; 5] = [
             let found = context.sidecars.find(&proxy.namespace, &proxy.labels);
             found.is_some_and(|rule| *rule.namespace == *name.namespace && *rule.name == *name.name)
         }),
+        lacks: nothing,
     },
     Row {
         info: PeerAuthentication::INFO,
@@ -152,8 +164,13 @@ const KINDS: [Row; 5] = [
                 }
             }
         }),
+        lacks: nothing,
     },
 ];
+
+fn nothing(_: &PushContext, _: &Proxy, _: &Name) -> Vec<Finding> {
+    Vec::new()
+}
 
 fn names<T>(table: &Table<T>) -> Vec<Name> {
     table.keys().cloned().collect()
@@ -221,10 +238,13 @@ pub fn status(
         warnings: written.findings.iter().map(ToString::to_string).collect(),
     };
     for (client, made) in users {
+        let lacks = (row.lacks)(context, &client.proxy, &origin.name);
         let rejections = board.rejections(client.id);
         let own: Vec<&RejectedResource> =
             rejections.iter().filter(|one| is_blamed(one, made.as_deref())).collect();
-        status.programmed += usize::from(own.is_empty() && client.is_past(since));
+        let does = own.is_empty() && lacks.is_empty() && client.is_past(since);
+        status.programmed += usize::from(does);
+        status.warnings.extend(lacks.iter().map(ToString::to_string));
         let proxy = format!("{}.{}", client.proxy.name, client.proxy.namespace);
         status.rejections.extend(own.into_iter().map(|one| Rejected {
             proxy: proxy.clone(),
@@ -233,6 +253,9 @@ pub fn status(
         }));
     }
     status.rejections.sort();
+    // Two gateways may lack the same.
+    let mut seen = BTreeSet::new();
+    status.warnings.retain(|warning| seen.insert(warning.clone()));
     Some(status)
 }
 
