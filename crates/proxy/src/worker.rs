@@ -1,12 +1,14 @@
 //! One worker = one thread, one `mio` event loop, one timer wheel, one mailbox. The only file that knows the poller.
 //!
-//! A turn: wait; hear upstreams, then clients (so that a host that hung up is known before a request is given to it);
-//! new connections; due timers; the mailbox; then write what all of that has produced, once per connection.
+//! A turn: wait; hear upstreams, then clients (so that a host that hung up is known before a request is given to it), all
+//! that they have sent first and then what it means; new connections; due timers; the mailbox; then write what all of that
+//! has produced, once per connection.
 
 pub mod clock;
 pub mod commit;
 pub mod mailbox;
 pub mod random;
+mod read_ahead;
 pub mod token;
 
 use std::io;
@@ -35,6 +37,7 @@ use crate::upstream::Upstreams;
 use crate::upstream::connection::UpstreamConnection;
 use clock::Clock;
 use random::Random;
+use read_ahead::ReadsAhead;
 use token::Owner;
 
 /// What a worker is started with.
@@ -112,6 +115,7 @@ pub struct Worker {
     pub(crate) buffers: BufferPool,
     /// Where every read lands.
     pub(crate) scratch: ReadScratch,
+    reads_ahead: ReadsAhead,
     pub(crate) cx: WorkerContext,
 
     /// Answers are the last of their connections: this proxy wants no more of them.
@@ -174,6 +178,7 @@ impl Worker {
             clock,
             buffers: BufferPool::default(),
             scratch: ReadScratch::new(READ_SIZE),
+            reads_ahead: ReadsAhead::default(),
             cx: WorkerContext { index: options.index, recorder: options.registry.recorder() },
             fails_health_checks: false,
             listeners: Arena::default(),
@@ -241,10 +246,11 @@ impl Worker {
 
     fn turn(&mut self, events: &Events) {
         let mut others = false;
+        self.read_upstreams_ahead(events);
         for event in events {
-            let owner = Owner::from_token(event.token().0 as u64);
-            match owner {
-                Owner::Upstream(key) => self.upstream_event(key, event),
+            let ahead = self.reads_ahead.take(event);
+            match Owner::from_token(event.token().0 as u64) {
+                Owner::Upstream(key) => self.upstream_event(key, event, ahead),
                 Owner::TcpUpstream(key) => self.tcp_upstream_event(key, event),
                 _ => others = true,
             }
@@ -259,9 +265,11 @@ impl Worker {
 
     fn other_events(&mut self, events: &Events) {
         let mut has_mail = false;
+        self.read_downstreams_ahead(events);
         for event in events {
+            let ahead = self.reads_ahead.take(event);
             match Owner::from_token(event.token().0 as u64) {
-                Owner::Downstream(key) => self.downstream_event(key, event),
+                Owner::Downstream(key) => self.downstream_event(key, event, ahead),
                 Owner::Listener(key) => self.accept(key),
                 Owner::Mailbox => has_mail = true,
                 Owner::Upstream(_) | Owner::TcpUpstream(_) | Owner::Stream(_) | Owner::Chores => {}

@@ -590,7 +590,7 @@ impl Worker {
     pub(crate) fn close_if_resting(&mut self, key: Key<Downstream>) {
         let Some(down) = self.downs.get_mut(key) else { return };
         down.io.readable = true;
-        self.read_downstream(key);
+        self.read_downstream(key, None);
         self.drain_connection(key);
         let Some(down) = self.downs.get_mut(key) else { return };
         let Kind::Http(http) = &mut down.kind else { return };

@@ -8,7 +8,7 @@ use mio::event::Event;
 use telemetry::stats::sets::HttpConnManager as HttpStat;
 
 use super::credits::Credits;
-use super::io::{FlushResult, Io, ReadResult};
+use super::io::{FlushResult, Io, Landed, ReadResult};
 use super::socket::Socket;
 use crate::arena::Key;
 use crate::http::conn_manager::HttpConnection;
@@ -155,7 +155,12 @@ impl Worker {
         }
     }
 
-    pub(crate) fn downstream_event(&mut self, key: Key<Downstream>, event: &Event) {
+    pub(crate) fn downstream_event(
+        &mut self,
+        key: Key<Downstream>,
+        event: &Event,
+        ahead: Option<Landed>,
+    ) {
         let Some(down) = self.downs.get_mut(key) else { return };
         if event.is_writable() && !down.io.writable {
             down.io.writable = true;
@@ -166,7 +171,7 @@ impl Worker {
         if event.is_readable() || ends {
             down.io.readable = true;
             down.io.fin_seen |= ends;
-            self.read_downstream(key);
+            self.read_downstream(key, ahead);
         }
     }
 
@@ -177,22 +182,24 @@ impl Worker {
         if !down.io.input.is_empty() {
             self.deliver_pending(key);
         }
-        self.read_downstream(key);
+        self.read_downstream(key, None);
     }
 
-    /// Reads and delivers until the socket is drained, nobody wants more, or the turn's share is used up.
-    pub(crate) fn read_downstream(&mut self, key: Key<Downstream>) {
+    /// Reads and delivers until the socket is drained, nobody wants more, or the turn's share is used up. What was read
+    /// ahead comes first, and is kept if nobody wants it any more.
+    pub(crate) fn read_downstream(&mut self, key: Key<Downstream>, mut ahead: Option<Landed>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for turn in 0.. {
             let Some(down) = self.downs.get_mut(key) else { break };
-            if !down.io.readable || down.io.eof || !down.wants_input() {
+            let may_read = down.io.readable && !down.io.eof && down.wants_input();
+            if !may_read && ahead.is_none() {
                 break;
             }
             if turn == READS_PER_TURN {
                 self.wake_downstream(key);
                 break;
             }
-            let result = down.io.read(&mut scratch, &mut self.buffers);
+            let result = down.io.read(ahead.take(), &mut scratch, &mut self.buffers);
             if down.io.handshake_has_ended() {
                 self.downstream_secured(key);
             } else if down.io.has_records() {
@@ -483,6 +490,12 @@ impl Downstream {
     pub fn high_watermark(&self) -> usize {
         let is_multiplexed = matches!(&self.kind, Kind::Http(http) if http.is_multiplexed());
         flow::high_watermark(self.buffer_limit, is_multiplexed)
+    }
+
+    /// Where bytes may be taken from before it is their turn.
+    pub(crate) fn io_to_read_ahead(&self) -> Option<&Io> {
+        let is_http = matches!(self.kind, Kind::Http(_));
+        (is_http && !self.io.eof && self.wants_input()).then_some(&self.io)
     }
 
     /// Would more bytes be of use now?

@@ -201,7 +201,7 @@ impl Worker {
                 break;
             }
             let downstream = upstream.downstream;
-            let result = upstream.io.read(&mut scratch, &mut self.buffers);
+            let result = upstream.io.read(None, &mut scratch, &mut self.buffers);
             let has_records = upstream.io.has_records();
             if upstream.opening.handshake_step(&mut upstream.io) {
                 self.tcp_upstream_opened(key);

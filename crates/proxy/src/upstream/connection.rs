@@ -27,7 +27,7 @@ use crate::http::stream_table::StreamTable;
 use crate::http::{flow, protocol};
 use crate::network::credits::Credits;
 use crate::network::downstream::Downstream;
-use crate::network::io::{FlushResult, Io, ReadResult};
+use crate::network::io::{FlushResult, Io, Landed, ReadResult};
 use crate::network::socket::Socket;
 use crate::network::tls;
 use crate::router::ResetReason;
@@ -92,6 +92,12 @@ const READS_PER_TURN: usize = 4;
 impl UpstreamConnection {
     fn is_connecting(&self) -> bool {
         self.opening.is_pending()
+    }
+
+    /// Where bytes may be taken from before it is their turn.
+    pub(crate) fn io_to_read_ahead(&self) -> Option<&Io> {
+        let wants_input = !self.is_connecting() && !self.io.eof && !self.read_paused;
+        wants_input.then_some(&self.io)
     }
 }
 
@@ -185,7 +191,12 @@ impl Worker {
         self.fail_waiting(pool_key, ResetReason::ConnectionFailure, None);
     }
 
-    pub(crate) fn upstream_event(&mut self, key: Key<UpstreamConnection>, event: &Event) {
+    pub(crate) fn upstream_event(
+        &mut self,
+        key: Key<UpstreamConnection>,
+        event: &Event,
+        ahead: Option<Landed>,
+    ) {
         let Some(connection) = self.ups.get_mut(key) else { return };
         let ends = event.is_read_closed() || event.is_error() || event.is_write_closed();
         if matches!(connection.opening, Opening::Connecting) {
@@ -203,7 +214,7 @@ impl Worker {
         if event.is_readable() || ends {
             connection.io.readable = true;
             connection.io.fin_seen |= ends;
-            self.read_upstream(key);
+            self.read_upstream(key, ahead);
         }
     }
 
@@ -258,21 +269,24 @@ impl Worker {
         if !connection.io.input.is_empty() {
             self.deliver_pending_response(key);
         }
-        self.read_upstream(key);
+        self.read_upstream(key, None);
     }
 
-    fn read_upstream(&mut self, key: Key<UpstreamConnection>) {
+    /// As `read_downstream`.
+    fn read_upstream(&mut self, key: Key<UpstreamConnection>, mut ahead: Option<Landed>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for turn in 0.. {
             let Some(connection) = self.ups.get_mut(key) else { break };
-            if !connection.io.readable || connection.io.eof || connection.read_paused {
+            let io = &connection.io;
+            let may_read = io.readable && !io.eof && !connection.read_paused;
+            if !may_read && ahead.is_none() {
                 break;
             }
             if turn == READS_PER_TURN {
                 self.wake_upstream(key);
                 break;
             }
-            let result = connection.io.read(&mut scratch, &mut self.buffers);
+            let result = connection.io.read(ahead.take(), &mut scratch, &mut self.buffers);
             let has_records = connection.io.has_records();
             if connection.opening.handshake_step(&mut connection.io) {
                 self.connection_opened(key);
