@@ -120,11 +120,6 @@ fn l4_matches<'a>(
 }
 
 fn http_route(route: &HttpRoute, path: &FieldPath, found: &mut Findings) {
-    if let Some(fault) = &route.fault {
-        let path = path.clone().field("fault");
-        found.add_if(fault.delay.is_some(), &path, "delay");
-        found.add_if(fault.abort.is_some(), &path, "abort");
-    }
     if let Some(retries) = &route.retries {
         found.add_if(
             retries.retry_remote_localities == Some(true),
@@ -305,9 +300,9 @@ mod tests {
     #[test]
     fn fields_are_named_by_path() {
         let found = named(
-            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{fault: {abort: {httpStatus: 500, percentage: {value: 1}}}, route: [{destination: {host: a}}]}]}}",
+            "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a], http: [{retries: {attempts: 2, retryRemoteLocalities: true}, route: [{destination: {host: a}}]}]}}",
         );
-        assert_eq!(found, ["spec.http[0].fault.abort"]);
+        assert_eq!(found, ["spec.http[0].retries.retryRemoteLocalities"]);
         let found = named(
             "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x}}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: PASSTHROUGH}}]}}}",
         );

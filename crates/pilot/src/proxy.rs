@@ -58,6 +58,8 @@ impl Capabilities {
 
     /// `envoy.filters.http.grpc_stats`.
     pub const GRPC_STATS: Capabilities = Capabilities(1 << 8);
+    /// `envoy.filters.http.fault`.
+    pub const FAULT: Capabilities = Capabilities(1 << 9);
 
     /// Whether it is a proxy of this project: no other has virtual hosts as resources of their own, eagerly.
     pub fn is_ours(self) -> bool {

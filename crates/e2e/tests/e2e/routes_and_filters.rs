@@ -77,6 +77,49 @@ fn a_filter_that_is_off_is_switched_on_by_a_route() -> Result<()> {
 }
 
 #[test]
+fn requests_are_delayed_and_aborted_as_configured_or_asked_for() -> Result<()> {
+    const FAULT: &str = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
+    let always = "percentage: { numerator: 100 }";
+    let faults = format!(
+        "headers: [{{ name: x-who, string_match: {{ exact: me }} }}], delay: {{ header_delay: {{}}, {always} }}, abort: {{ header_abort: {{}}, {always} }}"
+    );
+    let filter = format!("{{ name: fault, typed_config: {{ '@type': {FAULT}, {faults} }} }}");
+    let of_route = format!(
+        "typed_per_filter_config: {{ fault: {{ '@type': {FAULT}, abort: {{ http_status: 418, {always} }} }} }}"
+    );
+    for engine in Engine::available() {
+        let upstream = Upstream::saying("x")?;
+        let asked = with_filter(&http_proxy(upstream.port()), &filter);
+        let proxy = Proxy::start_engine(engine, &asked)?;
+        let mut client = proxy.connect("entrance")?;
+        let mut get = |headers: &str| -> Result<(u16, String)> {
+            client.send(&format!("GET / HTTP/1.1\r\nhost: a\r\n{headers}\r\n"))?;
+            let answer = client.response()?;
+            Ok((answer.status, answer.text()))
+        };
+        assert_eq!(get("x-envoy-fault-abort-request: 503\r\n")?.0, 200, "{engine:?}: not me");
+        assert_eq!(get("x-who: me\r\n")?.0, 200, "{engine:?}: nothing is asked for");
+        let abort = "x-who: me\r\nx-envoy-fault-abort-request: 503\r\n";
+        assert_eq!(get(abort)?, (503, "fault filter abort".to_owned()), "{engine:?}");
+        let began = std::time::Instant::now();
+        let delay = "x-who: me\r\nx-envoy-fault-delay-request: 200\r\n";
+        assert_eq!(get(delay)?.0, 200, "{engine:?}");
+        assert!(began.elapsed() >= std::time::Duration::from_millis(200), "{engine:?}");
+        let both = format!("{delay}x-envoy-fault-abort-request: 429\r\n");
+        assert_eq!(get(&both)?.0, 429, "{engine:?}: a delay may be followed by an abort");
+        for (name, count) in [("aborts_injected", 2), ("delays_injected", 2), ("active_faults", 0)]
+        {
+            let name = format!("http.entrance.fault.{name}");
+            assert_eq!(proxy.stat(&name)?, Some(count), "{engine:?}: {name}");
+        }
+        let own = Proxy::start_engine(engine, &with_route_fields(&asked, &of_route))?;
+        assert_eq!(own.connect("entrance")?.get("a", "/")?.status, 418, "{engine:?}");
+        assert_eq!(own.stat("http.entrance.fault.aborts_injected")?, Some(1), "{engine:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn browsers_of_listed_origins_may_read_answers() -> Result<()> {
     let filter =
         format!("{{ name: envoy.filters.http.cors, typed_config: {{ '@type': {CORS}.Cors }} }}");

@@ -9,6 +9,7 @@ pub mod cors;
 pub mod destination;
 pub mod encoding;
 pub mod endpoints;
+pub mod fault;
 pub mod filters;
 pub mod gateway;
 pub mod inbound;

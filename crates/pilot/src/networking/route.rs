@@ -16,7 +16,6 @@ use api::envoy::config::route::v3::{
     weighted_cluster::{ClusterWeight, cluster_weight},
 };
 use api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
-use api::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use resources::kinds::networking::virtual_service::{
     HeaderOperations, Headers, HttpAction, HttpDirectResponse, HttpMatch, HttpRedirect, HttpRoute,
     HttpRouteDestination, Mirror, PathRewrite, RedirectPath, RedirectPort, ResponseBody,
@@ -26,10 +25,11 @@ use resources::terms::gateway_ref::GatewayRef;
 use super::cors;
 use super::destination::{DestinationServices, Destinations};
 use super::encoding::pack;
-use super::filters::CORS_FILTER;
+use super::fault;
+use super::filters::{CORS_FILTER, FAULT_FILTER};
 use super::retry;
 use super::route_match;
-use super::values::{duration, number, regex, text_struct};
+use super::values::{duration, number, regex, share, text_struct};
 use crate::model::interned::Interned;
 use crate::model::mesh::DefaultRetries;
 use crate::model::virtual_service::{Client, VirtualServiceRule};
@@ -156,6 +156,10 @@ impl Translation<'_> {
             let policy = pack(&cors::policy(written));
             route.typed_per_filter_config.insert(CORS_FILTER.to_owned(), policy);
         }
+        if let Some(written) = &http.fault {
+            let faults = pack(&fault::faults(written));
+            route.typed_per_filter_config.insert(FAULT_FILTER.to_owned(), faults);
+        }
         route.action = Some(match &http.action {
             HttpAction::Route(destinations) => {
                 Action::Route(self.forward(http, destinations, &mut route))
@@ -232,10 +236,7 @@ impl Translation<'_> {
 
     /// A share of requests, in parts of a million; nothing for none. The copy keeps its authority, as Istio has it.
     fn mirror(&self, mirror: &Mirror) -> Option<RequestMirrorPolicy> {
-        let share = FractionalPercent {
-            numerator: (mirror.percentage * 10_000.0).round() as u32,
-            denominator: DenominatorType::Million as i32,
-        };
+        let share = share(mirror.percentage);
         (share.numerator > 0).then(|| RequestMirrorPolicy {
             cluster: self.destinations.cluster(&mirror.destination),
             runtime_fraction: Some(RuntimeFractionalPercent {

@@ -4,11 +4,20 @@ use std::time::Duration;
 
 use api::envoy::config::core::v3::{Address, SocketAddress, address, socket_address};
 use api::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher};
+use api::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use api::google::protobuf::{self, BoolValue, Struct, UInt32Value, Value, value::Kind};
 
 /// A duration.
 pub fn duration(value: Duration) -> protobuf::Duration {
     protobuf::Duration { seconds: value.as_secs() as i64, nanos: value.subsec_nanos() as i32 }
+}
+
+/// A share of requests, in percent.
+pub fn share(percent: f64) -> FractionalPercent {
+    FractionalPercent {
+        numerator: (percent * 10_000.0).round() as u32,
+        denominator: DenominatorType::Million as i32,
+    }
 }
 
 /// An optional number.

@@ -19,7 +19,6 @@ use proxy::filter_manager::{
     FilterContext, FilterEvent, HeadersStatus, HttpFilter, HttpFilterFactory, LocalReply, Phases,
     WorkerContext,
 };
-use proxy::http::grpc;
 use proxy::route_table::config::{Fraction, HeaderMatcher};
 use proxy::snapshot::registry::CompileContext;
 use proxy::snapshot::values;
@@ -64,7 +63,6 @@ enum Abort {
 
 #[derive(Debug)]
 struct Settings {
-    stats: Block<Faults>,
     delay: Option<(Delay, Fraction)>,
     abort: Option<(Abort, Fraction)>,
     /// What an abort says.
@@ -74,16 +72,24 @@ struct Settings {
     /// Requests from these nodes, by their `x-envoy-downstream-service-node`; of none, from all.
     nodes: HashSet<Box<str>>,
     max_active: Option<u32>,
+}
+
+/// A chain's filter.
+#[derive(Debug)]
+struct Factory(Arc<Chain>);
+
+#[derive(Debug)]
+struct Chain {
+    settings: Arc<Settings>,
+    /// Faults of routes are counted here, too.
+    stats: Block<Faults>,
     /// Streams with a fault now, of all workers.
     active: AtomicU32,
 }
 
-#[derive(Debug)]
-struct Factory(Arc<Settings>);
-
 /// One stream.
 struct Fault {
-    chain: Arc<Settings>,
+    chain: Arc<Chain>,
     /// Whose fault the stream has, from its injection to its end.
     injected: Option<Arc<Settings>>,
 }
@@ -97,18 +103,22 @@ pub(super) fn compile(
     bytes: &[u8],
     cx: &CompileContext<'_>,
 ) -> Result<Arc<dyn HttpFilterFactory>, Vec<Problem>> {
-    Ok(Arc::new(Factory(Arc::new(settings(bytes, cx)?))))
+    Ok(Arc::new(Factory(Arc::new(Chain {
+        settings: Arc::new(settings(bytes)?),
+        stats: cx.registry.block(&Scope::http(cx.stat_prefix)),
+        active: AtomicU32::new(0),
+    }))))
 }
 
 /// Reads an encoded `HTTPFault` of a route, which replaces the chain's.
 pub(super) fn compile_route(
     bytes: &[u8],
-    cx: &CompileContext<'_>,
+    _: &CompileContext<'_>,
 ) -> Result<Arc<dyn Any + Send + Sync>, Vec<Problem>> {
-    Ok(Arc::new(OfRoute(Arc::new(settings(bytes, cx)?))))
+    Ok(Arc::new(OfRoute(Arc::new(settings(bytes)?))))
 }
 
-fn settings(bytes: &[u8], cx: &CompileContext<'_>) -> Result<Settings, Vec<Problem>> {
+fn settings(bytes: &[u8]) -> Result<Settings, Vec<Problem>> {
     let one = |problem: Problem| vec![problem];
     let config =
         HttpFault::decode(bytes).map_err(|error| one(Problem::new("", error.to_string())))?;
@@ -117,7 +127,6 @@ fn settings(bytes: &[u8], cx: &CompileContext<'_>) -> Result<Settings, Vec<Probl
             .map_err(|problem| one(problem.under(&format!("headers[{index}]"))))
     };
     Ok(Settings {
-        stats: cx.registry.block(&Scope::http(cx.stat_prefix)),
         delay: config.delay.as_ref().and_then(delay),
         abort: config.abort.as_ref().and_then(abort),
         abort_body: match config.abort.map(|abort| abort.response_body) {
@@ -127,7 +136,6 @@ fn settings(bytes: &[u8], cx: &CompileContext<'_>) -> Result<Settings, Vec<Probl
         headers: config.headers.iter().enumerate().map(header).collect::<Result<_, _>>()?,
         nodes: config.downstream_nodes.iter().map(|node| node.as_str().into()).collect(),
         max_active: config.max_active_faults.map(|most| most.value),
-        active: AtomicU32::new(0),
     })
 }
 
@@ -200,7 +208,8 @@ impl Settings {
         }
         let (status, grpc_status) = match kind {
             Abort::Http(status) => (status, None),
-            Abort::Grpc(status) => (grpc::http_of_status(status.into()), Some(status)),
+            // As Envoy: who does not speak gRPC hears 200.
+            Abort::Grpc(status) => (200, Some(status)),
             Abort::ByHeader => return None,
         };
         Some(LocalReply {
@@ -212,10 +221,12 @@ impl Settings {
             ..LocalReply::default()
         })
     }
+}
 
+impl Chain {
     /// May one more stream have a fault?
-    fn enter(&self, cx: &FilterContext<'_>) -> bool {
-        let most = self.max_active.unwrap_or(u32::MAX);
+    fn enter(&self, settings: &Settings, cx: &FilterContext<'_>) -> bool {
+        let most = settings.max_active.unwrap_or(u32::MAX);
         let enter = |active: u32| (active < most).then(|| active + 1);
         let entered = self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).is_ok();
         let recorder = &cx.worker.recorder;
@@ -237,12 +248,12 @@ impl Fault {
     fn aborts(&mut self, settings: &Arc<Settings>, cx: &mut FilterContext<'_>) -> bool {
         let Some(reply) = settings.abort_of(cx.request, rand::random()) else { return false };
         if self.injected.is_none() {
-            if !settings.enter(cx) {
+            if !self.chain.enter(settings, cx) {
                 return false;
             }
             self.injected = Some(Arc::clone(settings));
         }
-        cx.worker.recorder.inc(&settings.stats, Faults::ABORTS_INJECTED);
+        cx.worker.recorder.inc(&self.chain.stats, Faults::ABORTS_INJECTED);
         cx.send_local_reply(reply);
         true
     }
@@ -261,15 +272,15 @@ impl HttpFilterFactory for Factory {
 impl HttpFilter for Fault {
     fn decode_headers(&mut self, cx: &mut FilterContext<'_>, _: bool) -> HeadersStatus {
         let of_route = cx.route_config::<OfRoute>().map(|route| Arc::clone(&route.0));
-        let settings = of_route.unwrap_or_else(|| Arc::clone(&self.chain));
+        let settings = of_route.unwrap_or_else(|| Arc::clone(&self.chain.settings));
         if !settings.is_about(cx.request) {
             return HeadersStatus::Continue;
         }
         if let Some(delay) = settings.delay_of(cx.request, rand::random()) {
-            if !settings.enter(cx) {
+            if !self.chain.enter(&settings, cx) {
                 return HeadersStatus::Continue;
             }
-            cx.worker.recorder.inc(&settings.stats, Faults::DELAYS_INJECTED);
+            cx.worker.recorder.inc(&self.chain.stats, Faults::DELAYS_INJECTED);
             cx.info.flags.insert(ResponseFlags::DELAY_INJECTED);
             cx.set_timer(delay);
             self.injected = Some(settings);
@@ -290,8 +301,8 @@ impl HttpFilter for Fault {
     }
 
     fn on_stream_complete(&mut self, cx: &mut FilterContext<'_>) {
-        if let Some(settings) = self.injected.take() {
-            settings.leave(cx);
+        if self.injected.take().is_some() {
+            self.chain.leave(cx);
         }
     }
 
@@ -305,21 +316,18 @@ mod tests {
     use super::*;
     use proxy::route_table::config::ValueMatch;
     use proxy::string_matcher::StringMatcher;
-    use telemetry::stats::Registry;
 
     const ALWAYS: Fraction = Fraction { numerator: 100, denominator: 100 };
     const NEVER: Fraction = Fraction { numerator: 0, denominator: 100 };
 
     fn settings() -> Settings {
         Settings {
-            stats: Registry::new().block(&Scope::http("test")),
             delay: None,
             abort: None,
             abort_body: "x".into(),
             headers: Vec::new(),
             nodes: HashSet::new(),
             max_active: None,
-            active: AtomicU32::new(0),
         }
     }
 
@@ -366,11 +374,11 @@ mod tests {
             (settings(), &[(ABORT_REQUEST, "503")], None),
             (of(Abort::Http(418), ALWAYS), &[], Some((418, None))),
             (of(Abort::Http(418), NEVER), &[], None),
-            (of(Abort::Grpc(14), ALWAYS), &[], Some((503, Some(14)))),
+            (of(Abort::Grpc(14), ALWAYS), &[], Some((200, Some(14)))),
             (of(Abort::ByHeader, ALWAYS), &[], None),
             (of(Abort::ByHeader, ALWAYS), &[(ABORT_REQUEST, "429")], Some((429, None))),
             (of(Abort::ByHeader, ALWAYS), &[(ABORT_REQUEST, "99")], None),
-            (of(Abort::ByHeader, ALWAYS), &[(ABORT_GRPC_REQUEST, "5")], Some((404, Some(5)))),
+            (of(Abort::ByHeader, ALWAYS), &[(ABORT_GRPC_REQUEST, "5")], Some((200, Some(5)))),
             (of(Abort::ByHeader, ALWAYS), &[(ABORT_REQUEST, "429"), (ABORT_PERCENTAGE, "0")], None),
         ];
         for (settings, headers, expected) in table {

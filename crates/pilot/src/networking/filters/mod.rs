@@ -2,6 +2,7 @@
 
 mod alpn;
 mod cors;
+mod fault;
 mod grpc_stats;
 mod grpc_web;
 mod peer_metadata;
@@ -16,6 +17,7 @@ use api::google::protobuf::Any;
 
 use crate::proxy::Capabilities;
 pub use cors::NAME as CORS_FILTER;
+pub use fault::NAME as FAULT_FILTER;
 pub use router::{NAME as ROUTER, defaults as router};
 pub use stats::{NAME as STATS_FILTER, of_node as stats};
 
@@ -49,19 +51,20 @@ struct Row {
 }
 
 /// Row order is filter order.
-const HTTP_FILTERS: [Row; 8] = [
+const HTTP_FILTERS: [Row; 9] = [
     Row { name: "envoy.filters.http.basic_auth", config: proxy_authorization::config },
     Row { name: "istio.metadata_exchange", config: peer_metadata::config },
     Row { name: "envoy.filters.http.grpc_web", config: grpc_web::config },
     Row { name: "envoy.filters.http.grpc_stats", config: grpc_stats::config },
     Row { name: "istio.alpn", config: alpn::config },
+    Row { name: FAULT_FILTER, config: fault::config },
     Row { name: CORS_FILTER, config: cors::config },
     Row { name: STATS_FILTER, config: stats::config },
     Row { name: ROUTER, config: router::config },
 ];
 
 /// The extensions that are emitted only to nodes whose list has them.
-pub fn extension_type_urls() -> [(Capabilities, &'static str); 7] {
+pub fn extension_type_urls() -> [(Capabilities, &'static str); 8] {
     [
         (Capabilities::ALPN, alpn::TYPE_URL),
         (Capabilities::STATS, stats::TYPE_URL),
@@ -70,6 +73,7 @@ pub fn extension_type_urls() -> [(Capabilities, &'static str); 7] {
         (Capabilities::CORS, cors::TYPE_URL),
         (Capabilities::GRPC_WEB, grpc_web::TYPE_URL),
         (Capabilities::GRPC_STATS, grpc_stats::TYPE_URL),
+        (Capabilities::FAULT, fault::TYPE_URL),
     ]
 }
 
@@ -81,6 +85,8 @@ pub fn http_filters(site: &Site<'_>) -> Vec<HttpFilter> {
             let config = (row.config)(site)?;
             Some(HttpFilter {
                 name: row.name.to_owned(),
+                // Nobody pays for it but requests of routes that have faults.
+                disabled: row.name == FAULT_FILTER,
                 config_type: Some(http_filter::ConfigType::TypedConfig(config)),
                 ..Default::default()
             })

@@ -158,8 +158,8 @@ pub struct Abort {
 pub enum AbortStatus {
     /// An HTTP status.
     Http(u16),
-    /// A gRPC status, by name.
-    Grpc(String),
+    /// A gRPC status.
+    Grpc(u8),
 }
 
 /// gRPC statuses by name, in the order of their numbers.
@@ -228,16 +228,17 @@ impl Abort {
             );
         }
         let http = fields.integer("httpStatus", 200..=599).map(AbortStatus::Http);
-        let grpc = fields.optional_text("grpcStatus");
-        if let Some(name) = &grpc
-            && !GRPC_STATUSES.contains(&name.as_str())
-        {
-            let message =
-                format!("unknown value {name:?}: must be one of {}", GRPC_STATUSES.join(", "));
-            fields.error_in("grpcStatus", Reason::NotSupported, message);
-        }
+        let grpc = fields.optional_text("grpcStatus").and_then(|name| {
+            let number = GRPC_STATUSES.iter().position(|status| *status == name);
+            if number.is_none() {
+                let message =
+                    format!("unknown value {name:?}: must be one of {}", GRPC_STATUSES.join(", "));
+                fields.error_in("grpcStatus", Reason::NotSupported, message);
+            }
+            Some(AbortStatus::Grpc(u8::try_from(number?).ok()?))
+        });
         Self {
-            status: http.or(grpc.map(AbortStatus::Grpc)).unwrap_or(AbortStatus::Http(0)),
+            status: http.or(grpc).unwrap_or(AbortStatus::Http(0)),
             percentage: read_percentage(fields, "percentage").unwrap_or(100.0),
         }
     }
