@@ -406,3 +406,25 @@ fn filters_stand_in_istios_order() {
     assert_eq!(grpc["emit_filter_state"], true);
     assert_eq!(grpc["stats_for_all_methods"], false);
 }
+
+#[test]
+fn a_wildcard_is_a_virtual_host_where_it_covers_no_service() {
+    let of = |pattern: &str| {
+        istio(
+            "VirtualService",
+            "wild",
+            &format!(
+                "{{hosts: ['{pattern}'], http: [{{name: wild, route: [{{destination: {{host: web}}}}]}}]}}"
+            ),
+        )
+    };
+    let mut mesh = mesh_with(&of("*.example.com"));
+    let client = caller(&mut mesh);
+    let host = json(&client, VirtualHost, "http_proxy/*.example.com:80");
+    assert_eq!(host["domains"], value!(["*.example.com", "*.example.com:80"]));
+    assert_eq!(host["routes"][0]["name"], "wild");
+    mesh.apply(&of("*.default.svc.cluster.local"));
+    let hosts = names(&client, VirtualHost);
+    assert!(!hosts.iter().any(|name| name.contains('*')), "{hosts:?}");
+    assert_eq!(web_host(&client)["routes"][0]["name"], "wild");
+}

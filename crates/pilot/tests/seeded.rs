@@ -60,6 +60,7 @@ fn write(random: &mut Random) -> String {
         }
         2 | 3 => {
             let weight = random.below(100);
+            let host = random.pick(&[other, "*.one.svc.cluster.local", "*.example.com"]);
             let gateways = random.pick(&[
                 "",
                 "gateways: [mesh, istio-system/gw], ",
@@ -74,7 +75,7 @@ fn write(random: &mut Random) -> String {
             let export =
                 random.pick(&["", "exportTo: [\".\"], ", "exportTo: [istio-system, two], "]);
             format!(
-                "{{{istio}, kind: VirtualService, {metadata}, spec: {{hosts: [{other}], {gateways}{export}http: [{{{matched}route: [{{destination: {{host: {other}}}, weight: {weight}}}, {{destination: {{host: {name}.one.svc.cluster.local, subset: v1}}, weight: 5}}]}}]}}}}"
+                "{{{istio}, kind: VirtualService, {metadata}, spec: {{hosts: ['{host}'], {gateways}{export}http: [{{{matched}route: [{{destination: {{host: {other}}}, weight: {weight}}}, {{destination: {{host: {name}.one.svc.cluster.local, subset: v1}}, weight: 5}}]}}]}}}}"
             )
         }
         4 => {

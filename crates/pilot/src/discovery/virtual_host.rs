@@ -9,6 +9,7 @@ use super::origin::Translated;
 use super::view::{View, ViewKey};
 use super::{Caches, Generator};
 use super::{gateway_routes, upstream};
+use crate::model::hostname;
 use crate::model::interned::Interned;
 use crate::model::service::{Host, Protocol, Service, ServicePort};
 use crate::model::sidecar::OutboundRoutes;
@@ -79,7 +80,11 @@ fn keys(
 ) -> Vec<VirtualHostKey> {
     let rule = context.virtual_services.for_mesh_host(host, &view.namespace);
     let Some(row) = context.service(host) else {
+        // A host that nobody has is there only where a rule names it as it stands; and a wildcard that covers services is
+        // their rule, and nothing more.
+        let is_theirs = host.starts_with('*') && covers_known(context, view, host);
         return rule
+            .filter(|rule| !is_theirs && rule.hosts.iter().any(|named| **named == **host))
             .map(|rule| unregistered(context, view, routes, host, rule))
             .into_iter()
             .collect();
@@ -111,6 +116,11 @@ fn keys(
             }
         })
         .collect()
+}
+
+fn covers_known(context: &PushContext, view: &ViewKey, pattern: &str) -> bool {
+    let mut services = context.services.values().map(|row| &row.service);
+    services.any(|service| hostname::covers(pattern, &service.host) && view.knows(service))
 }
 
 fn unregistered(

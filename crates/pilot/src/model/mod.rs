@@ -274,11 +274,14 @@ impl PushContext {
         }
     }
 
-    /// A route names its destination's only port by itself, so it depends on the services that it leads to.
+    /// A route names its destination's only port by itself, so it depends on the services that it leads to; and a
+    /// wildcard stands for itself only where it covers no service.
     fn touch_routes_to_changed_services(&self, touched: &mut Touched) {
         let changed: Vec<Host> = touched.hosts_with(Aspect::SERVICE).cloned().collect();
         for host in changed {
-            touched.virtual_services.extend(self.virtual_services.routing_to(&host).cloned());
+            let rules = &self.virtual_services;
+            let concerned = rules.routing_to(&host).chain(rules.covering(&host));
+            touched.virtual_services.extend(concerned.cloned());
         }
     }
 }

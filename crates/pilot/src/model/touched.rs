@@ -137,9 +137,8 @@ impl Touched {
                     let covered =
                         all.clone().filter(|service| hostname::covers(pattern, &service.host));
                     covered.for_each(|service| add(&service.host, Aspect::ROUTES));
-                } else {
-                    add(&pattern.as_str().into(), Aspect::ROUTES);
                 }
+                add(&pattern.as_str().into(), Aspect::ROUTES);
             }
         }
         for pattern in &self.policy_patterns {

@@ -227,9 +227,19 @@ impl VirtualServices {
             .map(|(_, rule)| rule)
     }
 
-    /// Exact hosts that rules for the sidecars name.
+    /// Hosts that rules for the sidecars name, wildcards among them.
     pub fn mesh_hosts(&self) -> impl Iterator<Item = &str> {
-        self.mesh_exact.keys().map(String::as_str)
+        let wildcards = self.mesh_wildcards.iter().map(|(pattern, _)| pattern.as_str());
+        self.mesh_exact.keys().map(String::as_str).chain(wildcards)
+    }
+
+    /// The rules for the sidecars that name a wildcard which covers a host.
+    pub fn covering<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> impl Iterator<Item = &'a Interned<VirtualServiceRule>> {
+        let covers = move |(pattern, _): &&(String, Name)| hostname::covers(pattern, host);
+        self.mesh_wildcards.iter().filter(covers).filter_map(|(_, name)| self.rules.get(name))
     }
 
     /// The rules for a gateway whose workloads are in `namespace`: the least public first, then the oldest.
