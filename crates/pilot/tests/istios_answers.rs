@@ -428,3 +428,23 @@ fn a_wildcard_is_a_virtual_host_where_it_covers_no_service() {
     assert!(!hosts.iter().any(|name| name.contains('*')), "{hosts:?}");
     assert_eq!(web_host(&client)["routes"][0]["name"], "wild");
 }
+
+#[test]
+fn a_rule_for_its_own_namespace_leaves_others_alone() {
+    let of = |name: &str, second: u8, export: &str, rest: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: {name}, namespace: default, creationTimestamp: '2026-01-01T00:00:0{second}Z'}}, spec: {{host: web, exportTo: ['{export}'], {rest}}}}}\n---\n"
+        )
+    };
+    let own = of("own", 1, ".", "trafficPolicy: {loadBalancer: {simple: RANDOM}}");
+    let all = of("all", 2, "*", "subsets: [{name: v1, labels: {version: v1}}]");
+    let mut mesh = mesh_with(&(own + &all));
+    let node = NodeBuilder::sidecar("127.64.0.5", "o-1", "other").ours();
+    let clients = [caller(&mut mesh), mesh.0.connect(node.proxy("o", &[("app", "o")]))];
+    let seen = clients.map(|client| {
+        let subsets = names(&client, Cluster).iter().filter(|name| name.contains("|v1|")).count();
+        let policy = json(&client, Cluster, WEB_CLUSTER)["lb_policy"].clone();
+        (policy, subsets)
+    });
+    assert_eq!(seen, [(value!("RANDOM"), 1), (value!("LEAST_REQUEST"), 1)]);
+}

@@ -12,7 +12,8 @@ use super::interned::Interned;
 use super::mesh::MeshConfig;
 use super::objects::{Name, Table};
 
-/// The DestinationRules of one namespace for one host, merged: the oldest one's policy, everybody's subsets.
+/// The DestinationRules of one namespace for one host that the same namespaces see, merged: the oldest one's policy,
+/// everybody's subsets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DestinationRules {
     /// The objects, the oldest first, with their generations.
@@ -21,7 +22,7 @@ pub struct DestinationRules {
     pub traffic_policy: Option<TrafficPolicy>,
     /// Named parts of the service; a name belongs to the oldest rule that has it.
     pub subsets: Vec<Subset>,
-    /// Who may use them: the oldest one's word.
+    /// Who may use them.
     pub export_to: ExportTo,
 }
 
@@ -46,8 +47,8 @@ impl DestinationRules {
 /// All DestinationRules.
 #[derive(Clone, Debug, Default)]
 pub struct DestinationRuleIndex {
-    /// By namespace, then by full host or wildcard.
-    by_namespace: BTreeMap<String, BTreeMap<String, Interned<DestinationRules>>>,
+    /// By namespace, then by full host or wildcard; the oldest first where not everybody sees the same.
+    by_namespace: BTreeMap<String, BTreeMap<String, Vec<Interned<DestinationRules>>>>,
 }
 
 impl DestinationRuleIndex {
@@ -62,30 +63,25 @@ impl DestinationRuleIndex {
             (&a.meta.creation_timestamp, &a_name.name)
                 .cmp(&(&b.meta.creation_timestamp, &b_name.name))
         });
-        let mut merged: BTreeMap<(String, String), DestinationRules> = BTreeMap::new();
+        let mut merged: BTreeMap<(String, String), Vec<DestinationRules>> = BTreeMap::new();
         // A rule for some client workloads only is not translated (its status says so): it must not reach the others.
         for (name, parsed) in
             sorted.into_iter().filter(|(_, parsed)| parsed.view.workload_selector.is_none())
         {
             let namespace = parsed.meta.namespace.clone();
             let host = hostname::resolve(&parsed.view.host, &namespace, &mesh.domain_suffix);
-            let rules = merged.entry((namespace, host)).or_insert_with(|| DestinationRules {
-                sources: Vec::new(),
-                traffic_policy: None,
-                subsets: Vec::new(),
-                export_to: ExportTo::of(
-                    &parsed.view.export_to,
-                    &parsed.meta.namespace,
-                    &mesh.destination_rule_export,
-                ),
-            });
-            rules.merge(name, parsed);
+            let default = &mesh.destination_rule_export;
+            let export_to = ExportTo::of(&parsed.view.export_to, &namespace, default);
+            add(merged.entry((namespace, host)).or_default(), name, parsed, export_to);
         }
         let mut index = DestinationRuleIndex::default();
-        for ((namespace, host), rules) in merged {
+        for ((namespace, host), all) in merged {
             let old = before.by_namespace.get(&namespace).and_then(|hosts| hosts.get(&host));
-            let rules = Interned::renew(old, rules);
-            index.by_namespace.entry(namespace).or_default().insert(host, rules);
+            let all = all
+                .into_iter()
+                .enumerate()
+                .map(|(place, rules)| Interned::renew(old.and_then(|old| old.get(place)), rules));
+            index.by_namespace.entry(namespace).or_default().insert(host, all.collect());
         }
         index
     }
@@ -102,8 +98,8 @@ impl DestinationRuleIndex {
         // Rules of the root namespace are defaults for all; they are looked up last even by clients that live there,
         // but for those that are for nobody else.
         let exported = |namespace: &str| {
-            self.most_specific(namespace, host)
-                .filter(|rules| rules.export_to.reaches(client_namespace))
+            let mut all = self.most_specific(namespace, host).iter();
+            all.find(|rules| rules.export_to.reaches(client_namespace))
         };
         let is_default = client_namespace == root_namespace;
         let own = exported(client_namespace).filter(|rules| {
@@ -116,17 +112,45 @@ impl DestinationRuleIndex {
     /// Every namespace and host (or wildcard) that has rules.
     pub fn hosts(&self) -> impl Iterator<Item = (&str, &str, &Interned<DestinationRules>)> {
         self.by_namespace.iter().flat_map(|(namespace, hosts)| {
-            hosts.iter().map(move |(host, rules)| (namespace.as_str(), host.as_str(), rules))
+            hosts.iter().flat_map(move |(host, all)| {
+                all.iter().map(move |rules| (namespace.as_str(), host.as_str(), rules))
+            })
         })
     }
 
-    fn most_specific(&self, namespace: &str, host: &str) -> Option<&Interned<DestinationRules>> {
-        let hosts = self.by_namespace.get(namespace)?;
-        hosts.get(host).or_else(|| {
+    fn most_specific(&self, namespace: &str, host: &str) -> &[Interned<DestinationRules>] {
+        let Some(hosts) = self.by_namespace.get(namespace) else { return &[] };
+        let found = hosts.get(host).or_else(|| {
             let wildcards = hosts.iter().filter(|(pattern, _)| pattern.starts_with('*'));
             let covering = wildcards.filter(|(pattern, _)| hostname::covers(pattern, host));
             covering.max_by_key(|(pattern, _)| pattern.len()).map(|(_, rules)| rules)
-        })
+        });
+        found.map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// Adds a rule to those for its host that are older: it is merged into those that the same namespaces see, and into
+/// those that fewer see, for whom it is there as well.
+fn add(
+    older: &mut Vec<DestinationRules>,
+    name: &Name,
+    parsed: &Parsed<DestinationRule>,
+    export_to: ExportTo,
+) {
+    let mut stands_alone = true;
+    for rules in older.iter_mut().filter(|rules| export_to.includes(&rules.export_to)) {
+        stands_alone &= rules.export_to != export_to;
+        rules.merge(name, parsed);
+    }
+    if stands_alone {
+        let mut rules = DestinationRules {
+            sources: Vec::new(),
+            traffic_policy: None,
+            subsets: Vec::new(),
+            export_to,
+        };
+        rules.merge(name, parsed);
+        older.push(rules);
     }
 }
 

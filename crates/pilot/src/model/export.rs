@@ -43,6 +43,15 @@ impl ExportTo {
         }
     }
 
+    /// Whether everybody who sees an object of `narrower` sees this one's, too.
+    pub fn includes(&self, narrower: &ExportTo) -> bool {
+        match (self, narrower) {
+            (ExportTo::All, _) => true,
+            (ExportTo::Namespaces(all), ExportTo::Namespaces(some)) => some.is_subset(all),
+            (ExportTo::Namespaces(_), ExportTo::All) => false,
+        }
+    }
+
     /// Whether a client in `namespace` sees the object.
     pub fn reaches(&self, namespace: &str) -> bool {
         match self {

@@ -169,6 +169,10 @@ impl Touched {
 
 type Rules = Interned<super::destination_rule::DestinationRules>;
 
-fn identities(index: &DestinationRuleIndex) -> BTreeMap<(&str, &str), &Rules> {
-    index.hosts().map(|(namespace, host, rules)| ((namespace, host), rules)).collect()
+fn identities(index: &DestinationRuleIndex) -> BTreeMap<(&str, &str), Vec<&Rules>> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (namespace, host, rules) in index.hosts() {
+        all.entry((namespace, host)).or_default().push(rules);
+    }
+    all
 }
