@@ -56,7 +56,7 @@ struct Tls {
 pub struct ReadScratch {
     /// The place of the read at work, then that of the reads made ahead.
     socket: Vec<u8>,
-    /// The most that one read takes.
+    /// The most that one read takes, of records.
     size: usize,
     /// Where the next read ahead lands.
     ahead: usize,
@@ -65,8 +65,10 @@ pub struct ReadScratch {
 }
 
 impl ReadScratch {
-    /// Room for one read of `size` bytes, and for as much again twice over that is read ahead.
+    /// Room for one read of `size` bytes, and for as much again twice over that is read ahead. So many bytes of plaintext
+    /// come in one read where they are sealed, too.
     pub fn new(size: usize) -> Self {
+        let size = size + FRAMING;
         Self { socket: vec![0; 3 * size], size, ahead: size, ..Self::default() }
     }
 
@@ -75,6 +77,9 @@ impl ReadScratch {
         self.ahead = self.size;
     }
 }
+
+/// More than TLS and HTTP/2 add to the bytes of one read on their way from one proxy to the next.
+const FRAMING: usize = 2 * 1024;
 
 /// What the socket gave, unseen yet, and where in the scratch it lies.
 #[derive(Debug)]
@@ -112,6 +117,8 @@ pub enum FlushResult {
 
 /// So much plaintext is made into records at a time: what the socket does not take stays plaintext.
 const SEAL_AT_ONCE: usize = 64 * 1024;
+/// The last part may be as long as this.
+const SEAL_AT_MOST: usize = SEAL_AT_ONCE + 16 * 1024;
 
 impl Io {
     /// A connection; `connected` sockets may be read and written at once.
@@ -197,10 +204,15 @@ impl Io {
         if end - at < LEAST_ROOM || has_ended {
             return None;
         }
-        let landed = self.receive(scratch, at, scratch.size.min(end - at));
+        let landed = self.receive(scratch, at, self.read_size(scratch).min(end - at));
         let count = *landed.result.as_ref().unwrap_or(&0);
         scratch.ahead = (at + count).next_multiple_of(LINE).min(end);
         Some(landed)
+    }
+
+    fn read_size(&self, scratch: &ReadScratch) -> usize {
+        let framing = if self.tls.is_some() { 0 } else { FRAMING };
+        scratch.size.saturating_sub(framing)
     }
 
     fn receive(&self, scratch: &mut ReadScratch, at: usize, room: usize) -> Landed {
@@ -226,7 +238,7 @@ impl Io {
                 (self.readable, self.eof) = (false, true);
                 return ReadResult::Eof;
             }
-            (None, _) => self.receive(scratch, 0, scratch.size),
+            (None, _) => self.receive(scratch, 0, self.read_size(scratch)),
         };
         match landed.result {
             Ok(0) => {
@@ -331,7 +343,10 @@ impl Io {
                 continue;
             }
             let plaintext = self.output.as_slice();
-            let plaintext = &plaintext[..plaintext.len().min(SEAL_AT_ONCE)];
+            // A little more than that is not worth a system call of its own.
+            let is_last = plaintext.len() <= SEAL_AT_MOST;
+            let len = if is_last { plaintext.len() } else { SEAL_AT_ONCE };
+            let plaintext = &plaintext[..len];
             let written = seal_and_write(&self.socket, tls, plaintext, &mut self.writable, pool);
             self.sent += plaintext.len() as u64;
             self.output.consume(plaintext.len(), pool);
@@ -419,7 +434,7 @@ fn seal_and_write(
     writable: &mut bool,
     pool: &mut BufferPool,
 ) -> io::Result<()> {
-    let mut records = pool.take_records(TlsSession::sealed_len(SEAL_AT_ONCE));
+    let mut records = pool.take_records(TlsSession::sealed_len(SEAL_AT_MOST));
     let sealed = tls
         .session
         .seal(plaintext, &mut records)
