@@ -233,6 +233,7 @@ fn acknowledgement() -> (Arc<Ack>, std::sync::mpsc::Receiver<()>) {
 }
 
 /// Waits until something is so.
+#[expect(clippy::disallowed_methods, reason = "the pause between two looks at the condition")]
 pub fn wait_until(is_so: impl Fn() -> bool) {
     let began = Instant::now();
     while !is_so() {

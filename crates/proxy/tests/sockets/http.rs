@@ -8,7 +8,7 @@ use std::time::Duration;
 use proxy::router::config::{RetryOn, RetryPolicy, RoutePolicy};
 use proxy::upstream::config::{ClusterConfig, OutlierConfig};
 
-use crate::engine::{Engine, backend, nobody, read_all};
+use crate::engine::{Engine, backend, nobody, read_all, wait_until};
 use crate::web::{Backend, Client, ok, read_message, route, status};
 
 fn retrying(on: &str, retries: u32) -> RoutePolicy {
@@ -342,4 +342,17 @@ fn draining_says_so_before_it_closes() {
     assert!(read_message(&mut kept.0).is_none());
     engine.stop_listening();
     assert_eq!(fresh.get("/").header("connection"), Some("close"));
+}
+
+#[test]
+fn a_kept_connection_ends_when_it_is_old_enough() {
+    let host = Backend::echo();
+    let engine = Engine::start();
+    let mut config = ClusterConfig::new("c");
+    config.http.max_connection_duration = Some(Duration::from_millis(50));
+    let cluster = engine.cluster_of(config, &[host.address], None);
+    let address = engine.serve_http(route(cluster, RoutePolicy::default()), |_| {});
+    assert_eq!(Client::new(address).get("/").status(), 200);
+    // Nobody asks for it any more.
+    wait_until(|| engine.counter("cluster.c.upstream_cx_max_duration_reached") == 1);
 }
