@@ -55,11 +55,14 @@ fn open_keeping(state: &StateDir, history: usize) -> Result<Versioned, StorageEr
     };
     // Made with the right mode before the database opens it by its path.
     drop(state.file(FILE)?);
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    let database = builder.create(&path).map_err(|error| failed(error.into()))?;
-    let snapshot = load(&database).map_err(failed)?;
-    Ok(Versioned::start(snapshot, Redb { database }, history)?)
+    let file = path.clone();
+    let open = move || {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        Ok(builder.create(&file)?)
+    };
+    let (snapshot, redb) = Redb::open(Box::new(open)).map_err(failed)?;
+    Ok(Versioned::start(snapshot, redb, history)?)
 }
 
 fn load(database: &Database) -> Result<Snapshot, redb::Error> {
@@ -101,13 +104,41 @@ fn parse_key(text: &str) -> Result<ObjectKey, redb::Error> {
     Ok(ObjectKey::new(collection, namespace, name))
 }
 
+type Open = Box<dyn Fn() -> Result<Database, redb::Error> + Send>;
+
 struct Redb {
-    database: Database,
+    /// None after an error of the disk: the database takes nothing more then, and is opened anew for the next write.
+    database: Option<Database>,
+    open: Open,
+    /// The version of the last write.
+    version: u64,
 }
 
 impl Redb {
-    fn write(&self, changes: &[Change], keep_from: u64) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+    fn open(open: Open) -> Result<(Snapshot, Self), redb::Error> {
+        let database = open()?;
+        let snapshot = load(&database)?;
+        let version = snapshot.version;
+        Ok((snapshot, Self { database: Some(database), open, version }))
+    }
+
+    fn database(&mut self) -> Result<&Database, redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => {
+                let database = (self.open)()?;
+                if load(&database)?.version != self.version {
+                    let what = "a write that failed is there: stop the mesh and start it again";
+                    return Err(redb::Error::Corrupted(what.to_owned()));
+                }
+                database
+            }
+        };
+        Ok(self.database.insert(database))
+    }
+
+    fn write(database: &Database, changes: &[Change], keep_from: u64) -> Result<(), redb::Error> {
+        let write = database.begin_write()?;
         {
             let mut objects = write.open_table(OBJECTS)?;
             let mut log = write.open_table(CHANGES)?;
@@ -138,7 +169,14 @@ fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, redb::Error> {
 
 impl Journal for Redb {
     fn commit(&mut self, changes: &[Change], keep_from: u64) -> Result<(), String> {
-        self.write(changes, keep_from).map_err(|error| error.to_string())
+        let written =
+            self.database().and_then(|database| Self::write(database, changes, keep_from));
+        match (&written, changes.last()) {
+            (Ok(()), Some(last)) => self.version = last.version,
+            (Ok(()), None) => {}
+            (Err(_), _) => self.database = None,
+        }
+        written.map_err(|error| error.to_string())
     }
 }
 
@@ -147,6 +185,9 @@ mod tests {
     use super::*;
     use resources::store::{EventKind, Filter, Store, StoreError, WriteOptions, contract};
     use serde_json::json;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const RULES: Collection = Collection::of("networking.istio.io", "destinationrules");
 
@@ -158,6 +199,73 @@ mod tests {
     async fn create(store: &Versioned, name: &str) -> Arc<Object> {
         let (key, object) = rule(name);
         store.create(key, object, WriteOptions::by("test")).await.unwrap()
+    }
+
+    /// A disk that may be full.
+    #[derive(Debug)]
+    struct Disk {
+        file: std::fs::File,
+        is_full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn takes(&self) -> io::Result<()> {
+            match self.is_full.load(Ordering::Relaxed) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl redb::StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.file.metadata()?.len())
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.file.read_exact_at(out, offset)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.takes().and_then(|()| self.file.set_len(len))
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.takes().and_then(|()| self.file.sync_data())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.takes().and_then(|()| self.file.write_all_at(data, offset))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_a_write_and_takes_the_next_when_there_is_room() {
+        let temporary = tempfile::NamedTempFile::new().unwrap();
+        let is_full = Arc::new(AtomicBool::new(false));
+        let (path, full) = (temporary.path().to_owned(), Arc::clone(&is_full));
+        let open = move || {
+            let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+            let disk = Disk { file, is_full: Arc::clone(&full) };
+            Ok(Database::builder().create_with_backend(disk)?)
+        };
+        let (snapshot, redb) = Redb::open(Box::new(open.clone())).unwrap();
+        let store = Versioned::start(snapshot, redb, HISTORY).unwrap();
+        let write = async |name: &str| {
+            let key = ObjectKey::new(Collection::of("", "namespaces"), "", name);
+            let object = Object::new("v1", "Namespace", "", name);
+            store.create(key, object, WriteOptions::by("test")).await
+        };
+        write("a").await.unwrap();
+        is_full.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            let refused = write("b").await;
+            assert!(matches!(refused, Err(StoreError::Storage(_))), "{refused:?}");
+        }
+        is_full.store(false, Ordering::Relaxed);
+        write("b").await.unwrap();
+        drop(store);
+        assert_eq!(load(&open().unwrap()).unwrap().objects.len(), 2);
     }
 
     #[tokio::test]

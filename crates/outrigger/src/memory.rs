@@ -10,20 +10,18 @@ use std::time::Duration;
 const PAUSES: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(300)..=Duration::from_secs(16);
 
+/// When the pauses are longer than this, what the process began with has been read.
+const START: Duration = Duration::from_secs(2);
+
 /// `mi_option_purge_delay`: after how many milliseconds freed pages go back.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// The allocator's own choice.
 const USUAL_DELAY: std::ffi::c_long = 1000;
 
-/// Does what takes much memory for a short while, and gives it back as soon as it is freed. To be called while the process
-/// has one thread.
-pub fn returning_at_once<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: sets a number that the allocator reads, and nobody else is there to read it.
-    let set = |delay| unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, delay) };
-    set(0);
-    let result = work();
-    set(USUAL_DELAY);
-    result
+/// From now on what is freed goes back at once, until [`give_back`] finds that the start is over: a start frees several
+/// times what it leaves, and the allocator does not find all of that again later.
+pub fn return_at_once() {
+    set_purge_delay(0);
 }
 
 /// Gives freed memory back: soon after the start, and every so often. To be run on the thread that reads configuration.
@@ -38,7 +36,17 @@ pub async fn give_back() {
         pause = (pause * 2).min(*PAUSES.end());
         // SAFETY: the function takes no pointers, keeps every live allocation, and may be called at any time.
         unsafe { libmimalloc_sys::mi_collect(true) };
+        if pause > START {
+            // Those who serve are not to give back what they need again in a moment.
+            set_purge_delay(USUAL_DELAY);
+        }
     }
+}
+
+fn set_purge_delay(milliseconds: std::ffi::c_long) {
+    // SAFETY: the function takes no pointers. It writes one aligned word, which the allocator reads whole and for which
+    // either number is good at any time.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, milliseconds) };
 }
 
 /// Lets go of the program's code: most of what the start needed (the parsers, the command line) is never run again, and

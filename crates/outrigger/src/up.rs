@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use apiserver::directory::{Changes, Pass, ProxyEngine};
 use apiserver::state_dir::{StateDir, StateDirError};
 use resources::yaml::FileProblem;
@@ -118,6 +117,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         warned: Vec::new(),
         in_trouble: false,
         next_look: None,
+        next_try: None,
         lacking: BTreeSet::new(),
     };
     mesh.take(pass);
@@ -126,6 +126,8 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Time after which a directory that could not be applied is tried again.
+const NEXT_TRY: Duration = Duration::from_secs(5);
 /// Proxies have answered a change by then.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(2500);
 
@@ -144,6 +146,8 @@ struct Mesh {
     in_trouble: bool,
     /// When to look what proxies made of the last change.
     next_look: Option<tokio::time::Instant>,
+    /// When to try once more to apply the directory.
+    next_try: Option<tokio::time::Instant>,
     /// What was told of objects that proxies do not follow, and still holds.
     lacking: BTreeSet<String>,
 }
@@ -179,7 +183,8 @@ impl Mesh {
         loop {
             tokio::select! {
                 () = signals.next() => return Ok(()),
-                () = self.changes.settled() => self.changed().await?,
+                () = self.changes.settled() => self.changed().await,
+                () = due(self.next_try) => self.changed().await,
                 () = self.supervisor.keep_running() => {}
                 () = due(self.next_look) => self.tell_lacking(),
             }
@@ -216,21 +221,37 @@ impl Mesh {
         self.lacking = lacking;
     }
 
-    async fn changed(&mut self) -> anyhow::Result<()> {
+    async fn changed(&mut self) {
         let begun = Instant::now();
-        let pass = self.plane.pass().await.context("the directory could not be applied")?;
+        self.next_try = None;
+        let pass = match self.plane.pass().await {
+            Ok(pass) => pass,
+            // A full disk, say: what runs goes on as it is.
+            Err(error) => return self.not_stored(&error.to_string()),
+        };
         if !pass.problems.is_empty() {
             self.screen.problems(&pass.problems);
             self.screen.say("not in effect: what was there before still is");
             self.board.set_problems(pass.problems.iter().map(ToString::to_string).collect());
             self.in_trouble = true;
-            return Ok(());
+            return;
         }
         if pass.outcome.is_change() {
             self.screen.change(&pass.outcome, begun.elapsed());
         }
         self.take(pass);
-        Ok(())
+    }
+
+    /// Says that the directory could not be applied, once, and tries again later.
+    fn not_stored(&mut self, why: &str) {
+        let problem = format!("{}: not applied: {why}", self.options.directory.display());
+        if !self.board.knows_problem(&problem) {
+            self.screen.say(&format!("error: {problem}"));
+            self.screen.say("not in effect: what was there before still is");
+            self.board.set_problems(vec![problem]);
+        }
+        self.in_trouble = true;
+        self.next_try = Some(tokio::time::Instant::now() + NEXT_TRY);
     }
 
     /// Lets everything end in order; a second signal ends it at once.

@@ -121,7 +121,8 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
         .unwrap_or(Path::new("--config-yaml"))
         .display()
         .to_string();
-    let bootstrap = crate::memory::returning_at_once(|| read(&arguments, &extensions))?;
+    crate::memory::return_at_once();
+    let bootstrap = read(&arguments, &extensions)?;
     if arguments.mode == Mode::Validate {
         let verdict =
             bootstrap.and_then(|bootstrap| server::validate(&bootstrap, extensions, &options));

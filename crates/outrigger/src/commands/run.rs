@@ -126,6 +126,7 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let code = runtime.block_on(async {
+        crate::memory::return_at_once();
         tokio::spawn(crate::memory::give_back());
         let membership = match &args.join {
             Some(file) => membership::join_remote(file, &args.wish()).await?,

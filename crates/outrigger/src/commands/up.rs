@@ -114,6 +114,7 @@ fn run(matches: &clap::ArgMatches) -> anyhow::Result<ExitCode> {
     // started them.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        crate::memory::return_at_once();
         tokio::spawn(crate::memory::give_back());
         up::run(options).await
     })

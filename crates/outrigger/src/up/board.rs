@@ -98,6 +98,11 @@ impl Board {
         self.status.lock().problems = problems;
     }
 
+    /// Whether that is noted to be wrong.
+    pub fn knows_problem(&self, problem: &str) -> bool {
+        self.status.lock().problems.iter().any(|known| known == problem)
+    }
+
     /// Notes the Deployments that are not run here.
     pub fn set_not_run(&self, names: Vec<String>) {
         self.status.lock().not_run_here = names;
