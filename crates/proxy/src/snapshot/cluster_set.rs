@@ -28,7 +28,8 @@ use crate::worker::Change;
 /// Every cluster, and every assignment of the endpoint discovery service.
 #[derive(Debug, Default)]
 pub struct ClusterSet {
-    entries: BTreeMap<Arc<str>, Entry>,
+    /// Boxed: a tree's nodes are half empty, and half of little is less.
+    entries: BTreeMap<Arc<str>, Box<Entry>>,
     /// With the fingerprint of what each was compiled from.
     assignments: BTreeMap<Arc<str>, (Fingerprint, Assignment)>,
     /// Which clusters take which assignment.
