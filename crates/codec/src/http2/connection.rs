@@ -13,7 +13,10 @@ use std::ops::Range;
 
 pub(super) use blocks::declared_length;
 
-use super::frame::{ACK, DEFAULT_MAX_FRAME_SIZE, ErrorCode, FrameHead, HEAD_LEN, Kind, PREFACE};
+use super::frame::{
+    ACK, DEFAULT_MAX_FRAME_SIZE, ErrorCode, FrameHead, HEAD_LEN, Kind, MAX_FRAME_SIZE_OF_SERVERS,
+    PREFACE,
+};
 use super::limits::{Counts, Limits};
 use super::output::Output;
 use super::settings::PeerSettings;
@@ -299,7 +302,8 @@ impl Connection {
     /// What can be said of a frame by its head alone.
     #[inline]
     fn judge_frame(&self, head: &FrameHead) -> Result<(), Fault> {
-        if head.len > DEFAULT_MAX_FRAME_SIZE as usize {
+        let most = if self.is_server { DEFAULT_MAX_FRAME_SIZE } else { MAX_FRAME_SIZE_OF_SERVERS };
+        if head.len > most as usize {
             return Err(Fault::new(ErrorCode::FrameSize, "frame is too long"));
         }
         if let Some(unfinished) = &self.unfinished {

@@ -4,6 +4,11 @@
 pub(super) const HEAD_LEN: usize = 9;
 /// The payload that everybody must take (RFC 9113 §4.2), and the most that we take.
 pub(super) const DEFAULT_MAX_FRAME_SIZE: u32 = 16_384;
+
+/// The longest frame that we take of a server, as our SETTINGS say: what it has read at once it can say in one frame, which is
+/// passed on in one piece. Body bytes are given out as they arrive, so that costs no memory. Of clients, who are anybody, the
+/// protocol's default is enough.
+pub(super) const MAX_FRAME_SIZE_OF_SERVERS: u32 = 80 * 1024;
 /// What a client says first (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -1,7 +1,10 @@
 //! SETTINGS (RFC 9113 §6.5): what the peer has told us, and what we tell it.
 
 use super::connection::Fault;
-use super::frame::{DEFAULT_MAX_FRAME_SIZE, ErrorCode, HEAD_LEN, Kind, head_bytes, number};
+use super::frame::{
+    DEFAULT_MAX_FRAME_SIZE, ErrorCode, HEAD_LEN, Kind, MAX_FRAME_SIZE_OF_SERVERS, head_bytes,
+    number,
+};
 use super::{MAX_WINDOW, Options, RFC_WINDOW};
 
 const HEADER_TABLE_SIZE: u16 = 1;
@@ -99,6 +102,7 @@ pub(super) fn write(options: &Options, is_server: bool, out: &mut Vec<u8>) {
         }
     } else {
         entry(ENABLE_PUSH, 0);
+        entry(MAX_FRAME_SIZE, MAX_FRAME_SIZE_OF_SERVERS);
     }
     if options.initial_stream_window != RFC_WINDOW {
         entry(INITIAL_WINDOW_SIZE, options.initial_stream_window);
@@ -173,5 +177,10 @@ mod tests {
                 ..PeerSettings::default()
             }
         );
+        out.clear();
+        write(&Options::default(), false, &mut out);
+        let mut told = PeerSettings::default();
+        assert!(told.apply(&out[HEAD_LEN..], false).is_ok());
+        assert_eq!(told.max_frame_size, MAX_FRAME_SIZE_OF_SERVERS);
     }
 }
