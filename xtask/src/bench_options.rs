@@ -43,7 +43,10 @@ pub fn run_optimised(root: &std::path::Path) -> anyhow::Result<()> {
     setup::for_bench(root)?;
     let cargo =
         |arguments: &[&str]| succeed(Command::new("cargo").args(arguments).current_dir(root));
-    cargo(&["build", "--quiet", "--release", "--package", "outrigger"])?;
+    // In one go, so that they are made of the same parts.
+    let packages = ["--package", "outrigger", "--package", "pilot", "--bins"];
+    let build = ["build", "--quiet", "--release", "--example", "sidecars"];
+    cargo(&[&build[..], &packages].concat())?;
     cargo(&[
         "build",
         "--quiet",

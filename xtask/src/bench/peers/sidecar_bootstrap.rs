@@ -28,11 +28,13 @@ pub enum Variant {
 }
 
 impl Sent {
-    /// Asks the control plane.
+    /// Asks the control plane, by the program that was built beside Outrigger.
     pub fn ask(root: &Path) -> Result<Self> {
-        let arguments =
-            ["run", "--quiet", "--release", "--package", "pilot", "--example", "sidecars"];
-        let printed = output(Command::new("cargo").args(arguments).current_dir(root))?;
+        let program = root.join("target/release/examples/sidecars");
+        let printed = output(&mut Command::new(&program)).with_context(|| {
+            let build = "cargo build --release -p outrigger -p pilot --bins --example sidecars";
+            format!("{}, which is made by: {build}", program.display())
+        })?;
         serde_json::from_str(&printed).map(Self).context("what sidecars are sent")
     }
 
