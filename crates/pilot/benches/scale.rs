@@ -412,9 +412,12 @@ fn node(index: usize) -> Node {
             index % 250
         ),
         metadata: Some(Struct { fields: [("INTERCEPTION_MODE".to_owned(), text("NONE"))].into() }),
-        client_features: [node::EAGER_VHDS_FEATURE, node::HTTP2_BY_AGREEMENT_FEATURE]
-            .map(str::to_owned)
-            .to_vec(),
+        client_features: [
+            pilot::ads::node::EAGER_VHDS_FEATURE,
+            pilot::ads::node::HTTP2_BY_AGREEMENT_FEATURE,
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         extensions: vec![Extension {
             type_urls: vec!["type.googleapis.com/stats.PluginConfig".to_owned()],
             ..Default::default()
