@@ -93,7 +93,7 @@ fn requests_are_delayed_and_aborted_as_configured_or_asked_for() -> Result<()> {
         let proxy = Proxy::start_engine(engine, &asked)?;
         let mut client = proxy.connect("entrance")?;
         let mut get = |headers: &str| -> Result<(u16, String)> {
-            client.send(&format!("GET / HTTP/1.1\r\nhost: a\r\n{headers}\r\n"))?;
+            client.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{headers}\r\n"))?;
             let answer = client.response()?;
             Ok((answer.status, answer.text()))
         };

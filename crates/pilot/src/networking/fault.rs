@@ -21,7 +21,6 @@ fn delay(written: &Delay) -> FaultDelay {
     FaultDelay {
         percentage: Some(share(written.percentage)),
         fault_delay_secifier: Some(DelayKind::FixedDelay(duration(written.fixed))),
-        ..Default::default()
     }
 }
 

@@ -26,9 +26,7 @@ pub fn render(hop: &Hop<'_>) -> String {
     if let Some(tls) = downstream_tls(hop) {
         chain["transport_socket"] = tls;
     }
-    let listener = |name: &str, listen, chain: Value| {
-        json!({ "name": name, "address": address(listen), "filter_chains": [chain] })
-    };
+    let listener = |name: &str, listen, chain: Value| json!({ "name": name, "address": address(listen), "filter_chains": [chain] });
     let mut listeners = vec![listener("entrance", hop.listen, chain)];
     listeners.extend((0..idle.listeners).map(|n| {
         let chain = json!({ "filters": [terminal_filter(hop, 0)] });
@@ -45,9 +43,7 @@ fn somewhere(count: usize) -> Vec<SocketAddr> {
 
 /// A virtual host like those of services in a mesh.
 fn idle_virtual_host(n: usize) -> Value {
-    let route = |prefix: &str| {
-        json!({ "match": { "prefix": prefix }, "route": { "cluster": "backend", "timeout": "30s" } })
-    };
+    let route = |prefix: &str| json!({ "match": { "prefix": prefix }, "route": { "cluster": "backend", "timeout": "30s" } });
     json!({
         "name": format!("idle-{n}"),
         "domains": [format!("idle-{n}"), format!("idle-{n}.default.svc.cluster.local")],
