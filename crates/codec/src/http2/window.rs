@@ -119,9 +119,6 @@ pub(super) struct Probe {
 /// A stream is not to need more than its window at this throughput, in bytes a millisecond.
 const PACE: u64 = 512 * 1024;
 
-/// However short the way, a window of less than this costs an opening for every read.
-const LEAST_ENOUGH: u64 = 256 * 1024;
-
 const LONGEST_PAUSE: u8 = 64;
 
 /// What a probe has found.
@@ -181,7 +178,7 @@ impl Probe {
         }
         let took_ns = now_ns.saturating_sub(self.started_ns).max(1);
         self.way_ns = if self.way_ns == 0 { took_ns } else { self.way_ns.min(took_ns) };
-        let enough = (self.way_ns.saturating_mul(PACE) / 1_000_000).max(LEAST_ENOUGH);
+        let enough = self.way_ns.saturating_mul(PACE) / 1_000_000;
         let is_narrow = |used: u32, credit: u32| used >= credit - credit / 8;
         let verdict = Verdict {
             stream,
