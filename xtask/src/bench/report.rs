@@ -133,11 +133,12 @@ impl Report {
         );
         println!("|---|---|---|---|---|---|---|---|---|---|");
         for row in &self.memory {
-            let kb = |bytes: f64| {
-                if bytes.is_nan() { "–".to_owned() } else { format!("{:.1} KB", bytes / 1024.0) }
-            };
+            // Not every peer has everything.
+            let cell =
+                |value: f64, text: String| if value.is_nan() { "–".to_owned() } else { text };
+            let kb = |bytes: f64| cell(bytes, format!("{:.1} KB", bytes / 1024.0));
             println!(
-                "| {} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {:.2} |",
+                "| {} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.proxy,
                 row.process / 1e6,
                 kb(row.per_http_connection),
@@ -147,7 +148,7 @@ impl Report {
                 kb(row.per_endpoint),
                 kb(row.per_listener),
                 kb(row.per_virtual_host),
-                row.many_clusters_seconds,
+                cell(row.many_clusters_seconds, format!("{:.2}", row.many_clusters_seconds)),
             );
         }
     }
