@@ -8,7 +8,6 @@ use api::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use api::envoy::config::core::v3::{HeaderValueOption, RoutingPriority};
 use api::envoy::config::route::v3 as proto;
 use api::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
-use api::envoy::r#type::v3::FractionalPercent;
 use codec::headers::HeaderName;
 use prost::Message as _;
 use proto::query_parameter_matcher::QueryParameterMatchSpecifier;
@@ -22,9 +21,9 @@ use super::fingerprint::{Fingerprint, Print};
 use super::{filter_overrides, values};
 use crate::http::header_mutation::{AppendAction, HeaderMutations};
 use crate::route_table::config::{
-    Action, Criteria, DirectResponse, FilterOverrides, Fraction, HeaderMatcher, HostRewrite,
-    PathMatch, PathRewrite, QueryMatcher, QueryValue, Redirect, RedirectPath, RequireTls,
-    RouteAction, RouteConfig, Substitution, TableConfig, VirtualHostConfig, WeightedEntry,
+    Action, Criteria, DirectResponse, FilterOverrides, HeaderMatcher, HostRewrite, PathMatch,
+    PathRewrite, QueryMatcher, QueryValue, Redirect, RedirectPath, RequireTls, RouteAction,
+    RouteConfig, Substitution, TableConfig, VirtualHostConfig, WeightedEntry,
 };
 use crate::router::config::{
     ClusterChoice, ConnectConfig, GrpcTimeout, Mirror, RetryOn, RetryPolicy, RoutePolicy,
@@ -220,7 +219,7 @@ fn criteria(cx: &mut Compile<'_>, message: &proto::RouteMatch) -> Option<Criteri
         case_sensitive: message.case_sensitive.is_none_or(|sensitive| sensitive.value),
         headers: cx.each("headers", &message.headers, header_matcher),
         query: cx.each("query_parameters", &message.query_parameters, query_matcher),
-        fraction: fraction.as_ref().map(self::fraction),
+        fraction: fraction.as_ref().map(values::fraction),
         grpc: message.grpc.is_some(),
         tls: None,
         path,
@@ -463,16 +462,12 @@ fn mirrors(cx: &mut Compile<'_>, messages: &[RequestMirrorPolicy]) -> Arc<[Mirro
                 .runtime_fraction
                 .as_ref()
                 .and_then(|fraction| fraction.default_value.as_ref())
-                .map(fraction),
+                .map(values::fraction),
             marks_host: !message.disable_shadow_host_suffix_append,
             host: (!host.is_empty()).then(|| host.into()),
         })
     });
     compiled.into()
-}
-
-fn fraction(percent: &FractionalPercent) -> Fraction {
-    Fraction { numerator: percent.numerator, denominator: values::denominator(percent) }
 }
 
 /// What `grpc-timeout` means on this route; the fields of `max_stream_duration` win over the deprecated ones.

@@ -174,12 +174,9 @@ pub fn denominator(percent: &api::envoy::r#type::v3::FractionalPercent) -> u32 {
     }
 }
 
-/// A `FractionalPercent`; none is nothing.
-pub fn fraction(percent: Option<&api::envoy::r#type::v3::FractionalPercent>) -> Fraction {
-    percent.map_or(Fraction { numerator: 0, denominator: 100 }, |percent| Fraction {
-        numerator: percent.numerator,
-        denominator: denominator(percent),
-    })
+/// A share of all.
+pub fn fraction(percent: &api::envoy::r#type::v3::FractionalPercent) -> Fraction {
+    Fraction { numerator: percent.numerator, denominator: denominator(percent) }
 }
 
 /// A text that is kept. Many are empty: those take nothing.

@@ -95,9 +95,7 @@ pub(super) fn compile_policy(
 /// A fraction, in percent where it is not given.
 pub(super) fn fraction(value: Option<&RuntimeFractionalPercent>, default: u32) -> Fraction {
     match value.and_then(|value| value.default_value.as_ref()) {
-        Some(percent) => {
-            Fraction { numerator: percent.numerator, denominator: values::denominator(percent) }
-        }
+        Some(percent) => values::fraction(percent),
         None => Fraction { numerator: default, denominator: 100 },
     }
 }

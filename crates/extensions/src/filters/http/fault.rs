@@ -12,6 +12,7 @@ use api::envoy::extensions::filters::common::fault::v3::FaultDelay;
 use api::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier as DelayKind;
 use api::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
 use api::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault};
+use api::envoy::r#type::v3::FractionalPercent;
 use api::text::Problem;
 use codec::headers::{RequestHead, names};
 use prost::Message;
@@ -139,12 +140,17 @@ fn settings(bytes: &[u8]) -> Result<Settings, Vec<Problem>> {
     })
 }
 
+/// Of how many; of none where nothing is said.
+fn share(percent: Option<&FractionalPercent>) -> Fraction {
+    percent.map_or(Fraction { numerator: 0, denominator: 100 }, values::fraction)
+}
+
 fn delay(config: &FaultDelay) -> Option<(Delay, Fraction)> {
     let kind = match config.fault_delay_secifier.as_ref()? {
         DelayKind::FixedDelay(fixed) => Delay::Fixed(values::duration(fixed)),
         DelayKind::HeaderDelay(_) => Delay::ByHeader,
     };
-    Some((kind, values::fraction(config.percentage.as_ref())))
+    Some((kind, share(config.percentage.as_ref())))
 }
 
 fn abort(config: &FaultAbort) -> Option<(Abort, Fraction)> {
@@ -153,7 +159,7 @@ fn abort(config: &FaultAbort) -> Option<(Abort, Fraction)> {
         ErrorType::GrpcStatus(status) => Abort::Grpc(u8::try_from(*status).unwrap_or(2)),
         ErrorType::HeaderAbort(_) => Abort::ByHeader,
     };
-    Some((kind, values::fraction(config.percentage.as_ref())))
+    Some((kind, share(config.percentage.as_ref())))
 }
 
 /// A number in a header of the request.
